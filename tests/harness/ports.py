@@ -1,4 +1,4 @@
-"""Free loopback ports. Owns nothing: a port is only free until somebody binds it, so callers start at once."""
+"""Free loopback ports. A port is only free until somebody binds it, so callers start at once."""
 
 import socket
 

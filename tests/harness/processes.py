@@ -1,4 +1,4 @@
-"""Real child processes for tests. Owns their start, readiness, log file and end; knows nothing of what they are."""
+"""Real child processes for tests: their start, readiness, log file and end; never what they are."""
 
 import contextlib
 import os
