@@ -1,0 +1,146 @@
+"""Locust's entry: reads the workload, starts one open-loop user per process, writes the records.
+
+Options are Locust's own plus `--workload`, `--rate`, `--duration`, `--seed`, `--records`. With workers, each
+takes an equal share of the rate and the master writes what they report.
+"""
+
+import os
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psutil
+from locust import User, events, task
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
+
+import workloads
+from measure.outcome import RequestRecord
+from users.client import Client
+from users.open_loop import Run
+
+PROGRESS_SECONDS = 5.0
+
+
+@events.init_command_line_parser.add_listener
+def _options(parser: LocustArgumentParser) -> None:
+    parser.add_argument("--workload", default="fixed-rate", help="folder under workloads/")
+    parser.add_argument("--rate", type=float, default=0.0, help="requests per second; 0: the workload's own")
+    parser.add_argument("--duration", type=float, default=0.0, help="seconds; 0: the workload's own")
+    parser.add_argument("--seed", type=int, default=1, help="seed of arrivals and prompts")
+    parser.add_argument("--records", type=Path, default=None, help="file that gets one JSON line per request")
+
+
+class Generator(User):
+    """One per process: runs the schedule once, then ends the run."""
+
+    fixed_count = 1
+
+    @task
+    def run_schedule(self) -> None:
+        options: Namespace = self.environment.parsed_options
+        workload = workloads.load(options.workload)
+        shares, index = _share(self.environment)
+        run = Run(
+            workload=workload,
+            rate_per_second=(options.rate or workload.rate_per_second) / shares,
+            duration_seconds=options.duration or workload.duration_seconds,
+            seed=options.seed + index,
+            clients=_clients(self.environment.host or ""),
+            on_record=lambda record: _report(self.environment, record),
+        )
+        progress = gevent.spawn(_show_progress, self.environment, run)
+        process = psutil.Process()
+        cpu_before, began = sum(process.cpu_times()[:2]), time.perf_counter()
+        run.dispatch()
+        elapsed = time.perf_counter() - began
+        progress.kill()
+        cpu_share = (sum(process.cpu_times()[:2]) - cpu_before) / elapsed
+        print(
+            f"generator: {run.planned} planned, {cpu_share:.0%} of one core over {elapsed:.0f} s", flush=True
+        )
+        if not isinstance(self.environment.runner, WorkerRunner):
+            gevent.spawn(self.environment.runner.quit)
+        raise StopUser
+
+
+def _share(environment: Environment) -> tuple[int, int]:
+    """Return (number of generators, index of this one)."""
+    runner = environment.runner
+    if isinstance(runner, WorkerRunner):
+        return max(int(os.environ.get("LOAD_WORKERS", "1")), 1), max(runner.worker_index, 0)
+    return 1, 0
+
+
+def _clients(base_url: str) -> dict[str, Client]:
+    """One client per key: OPENAI_API_KEY_LOAD for the load client, OPENAI_API_KEY for the ordinary one."""
+    ordinary = os.environ.get("OPENAI_API_KEY", "")
+    if not ordinary:
+        sys.exit("OPENAI_API_KEY is not set: `make load` reads it from .run/client.env")
+    load = os.environ.get("OPENAI_API_KEY_LOAD") or ordinary
+    return {"default": Client(base_url, ordinary), "load": Client(base_url, load)}
+
+
+_pending: list[str] = []
+
+
+def _report(environment: Environment, record: RequestRecord) -> None:
+    """Give one record to Locust's own statistics and to the records file (through the master, if any)."""
+    environment.events.request.fire(
+        request_type="POST",
+        name=record.workload_request,
+        response_time=record.total_seconds * 1000,
+        response_length=record.completion_tokens or 0,
+        exception=RuntimeError(f"{record.outcome}: {record.detail}") if record.outcome.failed else None,
+        context={},
+    )
+    if isinstance(environment.runner, WorkerRunner):
+        _pending.append(record.as_json())
+    else:
+        _write(environment, [record.as_json()])
+
+
+@events.report_to_master.add_listener
+def _send_records(client_id: str, data: dict[str, Any]) -> None:
+    data["records"] = _pending.copy()
+    _pending.clear()
+
+
+@events.worker_report.add_listener
+def _take_records(client_id: str, data: dict[str, Any]) -> None:
+    _write(_master[0], data.get("records", []))
+
+
+_master: list[Environment] = []
+
+
+@events.init.add_listener
+def _remember_master(environment: Environment, **_: Any) -> None:
+    if isinstance(environment.runner, MasterRunner):
+        _master.append(environment)
+
+
+def _write(environment: Environment, lines: list[str]) -> None:
+    options = environment.parsed_options
+    path: Path | None = options.records if options else None
+    if path and lines:
+        with path.open("a") as records:
+            records.write("\n".join(lines) + "\n")
+
+
+def _show_progress(environment: Environment, run: Run) -> None:
+    began = time.perf_counter()
+    while True:
+        gevent.sleep(PROGRESS_SECONDS)
+        total = environment.stats.total
+        print(
+            f"{time.perf_counter() - began:5.0f} s of {run.duration_seconds:.0f}: "
+            f"{run.planned} sent, {run.in_flight} in flight, {total.num_failures} failed, "
+            f"median {total.median_response_time or 0:.0f} ms",
+            flush=True,
+        )

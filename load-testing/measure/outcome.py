@@ -1,0 +1,146 @@
+"""What became of one request, judged from its bytes alone. Refuses to trust a status code or a clean end."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a request ended, seen by the client. Only ``good`` counts towards goodput."""
+
+    GOOD = "good"
+    ABORTED = "aborted"  # the workload's own doing: the client left on purpose
+    REFUSED = "refused"  # a status the workload expects, such as 429 for an over-budget client
+    FAILED_STATUS = "failed_status"
+    ERROR_EVENT = "error_event"
+    TRUNCATED = "truncated"  # the body ended without the terminal event, however cleanly
+    TOO_FEW_TOKENS = "too_few_tokens"
+    CONNECTION = "connection"
+
+    @property
+    def failed(self) -> bool:
+        """Whether a load gate counts this as a failure."""
+        return self not in (Outcome.GOOD, Outcome.ABORTED, Outcome.REFUSED)
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request as the client saw it. Times in seconds; ``sent_at`` is epoch seconds."""
+
+    sent_at: float
+    late_seconds: float
+    workload_request: str
+    model: str
+    streamed: bool
+    outcome: Outcome = Outcome.CONNECTION
+    status: int = 0
+    detail: str = ""
+    request_id: str = ""
+    backend: str = ""
+    rule: str = ""
+    reason: str = ""
+    attempts: int = 0
+    ttft_seconds: float | None = None
+    total_seconds: float = 0.0
+    inter_token_seconds: list[float] = field(default_factory=list)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    def as_json(self) -> str:
+        """Return the record as one line of JSON; it holds no prompt, no answer and no key."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> "RequestRecord":
+        """Read back what :meth:`as_json` wrote."""
+        fields = json.loads(line)
+        fields["outcome"] = Outcome(fields["outcome"])
+        return cls(**fields)
+
+
+class StreamMeter:
+    """Reads a server-sent event stream event by event and keeps the times of its tokens.
+
+    A token's time is when the first byte of its event was handed to :meth:`event`; several tokens
+    may share an event, so inter-token times are gaps between events that carry text.
+    """
+
+    def __init__(self, started_at: float, keep_text: bool = False) -> None:
+        self._started_at = started_at
+        self._parts: list[str] | None = [] if keep_text else None
+        self._last_text_at: float | None = None
+        self.ttft_seconds: float | None = None
+        self.inter_token_seconds: list[float] = []
+        self.text_events = 0
+        self.done = False
+        self.error = ""
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer so far, if it was asked to be kept (a session's next turn repeats it)."""
+        return "".join(self._parts or ())
+
+    def event(self, event: bytes, now: float) -> None:
+        """Take one event, its blank line included or not. ``now`` is on the clock of ``started_at``."""
+        for line in event.splitlines():
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                self.done = True
+            elif data:
+                self._chunk(data, now)
+
+    def _chunk(self, data: bytes, now: float) -> None:
+        try:
+            chunk = json.loads(data)
+        except ValueError:
+            self.error = "an event is not JSON"
+            return
+        if "error" in chunk:
+            error = chunk["error"]
+            self.error = str(error.get("code") or error.get("type")) if isinstance(error, dict) else "error"
+            return
+        if usage := chunk.get("usage"):
+            self.prompt_tokens = usage.get("prompt_tokens")
+            self.completion_tokens = usage.get("completion_tokens")
+        texts = [_text_of(choice) for choice in chunk.get("choices") or ()]
+        if any(texts):
+            self.text_events += 1
+            if self._parts is not None:
+                self._parts.extend(texts)
+            if self._last_text_at is None:
+                self.ttft_seconds = now - self._started_at
+            else:
+                self.inter_token_seconds.append(now - self._last_text_at)
+            self._last_text_at = now
+
+
+def _text_of(choice: dict[str, object]) -> str:
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        return str(delta.get("content") or delta.get("reasoning_content") or delta.get("tool_calls") or "")
+    return str(choice.get("text") or "")
+
+
+def judge_stream(meter: StreamMeter, status: int, expected_tokens: int | None) -> tuple[Outcome, str]:
+    """Return the outcome of a stream that has ended, and what was wrong with it ("" if nothing).
+
+    Args:
+        meter: what was read until the end of the body, however that end came.
+        status: the HTTP status.
+        expected_tokens: how many completion tokens a complete answer has, or None if unknown.
+    """
+    if status != 200:
+        return Outcome.FAILED_STATUS, f"status {status}"
+    if meter.error:
+        return Outcome.ERROR_EVENT, meter.error
+    if not meter.done:
+        return Outcome.TRUNCATED, f"no [DONE] after {meter.text_events} events with text"
+    if expected_tokens is not None and meter.completion_tokens != expected_tokens:
+        return Outcome.TOO_FEW_TOKENS, f"{meter.completion_tokens} tokens, expected {expected_tokens}"
+    if meter.text_events == 0:
+        return Outcome.TOO_FEW_TOKENS, "no text"
+    return Outcome.GOOD, ""

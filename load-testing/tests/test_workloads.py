@@ -1,0 +1,30 @@
+"""Every workload folder is complete, valid and explained; mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+import workloads
+
+NAMES = sorted(path.name for path in workloads.FOLDER.iterdir() if path.is_dir() and path.name[0] not in "_.")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workload_loads_and_has_a_readme_that_says_what_to_look_at(name: str) -> None:
+    assert workloads.load(name).requests
+    assert "**Look at:**" in (workloads.FOLDER / name / "README.md").read_text()
+
+
+def test_an_unknown_workload_is_named_with_the_known_ones() -> None:
+    with pytest.raises(
+        workloads.BadWorkload, match=r'WORKLOAD: "fixd" is not a workload \(known: .*fixed-rate'
+    ):
+        workloads.load("fixd")
+
+
+def test_a_misspelled_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "workload.yaml").write_text("description: x\nrate: 1\n")
+    monkeypatch.setattr(workloads, "FOLDER", tmp_path)
+    with pytest.raises(workloads.BadWorkload, match="rate"):
+        workloads.load("w")

@@ -1,0 +1,127 @@
+"""One HTTP exchange with the platform, measured from its bytes. Knows the wire, not the workload."""
+
+import json
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import gevent
+from geventhttpclient import HTTPClient
+from geventhttpclient.response import HTTPParseError, HTTPSocketPoolResponse
+
+from measure.outcome import Outcome, RequestRecord, StreamMeter, judge_stream
+
+READ_SECONDS = 630.0  # the platform's own longest silence: above the router's total_seconds
+
+
+class Client:
+    """Sends chat completions to one base URL with one key, over as many connections as it takes."""
+
+    def __init__(self, base_url: str, api_key: str) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f'TARGET: "{base_url}" is not an http(s) URL ending in /v1')
+        self._path = parts.path.rstrip("/") + "/chat/completions"
+        self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
+        self._http = HTTPClient(
+            parts.hostname,
+            parts.port or (443 if parts.scheme == "https" else 80),
+            ssl=parts.scheme == "https",
+            concurrency=100_000,  # open loop: the pool must never make a request wait
+            connection_timeout=10.0,
+            network_timeout=READ_SECONDS,
+            block_size=16 * 1024,
+        )
+
+    def send(
+        self,
+        record: RequestRecord,
+        body: Mapping[str, object],
+        expected_tokens: int | None,
+        headers: Mapping[str, str],
+        abort_after_events: int | None = None,
+    ) -> str:
+        """Send one request, fill in ``record``, and return the answer's text ("" unless it was good).
+
+        Never raises for anything the server or the network does: that is what the record is for.
+        """
+        started_at = time.perf_counter()
+        text = ""
+        try:
+            response = self._http.request(
+                "POST", self._path, body=json.dumps(body).encode(), headers={**self._headers, **headers}
+            )
+            _read_headers(record, response)
+            if record.status == 200 and record.streamed:
+                text = _read_stream(record, response, started_at, expected_tokens, abort_after_events)
+            else:
+                text = _read_whole(record, response, expected_tokens)
+        except (OSError, HTTPParseError, gevent.Timeout) as error:
+            record.outcome = Outcome.TRUNCATED if record.status == 200 else Outcome.CONNECTION
+            record.detail = f"{type(error).__name__}: {error}"
+        record.total_seconds = time.perf_counter() - started_at
+        return text
+
+
+def _read_headers(record: RequestRecord, response: HTTPSocketPoolResponse) -> None:
+    record.status = response.status_code
+    record.request_id = str(response.get("x-request-id", ""))
+    record.backend = str(response.get("x-route-backend", ""))
+    record.rule = str(response.get("x-route-rule", ""))
+    record.reason = str(response.get("x-route-reason", ""))
+    attempts = str(response.get("x-route-attempts", "0"))
+    record.attempts = int(attempts) if attempts.isdigit() else 0
+
+
+def _read_stream(
+    record: RequestRecord,
+    response: HTTPSocketPoolResponse,
+    started_at: float,
+    expected_tokens: int | None,
+    abort_after_events: int | None,
+) -> str:
+    meter = StreamMeter(started_at, keep_text=True)
+    try:
+        while event := response.readline(b"\n\n"):
+            meter.event(event, time.perf_counter())
+            if abort_after_events is not None and meter.text_events >= abort_after_events:
+                response.release()
+                record.outcome = Outcome.ABORTED
+                return ""
+        record.outcome, record.detail = judge_stream(meter, record.status, expected_tokens)
+        return meter.text if record.outcome is Outcome.GOOD else ""
+    except (OSError, HTTPParseError) as error:
+        record.outcome, record.detail = judge_stream(meter, record.status, expected_tokens)
+        if record.outcome is Outcome.GOOD:  # a terminal event, but the body itself never ended
+            record.outcome, record.detail = Outcome.TRUNCATED, f"after [DONE]: {type(error).__name__}"
+        return ""
+    finally:
+        record.ttft_seconds = meter.ttft_seconds
+        record.inter_token_seconds = meter.inter_token_seconds
+        record.prompt_tokens = meter.prompt_tokens
+        record.completion_tokens = meter.completion_tokens
+
+
+def _read_whole(record: RequestRecord, response: HTTPSocketPoolResponse, expected_tokens: int | None) -> str:
+    body = response.read()
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if record.status != 200:
+        error = answer.get("error") if isinstance(answer, dict) else None
+        code = error.get("code") or error.get("type") if isinstance(error, dict) else None
+        record.outcome, record.detail = Outcome.FAILED_STATUS, f"status {record.status} {code or ''}".strip()
+        return ""
+    if not isinstance(answer, dict) or not answer.get("choices"):
+        record.outcome, record.detail = Outcome.TRUNCATED, "the answer is not a completion"
+        return ""
+    usage = answer.get("usage") or {}
+    record.prompt_tokens = usage.get("prompt_tokens")
+    record.completion_tokens = usage.get("completion_tokens")
+    if expected_tokens is not None and record.completion_tokens != expected_tokens:
+        record.outcome = Outcome.TOO_FEW_TOKENS
+        record.detail = f"{record.completion_tokens} tokens, expected {expected_tokens}"
+        return ""
+    record.outcome = Outcome.GOOD
+    return str(answer["choices"][0]["message"]["content"])
