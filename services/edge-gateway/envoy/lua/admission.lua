@@ -129,8 +129,7 @@ if BUDGETS then
   end
 
   function envoy_on_response(handle)
-    local metadata = handle:streamInfo():dynamicMetadata()
-    local edge = metadata:get("edge")
+    local edge = handle:streamInfo():dynamicMetadata():get("edge")
     if not edge or not edge.reserve then return end
     local headers = handle:headers()
     local status = headers:get(":status")
@@ -142,6 +141,6 @@ if BUDGETS then
       total = trailers and used(trailers:get("x-route-tokens"))
     end
     -- Unknown usage leaves the reservation charged: too much rather than too little.
-    if total then metadata:set("edge", "settle", total) end
+    if total then handle:streamInfo():dynamicMetadata():set("edge", "settle", total) end
   end
 end

@@ -1,51 +1,67 @@
-"""The clients' API keys: reading them and refusing an unusable list. Never prints a key."""
+"""The clients' API keys: reading them and refusing an unusable list. Hands on digests, never a key."""
 
+import hashlib
 import re
 import secrets
 from pathlib import Path
+from typing import Any
 
-from edge_gateway.settings import BadSettings, read_yaml
+from edge_gateway.settings import CLIENT_NAME, BadSettings, read_yaml
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")
+_NAME = re.compile(CLIENT_NAME)
 _KEY = re.compile(r"^[A-Za-z0-9._~+/=-]{16,256}$")
+_DIGEST = re.compile(r"^sha256:([0-9a-f]{64})$")
 
 
-def load_keys(path: Path) -> dict[str, list[str]]:
-    """Read a keys file: ``clients: {name: [key, …]}``. Several keys of one client allow rotation.
+def load_digests(path: Path) -> dict[str, list[str]]:
+    """Read a keys file: ``clients: {name: [key, …]}``; a key may be given as ``sha256:<64 hex digits>``.
+
+    Returns the SHA-256 of every key by client. Several keys of one client allow rotation.
 
     Raises:
-        BadSettings: no client, a client without a key, a weak or doubled key, a key file that
-            others may read.
+        BadSettings: no client, a client without a key, a weak or doubled key, a file others may read.
     """
     document = read_yaml(path)
-    clients = document.get("clients")
     problems = [f"{path}: unknown key {key!r} (known: clients)" for key in document if key != "clients"]
+    clients = document.get("clients")
     if not isinstance(clients, dict) or not clients:
         raise BadSettings(f"{path}: no client has a key; an edge without credentials does not start")
     if path.stat().st_mode & 0o007:
-        problems.append(f"{path}: readable by everybody; use mode 0600 (or 0640)")
+        problems.append(f"{path}: others may read it; use mode 0600 (or 0640)")
     owner: dict[str, str] = {}
     for name, keys in clients.items():
         if not isinstance(name, str) or not _NAME.match(name):
             problems.append(f"{path}: client {name!r}: a name is 1-128 of A-Z a-z 0-9 . _ @ -")
-            continue
-        if not isinstance(keys, list) or not keys:
+        elif not isinstance(keys, list) or not keys:
             problems.append(f"{path}: client {name}: needs a list of at least one key")
-            continue
-        for number, key in enumerate(keys):
-            if not isinstance(key, str) or not _KEY.match(key):
-                problems.append(
-                    f"{path}: client {name}, key {number}: 16-256 characters of A-Z a-z 0-9 . _ ~ + / = -"
-                )
-            elif key in owner:
-                problems.append(f"{path}: client {name}, key {number}: already belongs to {owner[key]}")
-            else:
-                owner[key] = name
+        else:
+            for number, key in enumerate(keys):
+                digest = _digest(key)
+                if digest is None:
+                    problems.append(
+                        f"{path}: client {name}, key {number}: must be 16-256 characters of "
+                        "A-Z a-z 0-9 . _ ~ + / = - or sha256:<64 hex digits>"
+                    )
+                elif digest in owner:
+                    problems.append(
+                        f"{path}: client {name}, key {number}: already belongs to {owner[digest]}"
+                    )
+                else:
+                    owner[digest] = name
     if problems:
         raise BadSettings("\n".join(problems))
-    return {name: list(keys) for name, keys in clients.items()}
+    return {name: [digest for digest in owner if owner[digest] == name] for name in clients}
+
+
+def _digest(key: Any) -> str | None:
+    if not isinstance(key, str):
+        return None
+    hashed = _DIGEST.match(key)
+    if hashed:
+        return hashed.group(1)
+    return hashlib.sha256(key.encode()).hexdigest() if _KEY.match(key) else None
 
 
 def new_key() -> str:
-    """Return a random API key with 256 bits of entropy."""
+    """Return a random API key with 256 bits of entropy: enough that an unsalted digest cannot be guessed."""
     return "sk-" + secrets.token_urlsafe(32)

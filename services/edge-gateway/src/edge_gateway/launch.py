@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from typing import NoReturn
 
 import yaml
 
-from edge_gateway.render import ENVOY_FILE, ROUTES_FILE
+from edge_gateway.render import AUTHENTICATION, ENVOY_FILE, ROUTES_FILE
 from edge_gateway.settings import BadSettings
+
+# A row of the table the renderer puts in front of the authentication script.
+_CREDENTIAL = re.compile(r'^  \["[0-9a-f]{64}"\] = "', re.MULTILINE)
 
 
 def envoy_binary() -> Path:
@@ -46,8 +50,8 @@ def require_credentials(routes_file: Path, mode: str | None = None) -> None:
         per_filter = host["typed_per_filter_config"]
     except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError) as error:
         raise BadSettings(f"{routes_file}: not a route table of this edge ({error!r})") from None
-    keys = per_filter.get("envoy.filters.http.api_key_auth", {}).get("credentials")
-    if mode != "jwt" and not keys:
+    script = per_filter.get(AUTHENTICATION, {}).get("source_code", {}).get("inline_string", "")
+    if mode != "jwt" and not _CREDENTIAL.search(script):
         raise BadSettings(f"{routes_file}: holds no credential; an edge without credentials does not start")
 
 
@@ -66,7 +70,7 @@ def authentication_of(envoy_file: Path) -> str:
         raise BadSettings(f"{envoy_file}: not a configuration of this edge ({error!r})") from None
     if "envoy.filters.http.jwt_authn" in names:
         return "jwt"
-    if "envoy.filters.http.api_key_auth" in names:
+    if AUTHENTICATION in names:
         return "api_keys"
     raise BadSettings(f"{envoy_file}: authenticates nobody; such an edge does not start")
 
@@ -113,6 +117,8 @@ def become_envoy(directory: Path, drain_seconds: float, extra: Sequence[str] = (
         str(max(1, round(drain_seconds))),
         "--drain-strategy",
         "immediate",
+        "--file-flush-interval-msec",
+        "200",
         "-l",
         "warning",
         *extra,

@@ -27,20 +27,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:  # noqa: RET503 (become_envoy does not return)
     from edge_gateway import launch
-    from edge_gateway.credentials import load_keys, new_key
+    from edge_gateway.credentials import load_digests, new_key
     from edge_gateway.render import ENVOY_FILE, ROUTES_FILE, Rendered, render, write_atomically
     from edge_gateway.settings import BadSettings, Settings, load_settings
 
     def rendered(settings: Settings, directory: Path) -> Rendered:
         path = options.keys_file or settings.auth.keys_file
-        keys = None
+        digests = None
         if settings.auth.mode == "api_keys":
             if path is None:
                 raise BadSettings(
                     "no API keys: give --keys-file or auth.keys_file; the edge does not start open"
                 )
-            keys = load_keys(Path(path))
-        return render(settings, keys, directory, options.routes_file)
+            digests = load_digests(Path(path))
+        return render(settings, digests, options.mounted_at or directory, options.routes_file)
 
     if options.command == "new-key":
         print(new_key())
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str, *, settings: bool = True) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(keys_file=None, routes_file=None, rendered=None)
+        added.set_defaults(keys_file=None, routes_file=None, rendered=None, mounted_at=None)
         if settings:
             added.add_argument("--settings", type=Path, required=name != "start", help="the settings file")
             added.add_argument("--keys-file", type=Path, help="clients and their API keys (mode 0600)")
@@ -88,7 +88,10 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--routes-file", type=Path, help="where Envoy watches the route table")
 
     added = command("render", "Write Envoy's files.")
-    added.add_argument("--out", type=Path, required=True, help="the folder Envoy will read them from")
+    added.add_argument("--out", type=Path, required=True, help="the folder to write")
+    added.add_argument(
+        "--mounted-at", type=Path, help="the folder Envoy will read them from (default: --out)"
+    )
     routes_option(added)
     added = command("check", "Write Envoy's files and let Envoy validate them.")
     added.add_argument("--run-dir", type=Path, required=True)

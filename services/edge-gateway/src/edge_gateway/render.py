@@ -18,7 +18,10 @@ from edge_gateway.settings import BadSettings, ClientLimits, Settings
 
 ROUTES_FILE = "routes.yaml"
 ENVOY_FILE = "envoy.yaml"
-LIMITS_FILE = "limits.yaml"
+
+# The filter whose per-route configuration holds the digests of the API keys.
+AUTHENTICATION = "edge.authentication"
+CLIENTS_TABLE = "CLIENTS"
 
 _API = "type.googleapis.com/envoy.extensions.filters.http"
 _FILTER_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
@@ -55,32 +58,33 @@ def source_directory() -> Path:
 
 def render(
     settings: Settings,
-    keys: Mapping[str, list[str]] | None,
+    digests: Mapping[str, list[str]] | None,
     directory: Path,
     routes_file: Path | None = None,
 ) -> Rendered:
     """Return the files of an edge that will read them from ``directory``.
 
+    ``digests`` are the SHA-256 of each client's API keys (hexadecimal).
     ``routes_file`` is where Envoy watches the route table, when that is mounted elsewhere (a Secret).
 
     Raises:
         BadSettings: API-key mode without any key.
     """
-    return _Renderer(settings, keys, directory, routes_file).render()
+    return _Renderer(settings, digests, directory, routes_file).render()
 
 
 class _Renderer:
     def __init__(
         self,
         settings: Settings,
-        keys: Mapping[str, list[str]] | None,
+        digests: Mapping[str, list[str]] | None,
         directory: Path,
         routes_file: Path | None,
     ) -> None:
-        if settings.auth.mode == "api_keys" and not keys:
+        if settings.auth.mode == "api_keys" and not digests:
             raise BadSettings("no API key is configured; an edge without credentials does not start")
         self._settings = settings
-        self._keys = keys or {}
+        self._digests = digests or {}
         self._directory = directory
         self._routes_file = routes_file or directory / ROUTES_FILE
         self._source = source_directory()
@@ -99,8 +103,6 @@ class _Renderer:
     def render(self) -> Rendered:
         files = {ENVOY_FILE: _dump(self._envoy()), ROUTES_FILE: _dump(self._routes())}
         files |= {name: _dump(document) for name, document in self._certificates().items()}
-        if self._settings.budgets:
-            files[LIMITS_FILE] = _dump(self._shared_limits())
         return Rendered(files, frozenset({ROUTES_FILE}))
 
     def _plain(self, name: str) -> Any:
@@ -162,20 +164,25 @@ class _Renderer:
     def _per_client(self) -> dict[str, Any]:
         per_client: dict[str, Any] = {"envoy.filters.http.local_ratelimit": _buckets(self._settings)}
         if self._settings.auth.mode == "api_keys":
-            per_client["envoy.filters.http.api_key_auth"] = {
-                "@type": f"{_API}.api_key_auth.v3.ApiKeyAuthPerRoute",
-                "key_sources": [{"header": "Authorization"}, {"header": "x-api-key"}],
-                "forwarding": {"header": "x-client-id", "hide_credentials": True},
-                "credentials": [
-                    {"key": key, "client": name} for name, keys in self._keys.items() for key in keys
-                ],
+            per_client[AUTHENTICATION] = {
+                "@type": f"{_API}.lua.v3.LuaPerRoute",
+                "source_code": {"inline_string": self._authentication()},
             }
         return per_client
+
+    def _authentication(self) -> str:
+        clients = {digest: name for name, digests in self._digests.items() for digest in digests}
+        lines = [f"local {CLIENTS_TABLE} = {{"]
+        lines += [f"  [{json.dumps(digest)}] = {json.dumps(name)}," for digest, name in clients.items()]
+        lua = self._source / "lua"
+        return "\n".join(
+            [*lines, "}", (lua / "sha256.lua").read_text(), (lua / "authentication.lua").read_text()]
+        )
 
     def _disabled(self) -> dict[str, Any]:
         names = ["envoy.filters.http.local_ratelimit", "envoy.filters.http.lua"]
         if self._settings.auth.mode == "api_keys":
-            names.append("envoy.filters.http.api_key_auth")
+            names.append(AUTHENTICATION)
         if self._settings.budgets:
             names.append("envoy.filters.http.ratelimit")
         return {name: {"@type": _FILTER_CONFIG, "disabled": True} for name in names}
@@ -231,16 +238,6 @@ class _Renderer:
                 "router_client_certificate", router.certificate_file, router.private_key_file
             )
         return files
-
-    def _shared_limits(self) -> dict[str, Any]:
-        def shared(limits: ClientLimits) -> dict[str, int]:
-            return limits.model_dump(include={"requests_per_minute", "tokens_per_minute"}, exclude_none=True)
-
-        limits = self._settings.limits
-        return {
-            "default": shared(limits.default),
-            "clients": {name: shared(client) for name, client in sorted(limits.clients.items())},
-        }
 
     def _jwks_endpoint(self) -> dict[str, Any] | None:
         jwt = self._settings.auth.jwt

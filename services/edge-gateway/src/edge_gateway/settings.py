@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-ClientName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")]
+CLIENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$"
+ClientName = Annotated[str, Field(pattern=CLIENT_NAME)]
 
 # The environment variables that override a port of the settings file.
 PORT_VARIABLES = {

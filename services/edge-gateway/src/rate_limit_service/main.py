@@ -1,0 +1,98 @@
+"""The command `rate-limit-service`: opens the ports and the store, and closes them. Decides nothing."""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc  # type: ignore[import-untyped]
+import structlog
+from prometheus_client import CollectorRegistry, start_http_server
+
+from edge_gateway.settings import BadSettings
+from rate_limit_service.limits import WatchedLimits
+from rate_limit_service.service import BudgetService, handler
+from rate_limit_service.store import RedisBudgets
+from rate_limit_service.telemetry import Telemetry
+
+STOP_SECONDS = 5.0
+REFRESH_SECONDS = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM. Exit 0 after a stop, 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="rate-limit-service", description="Keeps token budgets for the edge."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="Serve Envoy's rate limit API.")
+    serve.add_argument(
+        "--settings", type=Path, required=True, help="the edge's settings file (section budgets)"
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen")
+    serve.add_argument("--port", type=int, help="instead of budgets.port")
+    serve.add_argument("--metrics-port", type=int, help="instead of budgets.metrics_port")
+    serve.add_argument("--redis-url", help="instead of budgets.redis_url")
+    options = parser.parse_args(arguments)
+    _log_as_json()
+    try:
+        limits = WatchedLimits(options.settings)
+    except BadSettings as error:
+        print(error, file=sys.stderr)
+        return 2
+    if limits.settings.budgets is None:
+        print(f"{options.settings}: no section budgets: nothing to serve", file=sys.stderr)
+        return 2
+    asyncio.run(_serve(options, limits))
+    return 0
+
+
+async def _serve(options: argparse.Namespace, limits: WatchedLimits) -> None:
+    budgets = limits.settings.budgets
+    assert budgets is not None
+    registry = CollectorRegistry()
+    # Below the edge's own patience, so that the edge hears "unavailable" and need not guess.
+    store = RedisBudgets(
+        options.redis_url or budgets.redis_url, budgets.timeout_seconds * 0.8, budgets.reservation_seconds
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([handler(BudgetService(store, limits.of, Telemetry(registry)))])
+    port = options.port or budgets.port
+    server.add_insecure_port(f"{options.host}:{port}")
+    metrics, _ = start_http_server(options.metrics_port or budgets.metrics_port, options.host, registry)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await server.start()
+    structlog.get_logger().info("serving", port=port)
+    while not stopping.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), REFRESH_SECONDS)
+        limits.refresh()
+    await server.stop(STOP_SECONDS)
+    await store.close()
+    metrics.shutdown()
+
+
+def _log_as_json() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            _name_the_service,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+
+
+def _name_the_service(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event["service"] = "rate-limit-service"
+    return event
+
+
+if __name__ == "__main__":
+    sys.exit(main())
