@@ -1,0 +1,54 @@
+# One line for each target; the work is in scripts/. Variables a target reads are given on its line:
+#   make up PROFILE=sim EDGE_PORT=9080
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PLATFORM_PYTHON := .venv/bin/python
+
+# Only what was given is passed on, so that a running stack's own settings stay in force otherwise.
+export PROFILE RUN_DIR ROUTER_CONFIG EDGE_SETTINGS TORCH_INDEX_URL FULL PART
+export EDGE_PORT EDGE_ADMIN_PORT EDGE_TELEMETRY_PORT RATE_LIMIT_PORT RATE_LIMIT_METRICS_PORT ROUTER_PORT
+export ENGINE_A_PORT ENGINE_B_PORT AGENT_A_PORT AGENT_B_PORT REDIS_PORT PROMETHEUS_PORT ALERTMANAGER_PORT
+export PICTURES_PORT NODE_EXPORTER_PORT REDIS_EXPORTER_PORT DCGM_PORT
+
+.PHONY: help up down status logs demo test check bench load capacity generate images
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## Install what is missing, start the whole stack, show one answered request (PROFILE=sim: engine simulator)
+	@$(PYTHON) scripts/start-stack
+
+down: ## Stop the stack; no process and no port of it remains
+	@$(PYTHON) scripts/stop-stack
+
+status: ## Show each part's state, port, pid and why it is not ready
+	@$(PYTHON) scripts/show-status
+
+logs: ## Follow the logs of all parts (PART=router: of one)
+	@$(PYTHON) scripts/follow-logs
+
+demo: ## Replay the tour: short, long, sticky and refused requests, each explained
+	@$(PYTHON) scripts/give-tour
+
+test: ## Run all tests; says at the end what was not run and why (FULL=1: the long forms too)
+	@$(PYTHON) scripts/run-tests
+
+check: ## Check format, lint, types and the import rules
+	@$(PYTHON) scripts/check-code
+
+bench: ## Measure the router's own cost beside its peers
+	@$(PYTHON) scripts/run-measurement bench
+
+load: ## Drive load through the running stack (WORKLOAD= RATE= DURATION= TARGET=)
+	@$(PYTHON) scripts/run-measurement load
+
+capacity: ## Find the highest load that still meets the objectives (WORKLOAD=)
+	@$(PYTHON) scripts/run-measurement capacity
+
+generate: ## Rewrite every generated file
+	@$(PYTHON) scripts/generate-all
+
+images: ## Build the container images (needs docker, podman or buildah)
+	@$(PYTHON) scripts/build-images

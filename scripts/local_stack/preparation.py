@@ -1,0 +1,95 @@
+"""Writes what the parts read at their start, by asking the programs that own it. Starts no part."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from local_stack import parts as parts_module
+from local_stack.credentials import write_credentials
+from local_stack.parts import Part, engine_environment, model_file, parts_of, port_environment
+from local_stack.router_configuration import write_router_config
+from local_stack.settings import Settings
+
+EXIT_BAD_INPUT = 2
+
+
+class BadConfiguration(Exception):
+    """A configuration file is wrong; the message is its owner's own, with file and line."""
+
+
+def prepare(settings: Settings) -> list[Part]:
+    """Write keys, configurations and folders; return the parts to run.
+
+    Raises:
+        BadConfiguration: a program refuses its configuration.
+    """
+    for folder in ("logs", "edge", "redis", "router", "prometheus", "alertmanager", "observability"):
+        (settings.run_dir / folder).mkdir(parents=True, exist_ok=True)
+    write_credentials(settings)
+    check_router_config(settings)
+    _render_observability(settings)
+    (settings.run_dir / "redis" / "redis.conf").write_text(parts_module.redis_configuration(settings))
+    return parts_of(settings, engine_commands(settings))
+
+
+def check_router_config(settings: Settings) -> None:
+    """Let the router judge its configuration.
+
+    Raises:
+        BadConfiguration: with the errors and their lines.
+    """
+    if not settings.router_config.is_file():
+        raise BadConfiguration(f"{settings.router_config}: no such file (ROUTER_CONFIG names it)")
+    # The file itself first: its errors then name the file its reader edits, not the copy.
+    for path in dict.fromkeys([settings.router_config, write_router_config(settings)]):
+        done = _run(settings, "router-service", "check", "--config", str(path))
+        if done.returncode:
+            raise BadConfiguration((done.stdout + done.stderr).strip())
+
+
+def engine_commands(settings: Settings) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Return each engine's command line and environment, as the backend's own program gives them.
+
+    Raises:
+        BadConfiguration: it refuses the model file.
+    """
+    if settings.profile == "sim":
+        return {}
+    commands = {}
+    for letter in ("a", "b"):
+        port = str(settings.port(f"ENGINE_{letter.upper()}_PORT"))
+        done = _run(
+            settings,
+            "backend-agent",
+            "engine-command",
+            *("--model-file", str(model_file(settings))),
+            *("--port", port),
+            *("--model-path", str(settings.model_dir)),
+        )
+        if done.returncode:
+            raise BadConfiguration((done.stdout + done.stderr).strip())
+        document = json.loads(done.stdout)
+        argv = [str(settings.vllm_python), *document["argv"][1:]]
+        commands[letter] = (argv, {**document["env"], **engine_environment()})
+    return commands
+
+
+def _render_observability(settings: Settings) -> None:
+    out = settings.run_dir / "observability"
+    done = _run(settings, "observability", "render", "--profile", "local", "--out", str(out))
+    if done.returncode:
+        raise BadConfiguration((done.stdout + done.stderr).strip())
+
+
+def _run(settings: Settings, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **port_environment(settings), "PROFILE": settings.profile}
+    return subprocess.run(
+        [str(Path(settings.platform_bin) / program), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=settings.root,
+    )

@@ -1,0 +1,54 @@
+"""Whether a part is ready, and why it is not. Asks over the network; starts and stops nothing."""
+
+import socket
+
+import httpx
+
+from local_stack.parts import Http, RedisPing
+
+ASK_SECONDS = 2.0
+
+
+def why_not_ready(ready: Http | RedisPing, client: httpx.Client) -> str | None:
+    """Return None when the part is ready, else the reason in a few words."""
+    if isinstance(ready, RedisPing):
+        return _redis(ready.port)
+    try:
+        answer = client.get(ready.url, timeout=ASK_SECONDS)
+    except httpx.ConnectError:
+        return "nothing listens yet"
+    except httpx.TimeoutException:
+        return f"no answer within {ASK_SECONDS:.0f} s"
+    except httpx.TransportError as error:
+        return f"no proper answer ({type(error).__name__})"
+    return None if answer.status_code == 200 else f"{ready.url} answers {_said(answer)}"
+
+
+def _said(answer: httpx.Response) -> str:
+    """Return status and, where the body says it, the state and its evidence."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return str(answer.status_code)
+    if not isinstance(body, dict):
+        return str(answer.status_code)
+    evidence = body.get("evidence")
+    words = [str(body.get("state") or "")]
+    if isinstance(evidence, list):
+        words.append("; ".join(str(item) for item in evidence[:2]))
+    for key in ("reason", "detail", "message"):
+        if isinstance(body.get(key), str):
+            words.append(body[key])
+    text = ", ".join(word for word in words if word)
+    return f"{answer.status_code} ({text})" if text else str(answer.status_code)
+
+
+def _redis(port: int) -> str | None:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=ASK_SECONDS) as connection:
+            connection.settimeout(ASK_SECONDS)
+            connection.sendall(b"PING\r\n")
+            answer = connection.recv(64)
+    except OSError:
+        return "nothing listens yet"
+    return None if answer.startswith(b"+PONG") else f"answers {answer[:40]!r} to PING"

@@ -1,0 +1,53 @@
+"""The router's configuration with the ports of this stack. Knows addresses in it, not what they mean."""
+
+import re
+from pathlib import Path
+
+from local_stack.settings import DEFAULT_PORTS, Settings
+
+# What the local configuration names as 127.0.0.1:PORT.
+ADDRESSES = ("ENGINE_A_PORT", "ENGINE_B_PORT", "AGENT_A_PORT", "AGENT_B_PORT", "REDIS_PORT")
+
+
+def router_config_in_use(settings: Settings) -> Path:
+    """Return the file the router reads: the one given, or its copy with this stack's ports."""
+    if all(settings.port(name) == DEFAULT_PORTS[name] for name in (*ADDRESSES, "ROUTER_PORT")):
+        return settings.router_config
+    return settings.run_dir / "router" / "router.yaml"
+
+
+def write_router_config(settings: Settings) -> Path:
+    """Write the copy where one is needed; return the file the router reads."""
+    path = router_config_in_use(settings)
+    if path != settings.router_config:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            with_ports(settings.router_config.read_text(), settings, settings.router_config.parent)
+        )
+    return path
+
+
+def with_ports(text: str, settings: Settings, folder: Path) -> str:
+    """Return a configuration with this stack's ports and, line by line, nothing else changed.
+
+    Lines stay where they are, so that an error names the line its reader has in front of him.
+    ``folder`` is where a relative ``rules_file`` is looked for.
+    """
+    by_default = {DEFAULT_PORTS[name]: settings.port(name) for name in ADDRESSES}
+
+    def address(match: re.Match[str]) -> str:
+        return f"127.0.0.1:{by_default.get(int(match[1]), int(match[1]))}"
+
+    text = re.sub(r"127\.0\.0\.1:(\d+)", address, text)
+    text = re.sub(
+        rf"^(server:.*\bport: ){DEFAULT_PORTS['ROUTER_PORT']}\b",
+        rf"\g<1>{settings.port('ROUTER_PORT')}",
+        text,
+        flags=re.MULTILINE,
+    )
+    return re.sub(
+        r"^(\s*rules_file: )(?!/)(\S+)",
+        lambda match: f"{match[1]}{folder / match[2]}",
+        text,
+        flags=re.MULTILINE,
+    )

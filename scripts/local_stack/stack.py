@@ -1,0 +1,203 @@
+"""Starting, repairing, stopping and judging the whole stack. What its parts are is said in parts.py."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from local_stack.console import Console
+from local_stack.leftovers import end_leftovers, find_leftovers
+from local_stack.parts import Part
+from local_stack.preflight import can_bind, listener, shortages, taken_ports
+from local_stack.readiness import why_not_ready
+from local_stack.settings import Profile, Settings
+from local_stack.supervision import PartState, Supervisor, SupervisorFailed, last_lines
+
+READY_SECONDS: dict[Profile, float] = {"vllm": 420.0, "sim": 90.0}
+POLL_SECONDS = 0.15
+SHOWN_LINES = 25
+DEAD = ("BACKOFF", "FATAL", "EXITED", "UNKNOWN", "STOPPED")
+
+
+class StackFailed(Exception):
+    """The stack cannot start or did not become ready. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part as `make status` shows it. ``why`` is None when it is ready."""
+
+    part: Part
+    state: str
+    pid: int
+    why: str | None
+
+
+def check_before_start(settings: Settings, parts: list[Part]) -> None:
+    """Refuse to start where the machine cannot hold the stack.
+
+    Raises:
+        StackFailed: with one sentence for each reason.
+    """
+    problems = [*taken_ports(parts), *shortages(settings)]
+    if problems:
+        raise StackFailed("\n".join(problems))
+
+
+def bring_up(settings: Settings, parts: list[Part], console: Console) -> bool:
+    """Start what does not run and wait until every part is ready; return whether anything was started.
+
+    Raises:
+        StackFailed: a part died or was not ready in time. What this call started has been stopped again.
+    """
+    supervisor = Supervisor(settings)
+    if supervisor.is_alive() and not supervisor.runs(parts):
+        with console.step("the running stack has other settings: stopping it"):
+            take_down(settings, parts)
+    fresh = not supervisor.is_alive()
+    if fresh:
+        if ended := end_leftovers(settings.run_dir):
+            console.line(f"  repaired: {len(ended)} processes of a stack without supervisor ended")
+        check_before_start(settings, parts)
+    try:
+        if fresh:
+            settings.remember()
+            supervisor.start(parts)
+            restarted = [part.name for part in parts]
+        else:
+            states = supervisor.states()
+            restarted = [part.name for part in parts if states[part.name].state in DEAD]
+            for name in restarted:
+                console.line(f"  repaired: {name} was {states[name].state}, starting it again")
+                supervisor.start_part(name)
+        _wait_until_ready(settings, supervisor, parts, console)
+    except BaseException as error:
+        if fresh:
+            take_down(settings, parts)
+        if isinstance(error, SupervisorFailed):
+            raise StackFailed(str(error)) from None
+        raise
+    return bool(restarted)
+
+
+def _wait_until_ready(
+    settings: Settings, supervisor: Supervisor, parts: list[Part], console: Console
+) -> None:
+    started = time.monotonic()
+    pending = {part.name: part for part in parts}
+    reasons: dict[str, str | None] = {}
+    seen: dict[str, int] = {}
+    with httpx.Client() as client, ThreadPoolExecutor(len(parts)) as pool, console.heartbeat():
+        while pending:
+            _fail_if_dead(settings, supervisor.states(), pending, seen)
+            answers = pool.map(lambda part: why_not_ready(part.ready, client), pending.values())
+            reasons = dict(zip(pending, answers, strict=True))
+            elapsed = time.monotonic() - started
+            for name, why in reasons.items():
+                if why is None:
+                    part = pending.pop(name)
+                    console.done(f"{name} ready on 127.0.0.1:{part.port}", elapsed)
+                else:
+                    console.waiting(f"{name}: {why}", started)
+            console.forget(name for name, why in reasons.items() if why is None)
+            if elapsed > READY_SECONDS[settings.profile] and pending:
+                raise StackFailed(_late(settings, {name: reasons[name] for name in pending}))
+            time.sleep(POLL_SECONDS if pending else 0)
+
+
+def _fail_if_dead(
+    settings: Settings, states: Mapping[str, PartState], pending: Mapping[str, Part], seen: dict[str, int]
+) -> None:
+    """Raise when a part that is waited for has ended, or was ended and started again."""
+    for name in pending:
+        state = states[name]
+        died = state.state in DEAD or (state.pid and seen.get(name, state.pid) != state.pid)
+        if died:
+            said = "\n".join(
+                f"    {line}" for line in last_lines(settings.logs / f"{name}.jsonl", SHOWN_LINES)
+            )
+            raise StackFailed(
+                f"{name} ended while it was starting. Its last log lines "
+                f"({settings.logs / f'{name}.jsonl'}):\n{said}"
+            )
+        if state.pid:
+            seen[name] = state.pid
+
+
+def _late(settings: Settings, reasons: Mapping[str, str | None]) -> str:
+    lines = [f"not ready after {READY_SECONDS[settings.profile]:.0f} s:"]
+    for name, why in reasons.items():
+        lines.append(f"  {name}: {why}; its log ends:")
+        lines += [f"    {line}" for line in last_lines(settings.logs / f"{name}.jsonl", 8)]
+    return "\n".join(lines)
+
+
+def take_down(settings: Settings, parts: list[Part]) -> list[str]:
+    """Stop the stack; return what is still there afterwards (nothing, unless something is very wrong).
+
+    Answers that have begun may end: the edge is emptied first, then parts stop from the client inwards.
+    """
+    supervisor = Supervisor(settings)
+    if supervisor.is_alive():
+        states = _states(supervisor)
+        for part in parts:
+            if part.before_stop and states.get(part.name, PartState("", 0, "")).state == "RUNNING":
+                subprocess.run(part.before_stop, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        supervisor.shut_down(limit_seconds=sum(part.stop_seconds for part in parts) + 10)
+    end_leftovers(settings.run_dir)
+    settings.supervisor_socket.unlink(missing_ok=True)
+    for stale in ("supervisord.pid", "stack.json"):
+        (settings.run_dir / stale).unlink(missing_ok=True)
+    shutil.rmtree(settings.run_dir / "parts", ignore_errors=True)
+    return [f"process {left.pid} ({left.command[:100]})" for left in find_leftovers(settings.run_dir)]
+
+
+def ports_in_use(parts: list[Part]) -> list[str]:
+    """Return the parts' ports that somebody listens on, and who."""
+    return [
+        f"port {port} ({variable}): {listener(port)}"
+        for part in parts
+        for variable, port in part.ports.items()
+        if not can_bind(port)
+    ]
+
+
+def rows(settings: Settings, parts: list[Part]) -> list[Row]:
+    """Return the state of every part; ``DOWN`` where no supervisor runs."""
+    supervisor = Supervisor(settings)
+    states = _states(supervisor) if supervisor.is_alive() else {}
+    with httpx.Client() as client, ThreadPoolExecutor(len(parts)) as pool:
+        reasons = list(pool.map(lambda part: why_not_ready(part.ready, client), parts))
+    table = []
+    for part, why in zip(parts, reasons, strict=True):
+        state = states.get(part.name, PartState("DOWN", 0, ""))
+        if state.state == "DOWN":
+            why = "the stack does not run" if why else f"not of this stack: {listener(part.port)}"
+        elif state.state != "RUNNING":
+            why = f"{state.said}; {last_lines(settings.logs / f'{part.name}.jsonl', 1)[0]}"
+        table.append(Row(part, state.state, state.pid, why))
+    return table
+
+
+def _states(supervisor: Supervisor) -> dict[str, PartState]:
+    try:
+        return supervisor.states()
+    except SupervisorFailed:
+        return {}
+
+
+def resident_bytes(run_dir: Path) -> int:
+    """Return the memory of all processes of the stack (proportional share, so nothing counts twice)."""
+    total = 0
+    for process in find_leftovers(run_dir):
+        try:
+            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+    return total
