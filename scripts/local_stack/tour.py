@@ -142,16 +142,13 @@ class Tour:
         self._say("")
         self._say(f"  backend  {headers.get('x-route-backend', '-')}   pool {record.get('pool', '-')}")
         self._say(f"  rule     {headers.get('x-route-rule', '-')}")
-        self._say(
-            backend, busy = candidate.get("backend"), candidate.get("in_flight")
-            self._say(f"           {backend}: {verdict}, {busy} in flight")
-        )
+        tries = headers.get("x-route-attempts", "-")
+        self._say(f"  reason   {headers.get('x-route-reason', '-')}   attempts {tries}")
         for candidate in record.get("candidates") or []:
             why = candidate.get("rejected_because")
             verdict = "eligible" if candidate.get("eligible") else f"rejected: {why}"
-            self._say(
-                f"           {candidate.get('backend')}: {verdict}, {candidate.get('in_flight')} in flight"
-            )
+            backend, busy = candidate.get("backend"), candidate.get("in_flight")
+            self._say(f"           {backend}: {verdict}, {busy} in flight")
         if ledger:
             for line in ledger_table(record):
                 self._say(line)
