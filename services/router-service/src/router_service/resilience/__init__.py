@@ -1,0 +1,1 @@
+"""What bounds failure: breaker, retry budget, waiting line. Pure state; time is an argument (seconds)."""

@@ -1,0 +1,34 @@
+"""The condition on request headers. A record keeps what it said, not what the headers were."""
+
+from typing import Any
+
+from router_service.routing.conditions.registry import Test, register
+from router_service.routing.conditions.request import glob_pattern
+from router_service.routing.features import Features
+
+
+@register(
+    "header", value="mapping of name to text", example='header: {x-canary: "yes", x-team: "search-*"}',
+    meaning="every named header has this value or matches this glob; a missing header matches nothing",
+    unrecorded=True,
+)  # fmt: skip
+def _header(value: Any) -> Test:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{value!r} is not a mapping of header names to texts")
+    patterns = []
+    for name, wanted in value.items():
+        if not isinstance(name, str) or not isinstance(wanted, str):
+            raise ValueError(f"{name}: {wanted!r} is not a text (put yes, no and numbers in quotes)")
+        pattern = glob_pattern([wanted])
+        assert pattern is not None
+        patterns.append((name.lower(), pattern))
+
+    def test(features: Features) -> bool:
+        headers = features.headers or {}
+        for name, pattern in patterns:
+            found = headers.get(name)
+            if found is None or pattern.fullmatch(found) is None:
+                return False
+        return True
+
+    return test

@@ -1,0 +1,124 @@
+"""Conditions on what every record keeps of a request: numbers, names, flags."""
+
+from fnmatch import translate
+from typing import Any
+
+import re2
+
+from router_service.routing.conditions.registry import Test, register, texts, true_or_false, whole_number
+
+
+@register(
+    "model", value="text or list", example="model: [llama-*, mistral-7b]",
+    meaning="the requested model is one of these names or matches one of these globs",
+)  # fmt: skip
+def _model(value: Any) -> Test:
+    names = texts(value)
+    exact = frozenset(name for name in names if not _is_glob(name))
+    globs = glob_pattern([name for name in names if _is_glob(name)])
+    return lambda f: f.model in exact or (globs is not None and globs.fullmatch(f.model) is not None)
+
+
+@register(
+    "max_tokens_gte", value="number", example="max_tokens_gte: 800",
+    meaning="at least this many tokens are asked for; a request that names no number never matches",
+)  # fmt: skip
+def _max_tokens_gte(value: Any) -> Test:
+    least = whole_number(value)
+    return lambda f: f.max_tokens is not None and f.max_tokens >= least
+
+
+@register(
+    "max_tokens_lte", value="number", example="max_tokens_lte: 64",
+    meaning="at most this many tokens are asked for; a request that names no number never matches",
+)  # fmt: skip
+def _max_tokens_lte(value: Any) -> Test:
+    most = whole_number(value)
+    return lambda f: f.max_tokens is not None and f.max_tokens <= most
+
+
+@register(
+    "prompt_chars_gte", value="number", example="prompt_chars_gte: 3000",
+    meaning="the prompt has at least this many code points (four per token id)",
+)  # fmt: skip
+def _prompt_chars_gte(value: Any) -> Test:
+    least = whole_number(value)
+    return lambda f: f.prompt_chars >= least
+
+
+@register(
+    "prompt_chars_lte", value="number", example="prompt_chars_lte: 200",
+    meaning="the prompt has at most this many code points",
+)  # fmt: skip
+def _prompt_chars_lte(value: Any) -> Test:
+    most = whole_number(value)
+    return lambda f: f.prompt_chars <= most
+
+
+@register(
+    "messages_gte", value="number", example="messages_gte: 6",
+    meaning="the conversation has at least this many messages",
+)  # fmt: skip
+def _messages_gte(value: Any) -> Test:
+    least = whole_number(value)
+    return lambda f: f.messages >= least
+
+
+@register(
+    "stream", value="true or false", example="stream: true", meaning="the answer is streamed, or is not"
+)
+def _stream(value: Any) -> Test:
+    wanted = true_or_false(value)
+    return lambda f: f.stream is wanted
+
+
+@register(
+    "path", value="text or list", example="path: [/v1/embeddings, /v1/rerank]",
+    meaning="the request's path is one of these",
+)  # fmt: skip
+def _path(value: Any) -> Test:
+    paths = frozenset(texts(value))
+    return lambda f: f.path in paths
+
+
+@register(
+    "client_id", value="text or list", example="client_id: [nightly-*]",
+    meaning="the authenticated client is one of these names or matches one of these globs",
+)  # fmt: skip
+def _client_id(value: Any) -> Test:
+    pattern = glob_pattern(list(texts(value)))
+    return lambda f: pattern is not None and pattern.fullmatch(f.client_id) is not None
+
+
+@register(
+    "has_tools",
+    value="true or false",
+    example="has_tools: true",
+    meaning="the request offers tools, or does not",
+)
+def _has_tools(value: Any) -> Test:
+    wanted = true_or_false(value)
+    return lambda f: f.has_tools is wanted
+
+
+@register(
+    "has_images",
+    value="true or false",
+    example="has_images: true",
+    meaning="a message holds an image, or none does",
+)
+def _has_images(value: Any) -> Test:
+    wanted = true_or_false(value)
+    return lambda f: f.has_images is wanted
+
+
+def glob_pattern(globs: list[str]) -> Any:
+    """Compile globs (``*``, ``?``, ``[...]``) to one linear-time pattern; None for no glob."""
+    if not globs:
+        return None
+    # fnmatch writes (?s:...)\Z; RE2 spells the end \z and fullmatch needs neither.
+    return re2.compile("|".join(translate(glob).removesuffix(r"\Z").removesuffix(r"\z") for glob in globs))
+
+
+def _is_glob(name: str) -> bool:
+    return any(sign in name for sign in "*?[")

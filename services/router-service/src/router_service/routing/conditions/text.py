@@ -1,0 +1,50 @@
+"""Conditions on the text of user messages, in time linear in it (RE2). A record keeps only their truth."""
+
+from typing import Any
+
+import re2
+
+from router_service.routing.conditions.registry import Test, register, texts
+from router_service.routing.features import Features
+
+MAX_PATTERN_CHARS = 1000
+
+
+@register(
+    "any_keywords", value="text or list", example='any_keywords: [python, proof, "stack trace"]',
+    meaning="a user message holds one of these as a whole word (or words), in any case",
+    unrecorded=True, needs_user_text=True,
+)  # fmt: skip
+def _any_keywords(value: Any) -> Test:
+    words = texts(value)
+    # \b is ASCII in RE2: a border is written out so that words of any script are whole words too.
+    alternatives = "|".join(r"\s+".join(re2.escape(part) for part in word.split()) for word in words)
+    return _search(rf"(?i)(?:^|[^\pL\pN_])(?:{alternatives})(?:$|[^\pL\pN_])")
+
+
+@register(
+    "regex", value="text", example=r"regex: '(?i)\bselect\s+.+\s+from\b'",
+    meaning="a user message matches this RE2 expression anywhere",
+    unrecorded=True, needs_user_text=True,
+)  # fmt: skip
+def _regex(value: Any) -> Test:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a regular expression")
+    if len(value) > MAX_PATTERN_CHARS:
+        raise ValueError(f"a regular expression of {len(value)} characters is over {MAX_PATTERN_CHARS}")
+    return _search(value)
+
+
+def _search(expression: str) -> Test:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        pattern = re2.compile(expression, options=options)
+    except re2.error as error:
+        said = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
+        raise ValueError(f"not an RE2 expression: {said}") from error
+
+    def test(features: Features) -> bool:
+        return pattern.search(features.user_text or "") is not None
+
+    return test

@@ -1,0 +1,57 @@
+"""What a decision says: the backend, why it, and why not each of the others."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from router_service.routing.rules import Rule
+from router_service.routing.snapshot import BackendView
+from router_service.routing.vocabulary import AffinityState, Reason, RejectedBecause, Unroutable
+
+
+class Candidate(NamedTuple):
+    """One backend that was considered, with everything the decision read of it.
+
+    ``score`` is what the policy gave it, lower is better; None for a rejected one.
+    """
+
+    backend: str
+    pool: str
+    rejected_because: RejectedBecause | None
+    score: float | None
+    in_flight: int
+    limit: int
+    ramp: float
+    waiting: float
+    unusable: RejectedBecause | None
+    breaker_open: bool
+
+    @property
+    def eligible(self) -> bool:
+        """Whether it could have taken the request."""
+        return self.rejected_because is None
+
+
+@dataclass(slots=True)
+class Decision:
+    """The answer of ``decide``. ``chosen`` is None exactly when ``unroutable`` says why.
+
+    ``pool`` is the pool of the chosen backend (or the one asked first), ``policy`` the name of what chose
+    in it. ``passed_over`` are matching rules whose pools do not serve the model. ``round_robin`` holds
+    the position of each pool that was considered, for replay.
+    """
+
+    rule: Rule | None = None
+    pool: str = ""
+    policy: str = ""
+    reason: Reason = Reason.NONE_AVAILABLE
+    chosen: BackendView | None = None
+    unroutable: Unroutable | None = None
+    affinity: AffinityState = AffinityState.OFF
+    candidates: list[Candidate] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    round_robin: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def rule_name(self) -> str:
+        """The rule's name, or ``default``."""
+        return self.rule.name if self.rule is not None else "default"

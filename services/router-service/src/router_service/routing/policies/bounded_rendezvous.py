@@ -1,0 +1,40 @@
+"""Rendezvous hashing with a bound on load: the same key goes to the same backend until that has its share.
+
+Every replica computes the same order without asking anybody. The bound (consistent hashing with bounded
+loads, Mirrokni et al. 2016) keeps a hot key from piling up on one backend.
+"""
+
+import math
+from collections.abc import Sequence
+
+from router_service.routing.features import Features
+from router_service.routing.hashing import rendezvous
+from router_service.routing.snapshot import BackendView, PoolView
+
+LOAD_FACTOR = 1.25
+"""A backend may have this many times the mean load before the next one in its key's order takes over."""
+
+_OVER_BOUND = 10.0
+
+
+def prefix_scores(eligible: Sequence[BackendView], pool: PoolView, features: Features) -> list[float]:
+    """Order for the prompt's beginning."""
+    return _scores(features.prefix or features.request_id, eligible)
+
+
+def session_scores(eligible: Sequence[BackendView], pool: PoolView, features: Features) -> list[float]:
+    """Order for a session's first placement."""
+    return _scores(features.session, eligible)
+
+
+def _scores(key: str, eligible: Sequence[BackendView]) -> list[float]:
+    total = sum(backend.in_flight for backend in eligible) + 1
+    capacity = sum(backend.ramp for backend in eligible)
+    found = []
+    for backend in eligible:
+        bound = math.ceil(LOAD_FACTOR * total * backend.ramp / capacity)
+        score = 1.0 - rendezvous(key, backend.name)
+        if backend.in_flight + 1 > bound:
+            score += _OVER_BOUND + backend.in_flight / bound
+        found.append(score)
+    return found
