@@ -2,12 +2,13 @@
 -- chooses no backend. RULES, MAX_BODY_BYTES and BUDGETS are put in front by the renderer.
 
 local function refuse(handle, status, code, param, message)
+  local kind = status == "401" and "authentication_error" or "invalid_request_error"
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set("edge", "refused", true)
   metadata:set("edge", "code", code)
   if param then metadata:set("edge", "param", param) end
   handle:respond({ [":status"] = status, ["content-type"] = "application/json" },
-    '{"error":{"message":"' .. message:gsub('[\\"]', "\\%0") .. '","type":"invalid_request_error","param":'
+    '{"error":{"message":"' .. message:gsub('[\\"]', "\\%0") .. '","type":"' .. kind .. '","param":'
     .. (param and '"' .. param .. '"' or "null") .. ',"code":"' .. code .. '"}}')
 end
 

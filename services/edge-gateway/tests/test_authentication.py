@@ -1,0 +1,359 @@
+"""Who may in: API keys and JWTs, their rotation, and an edge that does not start without any."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from edge_gateway.main import main
+from harness.edges import CLIENT_KEY, Edge, running_edge, write_keys
+from harness.raw_http import exchange
+from harness.recording_upstream import RecordingUpstream
+
+pytestmark = pytest.mark.service
+
+MODELS = "/v1/models"
+DIGEST = hashlib.sha256(CLIENT_KEY.encode()).hexdigest().encode()
+BEARER = f"Bearer {CLIENT_KEY}".encode()
+
+# What is sent as headers, and whether it is let in.
+REFUSED_HEADERS: list[tuple[str, bytes]] = [
+    ("no key", b""),
+    ("an empty header", b"authorization: \r\n"),
+    ("only the scheme", b"authorization: Bearer\r\n"),
+    ("an empty key", b"authorization: Bearer \r\n"),
+    ("an unknown key", b"authorization: Bearer sk-unknown-0123456789abcdef\r\n"),
+    ("the wrong scheme", b"authorization: Basic " + CLIENT_KEY.encode() + b"\r\n"),
+    ("no scheme", b"authorization: " + CLIENT_KEY.encode() + b"\r\n"),
+    ("a key and more", b"authorization: " + BEARER + b"x\r\n"),
+    ("a key cut short", b"authorization: " + BEARER[:-1] + b"\r\n"),
+    ("a key in other letters", b"authorization: Bearer " + CLIENT_KEY.upper().encode() + b"\r\n"),
+    ("two headers", b"authorization: " + BEARER + b"\r\nauthorization: " + BEARER + b"\r\n"),
+    ("two different headers", b"authorization: " + BEARER + b"\r\nauthorization: Bearer other\r\n"),
+    ("two keys in one header", b"authorization: " + BEARER + b", " + BEARER + b"\r\n"),
+    ("a key in each of two headers", b"authorization: " + BEARER + b"\r\nx-api-key: other\r\n"),
+    ("letters beyond ASCII", b"authorization: Bearer s\xc3\xa9cret-0123456789\r\n"),
+    ("bytes that are no text", b"authorization: Bearer \xff\xfe\r\n"),
+    (
+        "a digest instead of the key",
+        b"authorization: Bearer " + DIGEST + b"\r\n",
+    ),
+    ("a very long key", b"authorization: Bearer " + b"a" * 5000 + b"\r\n"),
+    ("a client's name", b"x-client-id: tester\r\n"),
+    ("a key in a cookie", b"cookie: authorization=" + CLIENT_KEY.encode() + b"\r\n"),
+]
+
+
+@pytest.mark.parametrize(("what", "headers"), REFUSED_HEADERS, ids=[case[0] for case in REFUSED_HEADERS])
+def test_it_is_answered_401_and_never_reaches_the_router(
+    edge: Edge, upstream: RecordingUpstream, what: str, headers: bytes
+) -> None:
+    answer = exchange(edge.port, b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + headers + b"\r\n")
+    assert answer.status == 401, what
+    assert answer.error["code"] == "invalid_api_key"
+    assert answer.error["type"] == "authentication_error"
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert upstream.count == 0
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_a_key_lets_in_and_goes_no_further(edge: Edge, upstream: RecordingUpstream, scheme: str) -> None:
+    headers = {"authorization": f"{scheme} {CLIENT_KEY}", "cookie": "a=b"}
+    assert httpx.get(edge.url + MODELS, headers=headers).status_code == 200
+    received = upstream.received[0]
+    assert received.value("x-client-id") == "tester"
+    for name in ("authorization", "x-api-key", "cookie", "proxy-authorization"):
+        assert received.values(name) == []
+    assert CLIENT_KEY not in str(received)
+
+
+def test_the_header_of_anthropic_clients_is_a_key_too(edge: Edge, upstream: RecordingUpstream) -> None:
+    assert httpx.get(edge.url + MODELS, headers={"x-api-key": CLIENT_KEY}).status_code == 200
+    assert upstream.received[0].values("x-api-key") == []
+
+
+@pytest.mark.parametrize("path", ["/healthz"])
+def test_health_needs_no_key(edge: Edge, upstream: RecordingUpstream, path: str) -> None:
+    assert httpx.get(edge.url + path).status_code == 200
+    assert upstream.count == 0
+
+
+def test_no_file_of_the_edge_holds_a_key(edge: Edge) -> None:
+    for file in edge.run_dir.iterdir():
+        assert CLIENT_KEY not in file.read_text()
+    dump = httpx.get(f"http://127.0.0.1:{edge.admin_port}/config_dump?include_eds").text
+    assert CLIENT_KEY not in dump
+
+
+def test_keys_rotate_without_a_restart_and_without_a_failed_request(
+    tmp_path: Path, upstream: RecordingUpstream
+) -> None:
+    new_key = "sk-rotated-0123456789abcdef0123456789"
+    with running_edge(tmp_path, upstream.port) as edge:
+        failures: list[int] = []
+        asked = 0
+        stop = threading.Event()
+        valid = [CLIENT_KEY]
+
+        def ask() -> None:
+            nonlocal asked
+            with httpx.Client(timeout=10) as client:
+                while not stop.is_set():
+                    status = client.get(edge.url + MODELS, headers=edge.headers(valid[0])).status_code
+                    asked += 1
+                    if status != 200:
+                        failures.append(status)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        rotate(edge, {"tester": [CLIENT_KEY, new_key]})
+        wait_for(lambda: status_of(edge, new_key) == 200)
+        valid[0] = new_key
+        time.sleep(0.1)
+        rotate(edge, {"tester": [new_key]})
+        wait_for(lambda: status_of(edge, CLIENT_KEY) == 401)
+        stop.set()
+        asking.join()
+        assert asked > 10
+        assert failures == []
+        assert status_of(edge, new_key) == 200
+
+
+def rotate(edge: Edge, clients: dict[str, list[str]]) -> None:
+    write_keys(edge.keys_file, clients)
+    command = ["routes", "--settings", str(edge.settings_file), "--keys-file", str(edge.keys_file)]
+    assert main([*command, "--out", str(edge.run_dir / "routes.yaml")]) == 0
+
+
+def status_of(edge: Edge, key: str) -> int:
+    return httpx.get(edge.url + MODELS, headers=edge.headers(key), timeout=10).status_code
+
+
+def wait_for(condition: Any, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+# An edge that would be open does not start.
+
+
+def start(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "EDGE_PORT": "", "ROUTER_PORT": ""}
+    command = [sys.executable, "-m", "edge_gateway.main", "start", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("clients: {}\n", "without credentials"),
+        ("", "without credentials"),
+        ("clients: {a: []}\n", "at least one key"),
+        ("clients: {a: [short]}\n", "16-256 characters"),
+        ("clients: {'a b': [sk-0123456789abcdef]}\n", "a name is"),
+        ("clients: {a: [sk-0123456789abcdef], b: [sk-0123456789abcdef]}\n", "already belongs to a"),
+        ("clients: {a: [sk-0123456789abcdef]}\nkeys: 1\n", "unknown key 'keys'"),
+    ],
+)
+def test_it_refuses_to_start_on_an_unusable_keys_file(tmp_path: Path, content: str, said: str) -> None:
+    settings, keys = tmp_path / "settings.yaml", tmp_path / "keys.yaml"
+    settings.write_text("{}\n")
+    keys.write_text(content)
+    keys.chmod(0o600)
+    result = start(
+        ["--settings", str(settings), "--keys-file", str(keys), "--run-dir", str(tmp_path / "run")]
+    )
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "sk-0123456789abcdef" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_refuses_a_keys_file_that_others_may_read(tmp_path: Path) -> None:
+    settings, keys = tmp_path / "settings.yaml", tmp_path / "keys.yaml"
+    settings.write_text("{}\n")
+    write_keys(keys, {"a": ["sk-0123456789abcdef"]})
+    keys.chmod(0o644)
+    result = start(
+        ["--settings", str(settings), "--keys-file", str(keys), "--run-dir", str(tmp_path / "run")]
+    )
+    assert result.returncode == 2
+    assert "0600" in result.stderr
+
+
+def test_it_refuses_to_start_without_a_keys_file(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("{}\n")
+    result = start(["--settings", str(settings), "--run-dir", str(tmp_path / "run")])
+    assert result.returncode == 2
+    assert "does not start open" in result.stderr
+
+
+def test_it_refuses_rendered_files_without_a_credential(tmp_path: Path) -> None:
+    settings, keys, out = tmp_path / "settings.yaml", tmp_path / "keys.yaml", tmp_path / "out"
+    settings.write_text("{}\n")
+    write_keys(keys, {"a": ["sk-0123456789abcdef"]})
+    assert main(["render", "--settings", str(settings), "--keys-file", str(keys), "--out", str(out)]) == 0
+    routes = out / "routes.yaml"
+    document = yaml.safe_load(routes.read_text())
+    host = document["resources"][0]["virtual_hosts"][0]
+    script = host["typed_per_filter_config"]["edge.authentication"]["source_code"]
+    digest = hashlib.sha256(b"sk-0123456789abcdef").hexdigest()
+    assert digest in script["inline_string"]
+    script["inline_string"] = script["inline_string"].replace(f'  ["{digest}"] = "a",\n', "")
+    routes.write_text(yaml.safe_dump(document))
+    result = start(["--rendered", str(out)])
+    assert result.returncode == 2
+    assert "no credential" in result.stderr
+
+
+def test_a_digest_in_the_keys_file_works_like_its_key(tmp_path: Path, upstream: RecordingUpstream) -> None:
+    digest = "sha256:" + hashlib.sha256(CLIENT_KEY.encode()).hexdigest()
+    with running_edge(tmp_path, upstream.port, keys={"hashed": [digest]}) as edge:
+        assert status_of(edge, CLIENT_KEY) == 200
+        assert upstream.received[-1].value("x-client-id") == "hashed"
+
+
+# JWT.
+
+Signers = list[tuple[rsa.RSAPrivateKey, dict[str, Any]]]
+ISSUER, AUDIENCE = "https://issuer.test", "llm"
+
+
+def new_signer(key_id: str) -> tuple[rsa.RSAPrivateKey, dict[str, Any]]:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(private.public_key()))
+    return private, {**public, "kid": key_id, "alg": "RS256", "use": "sig"}
+
+
+def token(private: rsa.RSAPrivateKey, key_id: str, **claims: Any) -> str:
+    usual = {"iss": ISSUER, "aud": AUDIENCE, "sub": "jwt-client", "exp": int(time.time()) + 600}
+    chosen = {name: value for name, value in {**usual, **claims}.items() if value is not None}
+    return jwt.encode(chosen, private, algorithm="RS256", headers={"kid": key_id})
+
+
+@pytest.fixture(scope="module")
+def signers() -> Signers:
+    return [new_signer("first"), new_signer("second")]
+
+
+@pytest.fixture(scope="module")
+def jwt_edge(
+    signers: Signers,
+    module_upstream: RecordingUpstream,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Edge, Path]]:
+    directory = tmp_path_factory.mktemp("jwt")
+    jwks = directory / "jwks" / "jwks.json"
+    jwks.parent.mkdir()
+    jwks.write_text(json.dumps({"keys": [signers[0][1]]}))
+    settings = {
+        "auth": {
+            "mode": "jwt",
+            "jwt": {"issuer": ISSUER, "audiences": [AUDIENCE], "client_claim": "sub", "jwks_file": str(jwks)},
+        }
+    }
+    with running_edge(directory, module_upstream.port, settings) as running:
+        yield running, jwks
+
+
+def test_a_token_names_its_client_and_goes_no_further(
+    jwt_edge: tuple[Edge, Path],
+    signers: Signers,
+    upstream: RecordingUpstream,
+) -> None:
+    edge, _ = jwt_edge
+    good = token(signers[0][0], "first")
+    answer = edge.post(key=good, x_client_id="evil")
+    assert answer.status_code == 200
+    assert upstream.received[0].value("x-client-id") == "jwt-client"
+    assert good not in str(upstream.received[0])
+
+
+@pytest.mark.parametrize(
+    ("what", "claims"),
+    [
+        ("expired", {"exp": 1_600_000_000}),
+        ("without an end", {"exp": None}),
+        ("of another issuer", {"iss": "https://other.test"}),
+        ("for somebody else", {"aud": "other"}),
+        ("for nobody", {"aud": None}),
+        ("not valid yet", {"nbf": 4_000_000_000}),
+        ("without a name", {"sub": None}),
+        ("with an unusable name", {"sub": "a b\u00e9"}),
+        ("with an empty name", {"sub": ""}),
+        ("with an endless name", {"sub": "a" * 200}),
+    ],
+)
+def test_a_bad_token_is_answered_401(
+    jwt_edge: tuple[Edge, Path],
+    signers: Signers,
+    upstream: RecordingUpstream,
+    what: str,
+    claims: dict[str, Any],
+) -> None:
+    edge, _ = jwt_edge
+    answer = edge.post(key=token(signers[0][0], "first", **claims))
+    # Envoy tells a good token for another audience apart: 403.
+    expected = (403, "permission_error") if "aud" in claims else (401, "authentication_error")
+    assert (answer.status_code, answer.json()["error"]["type"]) == expected, what
+    assert upstream.count == 0
+
+
+def test_a_token_without_a_signature_is_answered_401(
+    jwt_edge: tuple[Edge, Path], upstream: RecordingUpstream
+) -> None:
+    edge, _ = jwt_edge
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "x", "exp": int(time.time()) + 600}
+    unsigned = jwt.encode(claims, "", algorithm="none")
+    for credential in (unsigned, "a.b.c", CLIENT_KEY):
+        assert edge.post(key=credential).status_code == 401
+    assert upstream.count == 0
+
+
+def test_signing_keys_come_from_a_url_and_rotate_there(
+    signers: Signers, upstream: RecordingUpstream, tmp_path: Path
+) -> None:
+    published = [signers[0][1]]
+
+    class Jwks(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            document = json.dumps({"keys": published}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(document)))
+            self.end_headers()
+            self.wfile.write(document)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Jwks)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/jwks.json"
+    section = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks_url": url, "jwks_cache_seconds": 1}
+    try:
+        with running_edge(tmp_path, upstream.port, {"auth": {"mode": "jwt", "jwt": section}}) as edge:
+            first, second = token(signers[0][0], "first"), token(signers[1][0], "second")
+            assert edge.post(key=first).status_code == 200
+            assert edge.post(key=second).status_code == 401
+            assert upstream.count == 1
+            published.append(signers[1][1])
+            wait_for(lambda: edge.post(key=second).status_code == 200)
+            assert edge.post(key=first).status_code == 200
+    finally:
+        server.shutdown()
+        server.server_close()
