@@ -1,5 +1,6 @@
 """Starting, repairing, stopping and judging the whole stack. What its parts are is said in parts.py."""
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -22,6 +23,9 @@ READY_SECONDS: dict[Profile, float] = {"vllm": 420.0, "sim": 90.0}
 POLL_SECONDS = 0.15
 SHOWN_LINES = 25
 DEAD = ("BACKOFF", "FATAL", "EXITED", "UNKNOWN", "STOPPED")
+
+
+_DOWN = PartState("DOWN", 0, "")
 
 
 class StackFailed(Exception):
@@ -145,16 +149,30 @@ def take_down(settings: Settings, parts: list[Part]) -> list[str]:
     supervisor = Supervisor(settings)
     if supervisor.is_alive():
         states = _states(supervisor)
-        for part in parts:
-            if part.before_stop and states.get(part.name, PartState("", 0, "")).state == "RUNNING":
-                subprocess.run(part.before_stop, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        supervisor.shut_down(limit_seconds=sum(part.stop_seconds for part in parts) + 10)
+        for stage in _stages(parts):
+            for part in stage:
+                if part.before_stop and states.get(part.name, _DOWN).state == "RUNNING":
+                    subprocess.run(
+                        part.before_stop, stdin=subprocess.DEVNULL, capture_output=True, check=False
+                    )
+            with contextlib.suppress(SupervisorFailed):
+                limit = max(part.stop_seconds for part in stage) + 5
+                supervisor.stop_parts([part.name for part in stage], limit)
+        with contextlib.suppress(SupervisorFailed):
+            supervisor.shut_down(limit_seconds=15)
     end_leftovers(settings.run_dir)
     settings.supervisor_socket.unlink(missing_ok=True)
     for stale in ("supervisord.pid", "stack.json"):
         (settings.run_dir / stale).unlink(missing_ok=True)
     shutil.rmtree(settings.run_dir / "parts", ignore_errors=True)
     return [f"process {left.pid} ({left.command[:100]})" for left in find_leftovers(settings.run_dir)]
+
+
+def _stages(parts: list[Part]) -> list[list[Part]]:
+    """Return what stops together: the edge, then the router, then all others."""
+    first = [[part for part in parts if part.name == name] for name in ("edge", "router")]
+    others = [part for part in parts if part.name not in ("edge", "router")]
+    return [stage for stage in (*first, others) if stage]
 
 
 def ports_in_use(parts: list[Part]) -> list[str]:
@@ -175,11 +193,11 @@ def rows(settings: Settings, parts: list[Part]) -> list[Row]:
         reasons = list(pool.map(lambda part: why_not_ready(part.ready, client), parts))
     table = []
     for part, why in zip(parts, reasons, strict=True):
-        state = states.get(part.name, PartState("DOWN", 0, ""))
+        state = states.get(part.name, _DOWN)
         if state.state == "DOWN":
             why = "the stack does not run" if why else f"not of this stack: {listener(part.port)}"
-        elif state.state != "RUNNING":
-            why = f"{state.said}; {last_lines(settings.logs / f'{part.name}.jsonl', 1)[0]}"
+        elif state.state not in ("RUNNING", "STARTING"):
+            why = f"{state.said or state.state}; {last_lines(settings.logs / f'{part.name}.jsonl', 1)[0]}"
         table.append(Row(part, state.state, state.pid, why))
     return table
 

@@ -108,6 +108,18 @@ class Supervisor:
         with contextlib.suppress(xmlrpc.client.Fault):
             self._call("startProcess", name, False)
 
+    def stop_parts(self, names: Iterable[str], limit_seconds: float) -> None:
+        """Stop some parts side by side and wait for them, at most the limit."""
+        wanted = set(names)
+        for name in wanted:
+            with contextlib.suppress(xmlrpc.client.Fault):
+                self._call("stopProcess", name, False)
+        deadline = time.monotonic() + limit_seconds
+        while time.monotonic() < deadline:
+            if all(not state.pid for name, state in self.states().items() if name in wanted):
+                return
+            time.sleep(0.05)
+
     def shut_down(self, limit_seconds: float) -> bool:
         """Stop every part, then the supervisor; return whether it was gone within the limit."""
         pid = int(cast(int, self._call("getPID")))
