@@ -1,0 +1,104 @@
+"""Typed configuration into the compiled routing policy."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from router_service.config.document import Place
+from router_service.config.model import Configuration, RuleSection, TimeoutsSection
+from router_service.routing.conditions import Condition, kinds, make
+from router_service.routing.policy import Policy, Pool
+from router_service.routing.rules import Group, Rule, Target, Timeouts
+
+_JOINS = ("all", "any", "not")
+
+
+@dataclass
+class When:
+    """The compiled conditions of a rule, and what was wrong with them."""
+
+    group: Group
+    problems: list[tuple[Place, str]] = field(default_factory=list)
+
+
+def compile_when(when: Mapping[str, Any], place: Place) -> When:
+    """Compile the conditions at ``place``; mistakes are collected, not raised."""
+    problems: list[tuple[Place, str]] = []
+    return When(_group("all", when, place, problems), problems)
+
+
+def _group(
+    join: Literal["all", "any", "not"], value: Any, place: Place, problems: list[tuple[Place, str]]
+) -> Group:
+    """A mapping is a set of conditions that must all hold; a list has one such mapping per item."""
+    members: list[Condition | Group] = []
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            members.append(_group("all", item, (*place, index), problems))
+        if not value:
+            problems.append((place, "is empty; give it conditions"))
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            here: Place = (*place, str(name))
+            if name in _JOINS:
+                members.append(_group(name, inner, here, problems))
+            elif name in kinds():
+                try:
+                    members.append(make(str(name), inner))
+                except ValueError as error:
+                    problems.append((here, str(error)))
+            else:
+                known = [*kinds(), *_JOINS]
+                near = get_close_matches(str(name), known, 1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                problems.append((here, f"is not a condition ({hint}known: {', '.join(known)})"))
+        if join != "all" and value:
+            members = [Group("all", tuple(members))]
+    else:
+        problems.append((place, f"{value!r} is neither conditions nor a list of them"))
+    return Group(join, tuple(members))
+
+
+def compile_policy(values: Configuration, rules: Sequence[RuleSection], identity: str) -> Policy:
+    """Build the policy of a configuration that has no mistakes."""
+    timeouts = compile_timeouts(values.timeouts)
+    return Policy(
+        pools={
+            name: Pool(name, pool.policy, tuple(pool.models), dict(pool.aliases))
+            for name, pool in values.pools.items()
+        },
+        rules=tuple(_rule(rule, timeouts) for rule in rules),
+        default_pool=values.routing.default_pool,
+        fallback={name: tuple(others) for name, others in values.routing.fallback.items()},
+        timeouts=timeouts,
+        affinity=values.affinity.enabled,
+        max_ejected_ratio=values.breaker.max_ejected_ratio,
+        hash=identity,
+    )
+
+
+def compile_timeouts(section: TimeoutsSection) -> Timeouts:
+    """The configuration's timeouts as the pipeline uses them."""
+    return Timeouts(**section.model_dump())
+
+
+def _rule(rule: RuleSection, base: Timeouts) -> Rule:
+    target = rule.route_to
+    targets = (
+        (Target(target),) if isinstance(target, str) else tuple(Target(t.pool, t.weight) for t in target)
+    )
+    timeouts = None
+    if rule.timeouts is not None:
+        own = {name: value for name, value in rule.timeouts.model_dump().items() if value is not None}
+        inherited = {name: getattr(base, name) for name in Timeouts.__dataclass_fields__}
+        timeouts = Timeouts(**{**inherited, **own})
+    return Rule(
+        name=rule.name,
+        when=compile_when(rule.when, ()).group,
+        targets=targets,
+        split_by=rule.split_by,
+        timeouts=timeouts,
+        policy=rule.policy,
+        resume=rule.resume,
+    )

@@ -1,0 +1,255 @@
+"""Reads the configuration and its rules, reports every mistake at once, and compiles the routing policy."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from router_service.config.compile import compile_policy, compile_when
+from router_service.config.document import Document, Place, Problem, read
+from router_service.config.model import Configuration, RulesFile, RuleTest
+from router_service.routing.hashing import digest
+from router_service.routing.policy import ANY_MODEL, Policy
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class BadConfig(Exception):
+    """The configuration cannot be used. ``problems`` are all its mistakes; the text is one line each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(set(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """A configuration that is free of mistakes. ``hash`` changes when anything in it does.
+
+    ``files`` are what it was read from, for whoever watches them.
+    """
+
+    values: Configuration
+    policy: Policy
+    tests: tuple[RuleTest, ...]
+    files: tuple[Path, ...]
+    hash: str
+
+
+def load(path: Path) -> RouterConfig:
+    """Read ``path`` and the rules file it names.
+
+    Raises:
+        BadConfig: with every mistake in both files.
+    """
+    main = read(path)
+    rules = Document(path)
+    files = [path]
+    values: Configuration | None = None
+    rules_values: RulesFile | None = RulesFile()
+    if not main.problems:
+        values = _typed(main, Configuration)
+        name = _at(main.data, "routing", "rules_file")
+        if isinstance(name, str):
+            rules = read(path.parent / name)
+            files.append(rules.path)
+            rules_values = None if rules.problems else _typed(rules, RulesFile)
+        _check_pools(main)
+        _check_rules(rules, main)
+    problems = [*main.problems, *rules.problems]
+    if problems or values is None or rules_values is None:
+        raise BadConfig(problems)
+    identity = digest(
+        "configuration",
+        json.dumps(values.model_dump(mode="json"), sort_keys=False),
+        json.dumps(rules_values.model_dump(mode="json"), sort_keys=False),
+    )[:12]
+    policy = compile_policy(values, rules_values.rules, identity)
+    return RouterConfig(values, policy, tuple(rules_values.tests), tuple(files), identity)
+
+
+def _typed(document: Document, model: type[Model]) -> Model | None:
+    data = {} if document.data is None else document.data
+    if not isinstance(data, dict):
+        document.problem((), f"must be a mapping with the keys {', '.join(model.model_fields)}")
+        return None
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        for found in error.errors():
+            if found["type"] == "string_type" and isinstance(found["input"], list):
+                continue  # the other form of a key that takes a text or a list; its own mistakes are listed
+            place = _real_place(document, found["loc"])
+            document.problem(place, _sentence(found, model))
+        return None
+
+
+def _real_place(document: Document, loc: tuple[str | int, ...]) -> Place:
+    """Drop the names of union members, which pydantic puts into its path, and keys of mappings."""
+    place: Place = ()
+    data = {} if document.data is None else document.data
+    for index, part in enumerate(loc):
+        if part == "[key]":  # the name itself is wrong, not what it stands for
+            continue
+        last = index == len(loc) - 1
+        if isinstance(data, Mapping) and (part in data or last):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            continue
+        place = (*place, part)
+    return place
+
+
+def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
+    kind, value, context = found["type"], found["input"], found.get("ctx", {})
+    shown = json.dumps(value, default=str, ensure_ascii=False)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    if kind == "extra_forbidden":
+        known = _fields_at(model, found["loc"][:-1])
+        near = get_close_matches(str(found["loc"][-1]), known, 1)
+        return f"is not a known key ({f'did you mean {near[0]}? ' if near else ''}known: {', '.join(known)})"
+    if kind == "missing":
+        return "is missing and has no default"
+    if kind == "string_pattern_mismatch":
+        return f"{shown} must match {context['pattern']}"
+    if kind == "literal_error":
+        return f"{shown} is not one of {context['expected']}"
+    said = str(found["msg"]).removeprefix("Input ").removeprefix("Value error, ")
+    return f"{shown} {said}" if said.startswith(("should", "must")) else f"{shown}: {said}"
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The keys known where an unknown one stands, found by walking the model along its path."""
+    current: Any = model
+    for part in loc:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            fields = current.model_fields
+            if part in fields:
+                current = fields[str(part)].annotation
+                continue
+        current = _inner_model(current)
+        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[str(part)].annotation
+    current = _inner_model(current)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _inner_model(argument)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return annotation
+
+
+def _at(data: Any, *place: str | int) -> Any:
+    """The value at a place of unchecked data, or None."""
+    for part in place:
+        if isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            return None
+    return data
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _check_pools(document: Document) -> None:
+    """What no single key can tell: references between pools. Works on unchecked data, so that a mistake
+    elsewhere does not hide these."""
+    pools = _mapping(_at(document.data, "pools"))
+    seen: dict[str, str] = {}
+    for name, pool in pools.items():
+        pool = _mapping(pool)
+        here: Place = ("pools", name)
+        if (pool.get("backends") is None) == (pool.get("discover") is None):
+            document.problem(here, "needs exactly one of backends and discover")
+        if pool.get("backends") == {}:
+            document.problem((*here, "backends"), "is empty; name at least one backend")
+        for backend in _mapping(pool.get("backends")):
+            if backend in seen:
+                document.problem(
+                    (*here, "backends", backend), f'"{backend}" is already a backend of pool {seen[backend]}'
+                )
+            seen[str(backend)] = str(name)
+        discover = _mapping(pool.get("discover"))
+        if discover and (discover.get("dns") is None) == (discover.get("endpoint_slices") is None):
+            document.problem((*here, "discover"), "needs exactly one of dns and endpoint_slices")
+        models = pool.get("models")
+        models = models if isinstance(models, list) else []
+        for alias, model in _mapping(pool.get("aliases")).items():
+            if model not in models and ANY_MODEL not in models:
+                document.problem(
+                    (*here, "aliases", alias),
+                    f'"{model}" is not a model of this pool (known: {_list(models)})',
+                )
+    _must_be_pool(document, ("routing", "default_pool"), pools)
+    for name, others in _mapping(_at(document.data, "routing", "fallback")).items():
+        place: Place = ("routing", "fallback", name)
+        if name not in pools:
+            document.problem(place, f'"{name}" is not a pool (known: {_list(pools)})')
+        for index, other in enumerate(others if isinstance(others, list) else []):
+            _must_be_pool(document, (*place, index), pools)
+            if other == name:
+                document.problem((*place, index), f'"{name}" cannot be its own fallback')
+
+
+def _check_rules(document: Document, main: Document) -> None:
+    pools = _mapping(_at(main.data, "pools"))
+    rules = _at(document.data, "rules")
+    names: set[str] = set()
+    for index, rule in enumerate(rules if isinstance(rules, list) else []):
+        rule = _mapping(rule)
+        name = rule.get("name")
+        if name in names:
+            document.problem(("rules", index, "name"), f'"{name}" is the name of an earlier rule, too')
+        if name == "default":
+            document.problem(
+                ("rules", index, "name"), '"default" stands for "no rule matched"; choose another'
+            )
+        names.add(str(name))
+        target = rule.get("route_to")
+        if isinstance(target, list):
+            if not target:
+                document.problem(("rules", index, "route_to"), "is empty; name at least one pool")
+            for number in range(len(target)):
+                _must_be_pool(document, ("rules", index, "route_to", number, "pool"), pools)
+        else:
+            _must_be_pool(document, ("rules", index, "route_to"), pools)
+        if isinstance(rule.get("when"), Mapping):
+            for place, message in compile_when(rule["when"], ("rules", index, "when")).problems:
+                document.problem(place, message)
+    tests = _at(document.data, "tests")
+    for index in range(len(tests) if isinstance(tests, list) else 0):
+        expected = _mapping(_at(tests, index, "expect"))
+        if expected.get("pool") is not None:
+            _must_be_pool(document, ("tests", index, "expect", "pool"), pools)
+        rule_name = expected.get("rule")
+        if rule_name is not None and rule_name != "default" and rule_name not in names:
+            document.problem(
+                ("tests", index, "expect", "rule"), f'"{rule_name}" is not a rule (known: {_list(names)})'
+            )
+
+
+def _must_be_pool(document: Document, place: Place, pools: Mapping[str, Any]) -> None:
+    value = _at(document.data, *place)
+    if isinstance(value, str) and value not in pools:
+        near = get_close_matches(value, [str(pool) for pool in pools], 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        document.problem(place, f'"{value}" is not a pool ({hint}known: {_list(pools)})')
+
+
+def _list(names: Iterable[Any]) -> str:
+    return ", ".join(sorted(str(name) for name in names)) or "none"
