@@ -1,6 +1,7 @@
 """What the stack consists of: each part's command, ports and readiness. Starts nothing, asks nobody."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,6 +170,7 @@ def _engine(
             *("--seed", str(ord(letter))),
             *("--model", SIMULATOR_MODEL),
             *(text for name in EXTRA_NAMES[letter] for text in ("--served-model-name", name)),
+            *shlex.split(os.environ.get("SIMULATOR_ARGUMENTS", "")),
         ]
         env: dict[str, str] = {}
     else:

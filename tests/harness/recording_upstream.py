@@ -58,6 +58,7 @@ class RecordingUpstream:
     received: list[Received] = field(default_factory=list)
     connections: int = 0
     manner_of: Callable[[Received], Manner] | None = None
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(100_000))
 
     @property
     def count(self) -> int:
@@ -74,7 +75,8 @@ class RecordingUpstream:
                 manner = self.manner_of(request) if self.manner_of else self.manner
                 if manner.hang_up:
                     return
-                await asyncio.sleep(manner.delay_seconds)
+                async with self.slots:
+                    await asyncio.sleep(manner.delay_seconds)
                 if b'"stream":true' in request.body.replace(b" ", b""):
                     await _stream(writer, manner)
                 else:
