@@ -1,5 +1,6 @@
 """`make up`, `status`, `demo` and `down` in good and bad situations, on the engine simulator."""
 
+import json
 import os
 import re
 import signal
