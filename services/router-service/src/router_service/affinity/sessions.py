@@ -1,0 +1,127 @@
+"""Session pins as the request path uses them: from a local cache, else from the store, never for long.
+
+The store may be frozen, slow, full or gone: then requests are placed by rendezvous hashing, on which
+all replicas agree without it. Pins are written and renewed off the request path.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+
+from router_service.ports import AffinityStore, AffinityUnavailable
+
+CACHE_SECONDS = 5.0
+"""How long a pin is believed without asking again: another replica's change is seen after this."""
+
+RETRY_SECONDS = 1.0
+"""How long a store that failed is left alone; recovery is seen at most this much later."""
+
+WARN_SECONDS = 10.0
+MAX_CACHED = 50_000
+
+
+class Sessions:
+    """Looks pins up and keeps them. ``on_change(up, detail)`` hears when the store goes and comes.
+
+    ``clock`` gives seconds; ``warn`` is called at most once per ``WARN_SECONDS``.
+    """
+
+    def __init__(
+        self,
+        store: AffinityStore,
+        ttl_seconds: float,
+        clock: Callable[[], float],
+        warn: Callable[[str], None] = lambda detail: None,
+    ) -> None:
+        self._store = store
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+        self._warn = warn
+        self._cache: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resting_until = 0.0
+        self._warned_at = float("-inf")
+        self.up = True
+
+    def reconfigure(self, ttl_seconds: float) -> None:
+        """Use another time to live from now on."""
+        self._ttl_seconds = ttl_seconds
+
+    def cached(self, key: str) -> str | None:
+        """The pin if it is known without asking ("" when there is none), or None: ask :meth:`pin`."""
+        found = self._cache.get(key)
+        if found is not None and found[1] > self._clock():
+            return found[0]
+        if self._clock() < self._resting_until:
+            return found[0] if found is not None else ""
+        return None
+
+    async def pin(self, key: str) -> str:
+        """The backend of a session, "" if it has none or the store cannot say in time."""
+        known = self.cached(key)
+        if known is not None:
+            return known
+        try:
+            backend = await self._store.pin(key)
+        except AffinityUnavailable as error:
+            self._failed(error)
+            stale = self._cache.get(key)
+            return stale[0] if stale is not None else ""
+        self._worked()
+        if backend:
+            self._remember(key, backend)
+        return backend
+
+    def placed(self, key: str, backend: str, *, moved: bool = False) -> None:
+        """A request of the session went to ``backend``: keep or renew the pin, off the request path.
+
+        ``moved``: the pinned backend could not take it, so this one replaces it.
+        """
+        known = self._cache.get(key)
+        self._remember(key, backend)
+        fresh = known is not None and known[0] == backend and known[1] > self._clock()
+        if not fresh and self._clock() >= self._resting_until:
+            self._start(self._write(key, backend, moved))
+
+    async def close(self) -> None:
+        """Wait for writes under way, then close the store."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+        await self._store.close()
+
+    async def _write(self, key: str, backend: str, moved: bool) -> None:
+        try:
+            if moved:
+                await self._store.replace(key, backend, self._ttl_seconds)
+            else:
+                held = await self._store.claim(key, backend, self._ttl_seconds)
+                if held == backend:
+                    await self._store.replace(key, backend, self._ttl_seconds)  # renews its time to live
+                else:
+                    self._remember(key, held)
+        except AffinityUnavailable as error:
+            self._failed(error)
+        else:
+            self._worked()
+
+    def _start(self, write: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(write)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _remember(self, key: str, backend: str) -> None:
+        self._cache[key] = (backend, self._clock() + CACHE_SECONDS)
+        self._cache.move_to_end(key)
+        if len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+
+    def _failed(self, error: AffinityUnavailable) -> None:
+        now = self._clock()
+        self.up = False
+        self._resting_until = now + RETRY_SECONDS
+        if now - self._warned_at >= WARN_SECONDS:
+            self._warned_at = now
+            self._warn(str(error))
+
+    def _worked(self) -> None:
+        self.up = True

@@ -1,0 +1,1 @@
+"""Commands that people run: check, decide, explain, replay. Each returns its exit code."""

@@ -1,0 +1,18 @@
+"""The tests that a rules file carries."""
+
+from router_service.cli.trial import try_request
+from router_service.config import RouterConfig
+
+
+def run_rule_tests(config: RouterConfig) -> list[str]:
+    """Run every test; return one sentence per failure."""
+    failures = []
+    for test in config.tests:
+        _, decision = try_request(
+            config, test.request, path=test.path, headers=test.headers, client_id=test.client_id
+        )
+        got = {"pool": decision.pool, "rule": decision.rule_name, "reason": decision.reason.value}
+        for key, expected in test.expect.model_dump(exclude_none=True).items():
+            if got[key] != expected:
+                failures.append(f'{test.name}: expected {key} "{expected}", got "{got[key] or "none"}"')
+    return failures

@@ -1,0 +1,1 @@
+"""Where a pool's backends are: configured, in DNS, or in Kubernetes. Knows nothing of their health."""

@@ -1,0 +1,58 @@
+"""Backends behind one DNS name (a headless Service), resolved again and again."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from router_service.config.model import Discover
+from router_service.discovery.naming import endpoint
+from router_service.ports import DiscoveryFailed, Endpoint
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+async def resolve(name: str, port: int) -> list[str]:
+    """Return the addresses of a name, IPv4 and IPv6, in a stable order.
+
+    Raises:
+        DiscoveryFailed: the name cannot be resolved now.
+    """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DiscoveryFailed(f"{name}: {error}") from error
+    return sorted({str(info[4][0]) for info in found})
+
+
+class DnsDiscovery:
+    """Resolves every ``interval_seconds``; while that fails, the last list stays."""
+
+    def __init__(
+        self,
+        pool: str,
+        discover: Discover,
+        warn: Callable[[str], None] = lambda detail: None,
+        resolver: Resolve = resolve,
+    ) -> None:
+        assert discover.dns is not None
+        self._pool = pool
+        self._discover = discover
+        self._name = discover.dns
+        self._warn = warn
+        self._resolve = resolver
+
+    async def watch(self) -> AsyncIterator[Sequence[Endpoint]]:
+        known: list[str] | None = None
+        while True:
+            try:
+                addresses = await self._resolve(self._name, self._discover.port)
+            except DiscoveryFailed as failure:
+                self._warn(str(failure))
+                addresses = known if known is not None else []
+            if addresses != known:
+                known = addresses
+                yield [endpoint(self._pool, address, self._discover) for address in addresses]
+            await asyncio.sleep(self._discover.interval_seconds)
+
+    async def close(self) -> None:
+        """Nothing to close."""

@@ -1,0 +1,74 @@
+"""Probes every backend at its interval, all at once, and tells the fleet what was found."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Protocol
+
+from router_service.ports import Health, HealthProbe
+from router_service.routing.vocabulary import State
+
+
+class Fleet(Protocol):
+    """Who has the backends and is told how they are."""
+
+    def endpoints(self) -> Iterable[tuple[str, str, str]]:
+        """Return (pool, backend, health URL) of every backend."""
+
+    def set_health(self, pool: str, backend: str, health: Health) -> None:
+        """Take the finding of one probe."""
+
+
+class HealthLoop:
+    """One task per backend would drift apart; one sweep probes all of them side by side.
+
+    A backend that does not answer keeps its last health until ``failures`` probes in a row have failed:
+    one lost probe is not an outage. A connection that was refused is: nobody listens there.
+    """
+
+    def __init__(self, fleet: Fleet, probe: HealthProbe, interval_seconds: float, failures: int = 3) -> None:
+        self._fleet = fleet
+        self._probe = probe
+        self._interval_seconds = interval_seconds
+        self._failures = failures
+        self._failed: dict[tuple[str, str], int] = {}
+        self._hurry = asyncio.Event()
+        self.swept = asyncio.Event()
+
+    def reconfigure(self, interval_seconds: float, failures: int) -> None:
+        """Use other settings from the next sweep on."""
+        self._interval_seconds = interval_seconds
+        self._failures = failures
+
+    def hurry(self) -> None:
+        """Sweep now: another replica, or a failed request, found something."""
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Sweep for ever; ends when it is cancelled."""
+        while True:
+            await self.sweep()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_seconds):
+                    await self._hurry.wait()
+            self._hurry.clear()
+
+    async def sweep(self) -> None:
+        """Probe every backend once; ``swept`` is set after the first time."""
+        endpoints = list(self._fleet.endpoints())
+        await asyncio.gather(*(self._probe_one(*endpoint) for endpoint in endpoints))
+        for gone in set(self._failed) - {(pool, name) for pool, name, _ in endpoints}:
+            del self._failed[gone]
+        self.swept.set()
+
+    async def _probe_one(self, pool: str, backend: str, health_url: str) -> None:
+        health = await self._probe.probe(health_url)
+        key = (pool, backend)
+        if health.state is State.UNREACHABLE:
+            self._failed[key] = self._failed.get(key, 0) + 1
+            refused = health.detail.startswith("ConnectError")
+            if self._failed[key] < self._failures and self.swept.is_set() and not refused:
+                return
+        else:
+            self._failed[key] = 0
+        self._fleet.set_health(pool, backend, health)
