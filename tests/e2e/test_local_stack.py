@@ -77,8 +77,6 @@ def test_the_tour_explains_each_answer_and_shows_both_refusals(sim_stack: Stack)
 
 
 def test_every_log_is_json_lines(sim_stack: Stack) -> None:
-    import json
-
     logs = sorted((sim_stack.run_dir / "logs").glob("*.jsonl"))
     assert {"edge", "router", "redis", "prometheus", "backend-a"} <= {log.stem for log in logs}
     for log in logs:
