@@ -6,13 +6,14 @@ import sys
 import time
 
 
-def drain(host: str, port: int, settle_seconds: float, limit_seconds: float) -> int:
+def drain(host: str, port: int, settle_seconds: float, idle_seconds: float, limit_seconds: float) -> int:
     """Run the stop order against the admin interface of an Envoy; return 0 once it serves nobody.
 
     First the health check fails, so that load balancers look elsewhere; after ``settle_seconds`` the
-    inbound listener closes while open requests go on; then it waits until none is active. The telemetry
-    listener answers until Envoy itself is stopped. Returns 1 when ``limit_seconds`` were not enough, and
-    0 at once when there is no Envoy to stop.
+    inbound listener begins its graceful drain (who still comes is served and told to close; after Envoy's
+    drain time the listener closes); then it waits until no request is active, and at most ``idle_seconds``
+    for idle connections to go. The telemetry listener answers until Envoy itself is stopped. Returns 1 when
+    ``limit_seconds`` were not enough, and 0 at once when there is no Envoy to stop.
     """
     deadline = time.monotonic() + limit_seconds
     try:
@@ -24,25 +25,30 @@ def drain(host: str, port: int, settle_seconds: float, limit_seconds: float) -> 
     time.sleep(min(settle_seconds, limit_seconds))
     _ask(host, port, "POST", "/drain_listeners?graceful&skip_exit&inboundonly")
     _say("listener_drains")
+    idle_since: float | None = None
     while True:
         try:
-            active = _active_requests(host, port)
+            requests = _gauge(host, port, "downstream_rq_active")
+            connections = _gauge(host, port, "downstream_cx_active")
         except OSError:
             _say("envoy_is_gone")
             return 0
-        if active == 0:
-            _say("drained")
+        now = time.monotonic()
+        idle_since = None if requests else idle_since or now
+        if idle_since is not None and (connections == 0 or now - idle_since >= idle_seconds):
+            _say("drained", idle_connections=connections)
             return 0
-        if time.monotonic() > deadline:
-            _say("out_of_time", active_requests=active)
+        if now > deadline:
+            _say("out_of_time", active_requests=requests)
             return 1
         time.sleep(0.1)
 
 
-def _active_requests(host: str, port: int) -> int:
-    pattern = "^http\\.edge\\.downstream_rq_active$"
-    text = _ask(host, port, "GET", f"/stats?filter={pattern}")
-    return int(text.rsplit(":", 1)[1]) if ":" in text else 0
+def _gauge(host: str, port: int, name: str) -> int:
+    text = _ask(host, port, "GET", f"/stats?filter=^http\\.edge\\.{name}$")
+    if ":" not in text:
+        raise OSError(f"Envoy shows no {name}")
+    return int(text.rsplit(":", 1)[1])
 
 
 def _ask(host: str, port: int, method: str, path: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Alone and on the standard library only: a stop hook must work when little else does.
         from edge_gateway.drain import drain
 
-        return drain(options.admin_host, options.admin_port, options.settle_seconds, options.limit_seconds)
+        where = (options.admin_host, options.admin_port)
+        return drain(*where, options.settle_seconds, options.idle_seconds, options.limit_seconds)
     from edge_gateway.settings import BadSettings
 
     try:
@@ -106,8 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     command("new-key", "Print a new random API key.", settings=False)
     added = command("drain", "Stop an edge without cutting an answer (the stop hook).", settings=False)
     added.add_argument("--admin-host", default="127.0.0.1")
-    added.add_argument("--admin-port", type=int, default=9901)
+    added.add_argument("--admin-port", type=int, default=int(os.environ.get("EDGE_ADMIN_PORT") or 9901))
     added.add_argument("--settle-seconds", type=float, default=5.0, help="for load balancers to notice")
+    added.add_argument("--idle-seconds", type=float, default=5.0, help="for idle connections to go")
     added.add_argument("--limit-seconds", type=float, default=640.0, help="give up waiting after this")
     return parser
 

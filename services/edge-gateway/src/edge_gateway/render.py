@@ -14,7 +14,7 @@ import jinja2
 import yaml
 
 from edge_gateway.admission_rules import lua_prelude
-from edge_gateway.settings import BadSettings, ClientLimits, Settings
+from edge_gateway.settings import BadSettings, ClientLimits, Limits, Settings
 
 ROUTES_FILE = "routes.yaml"
 ENVOY_FILE = "envoy.yaml"
@@ -130,7 +130,9 @@ class _Renderer:
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
         log_format = manager["access_log"][0]["typed_config"]["log_format"]
         log_format["json_format"] = self._plain("access_log.yaml")
-        manager["local_reply_config"] = _local_replies(self._plain("local_replies.yaml"))
+        manager["local_reply_config"] = _local_replies(
+            self._plain("local_replies.yaml"), self._settings.limits
+        )
         filters = self._template("http_filters.yaml.j2")
         lua = next(entry for entry in filters if entry["name"] == "envoy.filters.http.lua")
         lua["typed_config"]["default_source_code"]["inline_string"] = self._admission()
@@ -292,8 +294,26 @@ def _refusal(status: int, disabled: dict[str, Any], allow: str | None = None) ->
     return refusal
 
 
-def _local_replies(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"mappers": [_mapper(row) for row in rows]}
+def _local_replies(rows: list[dict[str, Any]], limits: Limits) -> dict[str, Any]:
+    mappers: list[dict[str, Any]] = []
+    for row in rows:
+        if row.get("retry_after") != "client_rate":
+            mappers.append(_mapper(row))
+            continue
+        usual = _refill_seconds(limits.default)
+        waits = {name: _refill_seconds(client) for name, client in sorted(limits.clients.items())}
+        for name, wait in waits.items():
+            if wait != usual:
+                mapper = _mapper({**row, "headers": {"retry-after": wait}})
+                client = {"name": "x-client-id", "string_match": {"exact": name}}
+                both = [mapper["filter"], {"header_filter": {"header": client}}]
+                mappers.append({**mapper, "filter": {"and_filter": {"filters": both}}})
+        mappers.append(_mapper({**row, "headers": {"retry-after": usual}}))
+    return {"mappers": mappers}
+
+
+def _refill_seconds(limits: ClientLimits) -> str:
+    return str(math.ceil(1 / limits.requests_per_second))
 
 
 def _mapper(row: Mapping[str, Any]) -> dict[str, Any]:

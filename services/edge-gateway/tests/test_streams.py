@@ -1,0 +1,247 @@
+"""A stream is never cut: not by a timeout, not by a drain, not by a rolling restart of two edges."""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edge_gateway import drain as drain_module
+from harness.edges import CHAT, GOOD_BODY, Edge, running_edge
+from harness.ports import free_port
+from harness.recording_upstream import Manner, RecordingUpstream
+from harness.tcp_front import tcp_front
+
+pytestmark = pytest.mark.service
+
+STREAM = {**GOOD_BODY, "stream": True}
+DONE = "data: [DONE]\n\n"
+
+
+def is_whole(text: str, chunks: int) -> bool:
+    """Whether a stream holds every chunk in order and its terminal event."""
+    expected = "".join(f"data: {json.dumps({'number': number})}\n\n" for number in range(chunks))
+    return text == expected + DONE
+
+
+def test_chunks_are_passed_on_as_they_come(edge: Edge, upstream: RecordingUpstream) -> None:
+    upstream.manner = Manner(chunks=4, chunk_seconds=0.5)
+    arrived = []
+    with httpx.Client(timeout=30) as client:
+        request = client.build_request("POST", edge.url + CHAT, json=STREAM, headers=edge.headers())
+        answer = client.send(request, stream=True)
+        for _ in answer.iter_raw():
+            arrived.append(time.monotonic())
+    assert len(arrived) >= 4
+    assert arrived[-1] - arrived[0] > 1.0, "the chunks came together: something buffered them"
+
+
+def test_neither_a_long_stream_nor_a_long_silence_meets_envoys_default_of_15_seconds(
+    edge: Edge, upstream: RecordingUpstream
+) -> None:
+    upstream.manner_of = lambda request: (
+        Manner(chunks=17, chunk_seconds=1.0) if b"stream" in request.body else Manner(delay_seconds=17.0)
+    )
+    silent: list[int] = []
+
+    def wait_for_silent_answer() -> None:
+        silent.append(edge.post().status_code)
+
+    waiting = threading.Thread(target=wait_for_silent_answer)
+    waiting.start()
+    answer = edge.post(STREAM)
+    waiting.join()
+    assert is_whole(answer.text, 17)
+    assert silent == [200]
+
+
+def test_an_answer_silent_beyond_the_limit_is_ended_with_a_proper_error(
+    tmp_path: Path, upstream: RecordingUpstream
+) -> None:
+    upstream.manner = Manner(delay_seconds=30)
+    settings = {"timeouts": {"silent_answer_seconds": 1}}
+    with running_edge(tmp_path, upstream.port, settings) as edge:
+        answer = edge.post()
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "upstream_timeout"
+
+
+def test_a_stream_the_router_breaks_off_reaches_the_client_as_broken(edge: Edge, tmp_path: Path) -> None:
+    async def half_a_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head + b'10\r\ndata: {"half":1}\r\n')
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        writer.transport.abort()
+
+    async def ask() -> None:
+        port = free_port()
+        server = await asyncio.start_server(half_a_stream, "127.0.0.1", port)
+        async with server:
+
+            def through_an_edge() -> None:
+                with running_edge(tmp_path, port) as own, pytest.raises(httpx.RemoteProtocolError):
+                    own.post(STREAM)
+
+            await asyncio.to_thread(through_an_edge)
+
+    asyncio.run(ask())
+
+
+def test_a_refused_connection_is_tried_once_more_and_a_sent_request_never(
+    edge: Edge, upstream: RecordingUpstream
+) -> None:
+    upstream.manner = Manner(hang_up=True)
+    answer = edge.post()
+    assert answer.status_code == 503
+    assert upstream.count == 1, "the request had reached the router: trying again could generate twice"
+
+
+# The stop hook.
+
+
+def run_hook(
+    edge: Edge, settle: float = 0.3, limit: float = 30.0, idle: float = 2.0
+) -> "subprocess.CompletedProcess[str]":
+    """Run the stop hook with nothing but the interpreter and the standard library: no PATH, no shell."""
+    call = f"drain.drain('127.0.0.1', {edge.admin_port}, {settle}, {idle}, {limit})"
+    source = Path(drain_module.__file__).parent
+    script = f"import sys; sys.path.insert(0, {str(source)!r}); import drain; sys.exit({call})"
+    command = [os.path.realpath(sys.executable), "-I", "-S", "-c", script]
+    return subprocess.run(command, env={}, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_hook_lets_a_stream_finish_and_keeps_telemetry(
+    tmp_path: Path, upstream: RecordingUpstream
+) -> None:
+    upstream.manner = Manner(chunks=40, chunk_seconds=0.1)
+    with running_edge(tmp_path, upstream.port) as edge:
+        texts: list[str] = []
+        streaming = threading.Thread(target=lambda: texts.append(edge.post(STREAM).text))
+        streaming.start()
+        while upstream.count == 0:
+            time.sleep(0.01)
+        seen: list[int] = []
+        hook: list[subprocess.CompletedProcess[str]] = []
+        hooking = threading.Thread(target=lambda: hook.append(run_hook(edge, settle=1.0)))
+        hooking.start()
+        deadline = time.monotonic() + 10
+        while 503 not in seen and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                seen.append(httpx.get(edge.url + "/healthz").status_code)
+            time.sleep(0.05)
+        assert 503 in seen, "load balancers must be told before the listener closes"
+        hooking.join()
+        streaming.join()
+        assert hook[0].returncode == 0, hook[0].stderr
+        assert is_whole(texts[0], 40)
+        assert httpx.get(f"http://127.0.0.1:{edge.telemetry_port}/stats/prometheus").status_code == 200
+        late = edge.post()
+        assert late.status_code == 200, "who comes late over an old address is still served"
+        assert late.headers["connection"] == "close"
+        assert edge.process.poll() is None, "the hook drains; stopping is the supervisor's"
+
+
+def test_the_hook_reports_when_its_time_is_not_enough(tmp_path: Path, upstream: RecordingUpstream) -> None:
+    upstream.manner = Manner(chunks=50, chunk_seconds=0.1)
+    with running_edge(tmp_path, upstream.port) as edge:
+        streaming = threading.Thread(target=lambda: edge.post(STREAM))
+        streaming.start()
+        while upstream.count == 0:
+            time.sleep(0.01)
+        assert run_hook(edge, settle=0.1, limit=1.0).returncode == 1
+        streaming.join()
+
+
+def test_the_hook_has_nothing_to_do_without_an_envoy() -> None:
+    assert drain_module.drain("127.0.0.1", free_port(), 0.0, 0.0, 1.0) == 0
+
+
+# Two edges behind a load balancer, restarted one after the other.
+
+REQUESTS_PER_SECOND = 50
+OPEN_STREAMS = 20
+CHUNKS = 40
+
+
+def test_a_rolling_restart_of_two_edges_loses_nothing(tmp_path: Path, upstream: RecordingUpstream) -> None:
+    upstream.manner = Manner(chunks=CHUNKS, chunk_seconds=0.05)
+    ports = [free_port(), free_port()]
+    problems: list[str] = []
+    counted = {"requests": 0, "streams": 0}
+    stop = asyncio.Event()
+
+    async def clients(url: str, headers: dict[str, str]) -> None:
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
+        async with httpx.AsyncClient(timeout=30, limits=limits) as client:
+            await asyncio.gather(
+                paced(client, url, headers), *(stream(client, url, headers) for _ in range(OPEN_STREAMS))
+            )
+
+    async def paced(client: httpx.AsyncClient, url: str, headers: dict[str, str]) -> None:
+        tasks: set[asyncio.Task[None]] = set()
+        due = time.monotonic()
+        while not stop.is_set():
+            tasks.add(asyncio.create_task(one(client, url, headers)))
+            due += 1 / REQUESTS_PER_SECOND
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        await asyncio.gather(*tasks)
+
+    async def one(client: httpx.AsyncClient, url: str, headers: dict[str, str]) -> None:
+        counted["requests"] += 1
+        try:
+            answer = await client.post(url, json=GOOD_BODY, headers=headers)
+            if answer.status_code != 200:
+                problems.append(f"failed: {answer.status_code} {answer.text}")
+        except httpx.TransportError as error:
+            problems.append(f"failed: {error!r}")
+
+    async def stream(client: httpx.AsyncClient, url: str, headers: dict[str, str]) -> None:
+        while not stop.is_set():
+            counted["streams"] += 1
+            try:
+                answer = await client.post(url, json=STREAM, headers=headers)
+                if answer.status_code != 200 or not is_whole(answer.text, CHUNKS):
+                    problems.append(f"truncated: {answer.status_code} {answer.text[-100:]}")
+            except httpx.TransportError as error:
+                problems.append(f"truncated: {error!r}")
+
+    with contextlib.ExitStack() as whole:
+        running = [
+            (whole.enter_context(contextlib.ExitStack()), port, number) for number, port in enumerate(ports)
+        ]
+        edges = [
+            stack.enter_context(running_edge(tmp_path / f"{number}-old", upstream.port, port=port))
+            for stack, port, number in running
+        ]
+        front = whole.enter_context(tcp_front(ports))
+        while not all(front.healthy.values()):
+            time.sleep(0.05)
+        loop = asyncio.new_event_loop()
+        url, headers = f"http://127.0.0.1:{front.port}{CHAT}", edges[0].headers()
+        asking = threading.Thread(target=lambda: loop.run_until_complete(clients(url, headers)))
+        asking.start()
+        time.sleep(1.0)
+        for (stack, port, number), edge in zip(running, edges, strict=True):
+            hook = run_hook(edge, settle=1.0)
+            assert hook.returncode == 0, hook.stderr
+            stack.close()  # SIGTERM, as the supervisor or the kubelet sends it after the hook
+            stack.enter_context(running_edge(tmp_path / f"{number}-new", upstream.port, port=port))
+            while not front.healthy[port]:
+                time.sleep(0.05)
+        time.sleep(1.0)
+        loop.call_soon_threadsafe(stop.set)
+        asking.join()
+        loop.close()
+    print(f"{counted['requests']} requests, {counted['streams']} streams, {len(problems)} lost")
+    assert problems == []
+    assert counted["requests"] > 100
+    assert counted["streams"] > OPEN_STREAMS
