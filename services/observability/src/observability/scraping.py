@@ -1,0 +1,54 @@
+"""What Prometheus scrapes on one machine and where it sends alerts. Knows addresses, no meaning of a metric."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# job → (port variable, default port, path, labels). The variables are the local stack's.
+LOCAL_JOBS: Mapping[str, tuple[str, int, str, Mapping[str, str]]] = {
+    "edge-gateway": ("EDGE_TELEMETRY_PORT", 9902, "/stats/prometheus", {}),
+    "router-service": ("ROUTER_PORT", 8000, "/metrics", {}),
+    "vllm-a": ("ENGINE_A_PORT", 8101, "/metrics", {"backend": "backend-a"}),
+    "vllm-b": ("ENGINE_B_PORT", 8102, "/metrics", {"backend": "backend-b"}),
+    "backend-agent-a": ("AGENT_A_PORT", 8111, "/metrics", {"backend": "backend-a"}),
+    "backend-agent-b": ("AGENT_B_PORT", 8112, "/metrics", {"backend": "backend-b"}),
+    "prometheus": ("PROMETHEUS_PORT", 9090, "/metrics", {}),
+    "alertmanager": ("ALERTMANAGER_PORT", 9093, "/metrics", {}),
+    "node-exporter": ("NODE_EXPORTER_PORT", 9100, "/metrics", {}),
+    "redis-exporter": ("REDIS_EXPORTER_PORT", 9121, "/metrics", {}),
+}
+# Two engines are one job, so that a query names `job="vllm"` and tells them apart by `backend`.
+JOB_NAMES = {
+    "vllm-a": "vllm",
+    "vllm-b": "vllm",
+    "backend-agent-a": "backend-agent",
+    "backend-agent-b": "backend-agent",
+}
+SCRAPE_SECONDS = 5
+
+
+def prometheus_configuration(environment: Mapping[str, str], rules: str) -> dict[str, Any]:
+    """Return prometheus.yml of the local stack; ``rules`` is a pattern of rule files."""
+    jobs: dict[str, dict[str, Any]] = {}
+    for key, (variable, default, path, labels) in LOCAL_JOBS.items():
+        name = JOB_NAMES.get(key, key)
+        job = jobs.setdefault(name, {"job_name": name, "metrics_path": path, "static_configs": []})
+        job["static_configs"].append(
+            {"targets": [address(environment, variable, default)], "labels": {**labels}}
+        )
+    alertmanager = address(environment, "ALERTMANAGER_PORT", 9093)
+    return {
+        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
+        "rule_files": [rules],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+        "scrape_configs": list(jobs.values()),
+    }
+
+
+def alertmanager_configuration() -> dict[str, Any]:
+    """Return alertmanager.yml of the local stack: alerts are grouped and kept, and sent to nobody."""
+    return {"route": {"receiver": "nobody", "group_by": ["alertname"]}, "receivers": [{"name": "nobody"}]}
+
+
+def address(environment: Mapping[str, str], variable: str, default: int) -> str:
+    """Return where a part of the local stack listens."""
+    return f"127.0.0.1:{environment.get(variable) or default}"
