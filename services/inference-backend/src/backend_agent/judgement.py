@@ -1,0 +1,113 @@
+"""What an engine is doing, judged from samples. Pure: no clock, no network; time comes with each sample.
+
+Token progress is the evidence: an engine that answers /health may be wedged for hours, and its gauges lag.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """What a backend is doing; the same words in logs, labels, answers and the router."""
+
+    STARTING = "starting"
+    WARMING = "warming"
+    IDLE = "idle"
+    WORKING = "working"
+    SATURATED = "saturated"
+    STUCK = "stuck"
+    THROTTLED = "throttled"
+    DRAINING = "draining"
+    UNREACHABLE = "unreachable"
+    UNKNOWN = "unknown"
+
+
+# A saturated or unknown engine still answers; keeping it out would make an overload worse.
+READY_STATES = frozenset({State.IDLE, State.WORKING, State.SATURATED, State.THROTTLED, State.UNKNOWN})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the engine. Counters only grow; ``cpu_seconds`` is None where the process is not ours."""
+
+    at_seconds: float
+    reachable: bool
+    running: float | None = None
+    waiting: float | None = None
+    kv_usage: float | None = None
+    prompt_tokens: float | None = None
+    generated_tokens: float | None = None
+    finished_requests: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When silence counts (seconds) and when an engine counts as full."""
+
+    unreachable_seconds: float = 3.0
+    no_progress_seconds: float = 15.0
+    waiting_is_saturated: float = 1.0
+    kv_is_saturated: float = 0.95
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A state and what it was concluded from."""
+
+    state: State
+    evidence: tuple[str, ...]
+
+
+def judge(samples: Sequence[Sample], limits: Limits) -> Verdict:
+    """Return what the engine is doing; ``samples`` are in order of time, the last one is now."""
+    if not samples:
+        return Verdict(State.UNKNOWN, ("no sample was taken",))
+    now = samples[-1]
+    if not now.reachable:
+        return _silent(samples, limits)
+    if now.running is None or now.waiting is None or _tokens(now) is None:
+        return Verdict(State.UNKNOWN, ("the engine's metrics lack running, waiting or token counts",))
+    busy = now.running + now.waiting
+    stalled_seconds = now.at_seconds - _last_progress(samples)
+    figures = f"running {now.running:.0f}, waiting {now.waiting:.0f}"
+    if busy > 0 and stalled_seconds >= limits.no_progress_seconds:
+        return Verdict(
+            State.STUCK, (f"no token, prompt token or finished request for {stalled_seconds:.0f} s", figures)
+        )
+    if now.waiting >= limits.waiting_is_saturated or (now.kv_usage or 0.0) >= limits.kv_is_saturated:
+        return Verdict(State.SATURATED, (figures, f"KV cache {100 * (now.kv_usage or 0.0):.0f} % used"))
+    if busy > 0:
+        return Verdict(State.WORKING, (figures, f"last progress {stalled_seconds:.1f} s ago"))
+    return Verdict(State.IDLE, ("no request is running or waiting",))
+
+
+def _silent(samples: Sequence[Sample], limits: Limits) -> Verdict:
+    now = samples[-1].at_seconds
+    answered = next((sample.at_seconds for sample in reversed(samples) if sample.reachable), None)
+    if answered is None:
+        return Verdict(State.UNREACHABLE, ("the engine has not answered yet",))
+    silent_seconds = now - answered
+    if silent_seconds < limits.unreachable_seconds:
+        return Verdict(State.UNKNOWN, (f"no answer for {silent_seconds:.1f} s",))
+    return Verdict(State.UNREACHABLE, (f"no answer for {silent_seconds:.1f} s",))
+
+
+def _last_progress(samples: Sequence[Sample]) -> float:
+    """Return when the engine last moved: a counter changed, or it had nothing to do."""
+    moved = samples[0].at_seconds
+    before: Sample | None = None
+    for sample in samples:
+        if not sample.reachable or _tokens(sample) is None:
+            continue
+        idle = not (sample.running or 0) + (sample.waiting or 0)
+        if before is None or idle or _tokens(sample) != _tokens(before):
+            moved = sample.at_seconds
+        before = sample
+    return moved
+
+
+def _tokens(sample: Sample) -> tuple[float, float, float] | None:
+    if sample.prompt_tokens is None or sample.generated_tokens is None:
+        return None
+    return (sample.prompt_tokens, sample.generated_tokens, sample.finished_requests or 0.0)

@@ -1,0 +1,83 @@
+"""Makes an engine warm with real requests and says when it is. Knows the engine's API, nothing of routing."""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+
+import httpx
+
+from backend_agent.model_file import WarmUp
+
+REQUEST_SECONDS = 120.0
+
+
+class WarmUpFailed(Exception):
+    """The engine did not give real tokens. The message says what it gave instead."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of warm-up requests: the slowest time to first token, and the tokens that came."""
+
+    first_token_seconds: float
+    tokens: int
+
+
+async def warm_up(http: httpx.AsyncClient, engine_url: str, model: str, plan: WarmUp) -> list[Round]:
+    """Send rounds of requests until a round is within ``settled_factor`` of the best one.
+
+    Returns the rounds. An engine that never settles is warm after ``max_rounds`` all the same: each of them
+    gave tokens, and a machine under load must not keep its engines out.
+
+    Raises:
+        WarmUpFailed: a request failed or gave no token.
+    """
+    rounds: list[Round] = []
+    while len(rounds) < plan.max_rounds:
+        rounds.append(await _round(http, engine_url, model, plan, number=len(rounds)))
+        best = min(one.first_token_seconds for one in rounds)
+        if len(rounds) > 1 and rounds[-1].first_token_seconds <= plan.settled_factor * best:
+            break
+    return rounds
+
+
+async def _round(http: httpx.AsyncClient, engine_url: str, model: str, plan: WarmUp, number: int) -> Round:
+    # Every prompt differs, so that no round is served from the prefix cache of the one before.
+    prompts = [
+        " ".join(["warm", str(number), str(place), *["word"] * words])
+        for words in plan.prompt_words
+        for place in range(plan.concurrent)
+    ]
+    asked = (_ask(http, engine_url, model, prompt, plan.max_tokens) for prompt in prompts)
+    answers = await asyncio.gather(*asked)
+    return Round(max(seconds for seconds, _ in answers), sum(tokens for _, tokens in answers))
+
+
+async def _ask(
+    http: httpx.AsyncClient, engine_url: str, model: str, prompt: str, max_tokens: int
+) -> tuple[float, int]:
+    body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "stream": True, "ignore_eos": True}
+    began = time.monotonic()
+    first: float | None = None
+    tokens = 0
+    try:
+        async with http.stream(
+            "POST", f"{engine_url}/v1/completions", json=body, timeout=REQUEST_SECONDS
+        ) as answer:
+            if answer.status_code != 200:
+                text = (await answer.aread()).decode(errors="replace")[:300]
+                raise WarmUpFailed(f"the engine answers {answer.status_code}: {text}")
+            async for line in answer.aiter_lines():
+                if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
+                    document = json.loads(data)
+                    if "error" in document:
+                        raise WarmUpFailed(f"the engine's stream ended with {document['error']}")
+                    if document.get("choices"):
+                        tokens += 1
+                        first = first if first is not None else time.monotonic() - began
+    except (httpx.HTTPError, ValueError) as error:
+        raise WarmUpFailed(f"{type(error).__name__}: {error}") from error
+    if first is None:
+        raise WarmUpFailed("the engine gave no token")
+    return first, tokens
