@@ -358,4 +358,7 @@ def test_generated_values_in_every_field_are_judged_by_the_schema(
 
 def test_the_admission_script_never_failed(edge: Edge) -> None:
     """Last in this file: after the whole corpus no script error was counted."""
-    assert edge.metric("envoy_http_lua_errors") == 0, edge.log.read_text()[-2000:]
+    assert edge.post().status_code == 200
+    for script in ("admission", "authentication"):
+        assert edge.metric(f"envoy_http_lua_{script}_executions") > 0
+        assert edge.metric(f"envoy_http_lua_{script}_errors") == 0, edge.log.read_text()[-2000:]

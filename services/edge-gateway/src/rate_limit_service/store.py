@@ -60,9 +60,15 @@ class RedisBudgets:
     """Budgets in Redis: each question is one script, so parallel questions cannot overshoot."""
 
     def __init__(self, url: str, timeout_seconds: float, reservation_seconds: int) -> None:
-        self._redis = redis.from_url(
-            url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, max_connections=64
+        # A burst waits for a free connection, within the same patience, instead of failing.
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=32,
+            timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
         )
+        self._redis = redis.Redis(connection_pool=pool)
         self._reservation_seconds = reservation_seconds
         self._script = self._redis.register_script(
             resources.files(__package__).joinpath("budget.lua").read_text()
@@ -85,7 +91,7 @@ class RedisBudgets:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._redis.aclose()
+        await self._redis.aclose(close_connection_pool=True)
 
     async def _ask(self, what: str, client: str, request: str, amount: int, limit: Limit) -> list[bytes]:
         # One hash tag: all keys of a client live on one node of a Redis cluster.
