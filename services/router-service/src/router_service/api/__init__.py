@@ -1,0 +1,1 @@
+"""HTTP in: the inference endpoint, probes, metrics and debug pages. Decides nothing."""

@@ -1,0 +1,89 @@
+"""The inference endpoint as raw ASGI in front of FastAPI's own routes: a route there costs more than
+the whole rest of the router. It reads a request, makes its relay, and hands both to the pipeline."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from router_service.api.asgi_relay import AsgiRelay, Receive, Send
+from router_service.api.uvicorn_relay import EXTENSION
+from router_service.openai_api.errors import error_body
+from router_service.openai_api.paths import INFERENCE_PATHS
+from router_service.pipeline import refusals
+from router_service.pipeline.headers import request_id
+from router_service.pipeline.inbound import Inbound
+from router_service.pipeline.pipeline import Pipeline
+from router_service.pipeline.relay import Relay
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class InferenceEndpoint:
+    """ASGI middleware: answers the inference paths, passes everything else on."""
+
+    def __init__(self, app: App, pipeline: Callable[[], Pipeline]) -> None:
+        self._app = app
+        self._pipeline = pipeline
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = INFERENCE_PATHS.get(scope["path"]) if scope["type"] == "http" else None
+        if path is None:
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await _method_not_allowed(scope, send)
+            return
+        pipeline = self._pipeline()
+        query = scope["query_string"]
+        target = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
+        inbound = Inbound.now(path, target, scope["headers"])
+        limit = pipeline.settings.max_body_bytes
+        body, whole = await _read(receive, limit)
+        if body is None:
+            pipeline.cancelled_early(inbound)
+            return
+        extensions = scope.get("extensions")
+        turn = extensions.get(EXTENSION) if extensions is not None else None
+        relay: Relay = turn() if turn is not None else AsgiRelay(send, receive)
+        try:
+            if not whole:
+                pipeline.refuse_now(inbound, relay, refusals.too_large(limit))
+                return
+            inbound.body = body
+            await pipeline.handle(inbound, relay)
+        finally:
+            await relay.settled()
+
+
+async def _read(receive: Receive, limit: int) -> tuple[bytes | None, bool]:
+    """The body and whether it is whole: (None, …) the client left, (…, False) it is over ``limit``."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        return None, False
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return body, len(body) <= limit
+    parts = [body]
+    size = len(body)
+    while size <= limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None, False
+        body = message.get("body", b"")
+        size += len(body)
+        parts.append(body)
+        if not message.get("more_body", False):
+            return b"".join(parts), size <= limit
+    return b"", False
+
+
+async def _method_not_allowed(scope: Scope, send: Send) -> None:
+    body = error_body(405, f"{scope['method']} is not allowed here; use POST", "method_not_allowed")
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"allow", b"POST"),
+        (b"x-request-id", request_id(dict(scope["headers"]).get(b"x-request-id")).encode("ascii")),
+    ]
+    await send({"type": "http.response.start", "status": 405, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,179 @@
+"""The fast relay: writes an answer straight to the client's transport, past ASGI's ``send``.
+
+Everything in this project that touches uvicorn's internals is in this file, and
+``tests/api/test_uvicorn_internals.py`` fails when one of them changes. Why: one task switch and one
+``send`` per chunk cost more than moving the chunk (docs/performance.md). It knows nothing of what it
+writes.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from router_service.pipeline.relay import ClientListener, Headers
+
+EXTENSION = "router_service.relay"
+"""Key in ``scope["extensions"]`` under which a request finds its relay."""
+
+_FLUSH_SECONDS = 10.0
+"""How long an aborted answer may still be flushed to a client that does not read."""
+
+
+class TransportRelay:
+    """:class:`~router_service.pipeline.relay.Relay` over one request of a :class:`RelayProtocol`."""
+
+    __slots__ = ("_chunked", "_cycle", "_head", "_listener", "_protocol", "_transport", "gone")
+
+    def __init__(self, protocol: "RelayProtocol", cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._transport = protocol.transport
+        self._listener: ClientListener | None = None
+        self._head = b""
+        self._chunked = False
+        self.gone = False
+
+    def listen(self, listener: ClientListener | None) -> None:
+        self._listener = listener
+        if listener is None:
+            return
+        if self._cycle.disconnected or self._transport.is_closing():
+            self.client_gone()
+        elif self._protocol.flow.write_paused:
+            listener.client_slow()
+
+    def start(self, status: int, headers: Headers) -> None:
+        cycle = self._cycle
+        parts = [STATUS_LINE[status]]
+        for name, value in self._protocol.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        sized = False
+        for name, value in headers:
+            if name == b"content-length":
+                sized = True
+            parts += (name, b": ", value, b"\r\n")
+        if not sized:
+            # HTTP/1.0 has no chunks: there the end of the connection is the end of the body.
+            self._chunked = cycle.scope["http_version"] == "1.1"
+            if self._chunked:
+                parts.append(b"transfer-encoding: chunked\r\n")
+        if not cycle.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        self._head = b"".join(parts)
+
+    def write(self, data: bytes) -> None:
+        if self.gone:
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        self._transport.write(data)
+
+    def finish(self, trailers: Headers = ()) -> None:
+        if self.gone:
+            return
+        end = self._head
+        self._head = b""
+        if self._chunked:
+            end += b"0\r\n"
+            for name, value in trailers:
+                end += name + b": " + value + b"\r\n"
+            end += b"\r\n"
+        if end:
+            self._transport.write(end)
+        self._release()
+        cycle = self._cycle
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self._transport.close()
+        cycle.on_response()
+
+    def abort(self) -> None:
+        if self.gone:
+            return
+        self.gone = True
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+        self._release()
+        self._cycle.response_started = True
+        self._cycle.disconnected = True
+        self._transport.close()
+        asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._transport.abort)
+
+    async def settled(self) -> None:
+        """Nothing to wait for: the transport has everything."""
+
+    def client_gone(self) -> None:
+        """Called by the protocol when the connection is lost."""
+        self.gone = True
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.client_gone()
+
+    def pause(self) -> None:
+        """Called by the protocol when the transport's buffer is full."""
+        if self._listener is not None:
+            self._listener.client_slow()
+
+    def resume(self) -> None:
+        """Called by the protocol when the transport's buffer has drained."""
+        if self._listener is not None:
+            self._listener.client_ready()
+
+    def _release(self) -> None:
+        self._listener = None
+        if self._protocol.relay is self:
+            self._protocol.relay = None
+
+
+class RelayProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, giving each request a relay in its scope's extensions."""
+
+    relay: TransportRelay | None = None
+
+    def on_headers_complete(self) -> None:
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is not before:
+            scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+            scope["extensions"] = {EXTENSION: RelayTurn(self, self.cycle)}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        relay, self.relay = self.relay, None
+        if relay is not None:
+            relay.client_gone()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.relay is not None:
+            self.relay.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.relay is not None:
+            self.relay.resume()
+
+
+class RelayTurn:
+    """Makes the relay when the request's turn has come: pipelined requests wait for theirs."""
+
+    __slots__ = ("_cycle", "_protocol")
+
+    def __init__(self, protocol: RelayProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+
+    def __call__(self) -> TransportRelay:
+        """The request's relay; its connection tells this one, and no other, about the client."""
+        relay = TransportRelay(self._protocol, self._cycle)
+        self._protocol.relay = relay
+        return relay

@@ -1,0 +1,46 @@
+"""The FastAPI application: pages, error shapes, and the inference endpoint in front of them."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from router_service.api.endpoint import InferenceEndpoint
+from router_service.openai_api.errors import error_body
+from router_service.pipeline.headers import request_id
+from router_service.pipeline.pipeline import Pipeline
+
+
+def make_web(
+    pages: APIRouter,
+    pipeline: Callable[[], Pipeline],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """Put the parts together. ``lifespan`` opens and closes what they stand on."""
+    web = FastAPI(
+        title="router-service",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    web.include_router(pages)
+
+    @web.exception_handler(HTTPException)
+    async def in_openai_shape(request: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+        message = {
+            404: f"there is nothing at {request.scope['path'][:200]}",
+            405: f"{request.method} is not allowed here",
+        }.get(error.status_code, str(error.detail))
+        value = request.headers.get("x-request-id")
+        headers = dict(error.headers or {})
+        headers["x-request-id"] = request_id(value.encode("latin-1") if value is not None else None)
+        return Response(
+            error_body(error.status_code, message, code), error.status_code, headers, "application/json"
+        )
+
+    web.add_middleware(InferenceEndpoint, pipeline=pipeline)
+    return web

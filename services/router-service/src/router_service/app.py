@@ -1,0 +1,287 @@
+"""Builds the adapters, opens them in order, closes them in reverse. The only place that knows them all."""
+
+import asyncio
+import contextlib
+import importlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from random import Random
+from time import perf_counter
+
+from fastapi import FastAPI
+from opentelemetry.sdk.trace.export import SpanExporter
+from watchfiles import awatch
+
+from router_service.affinity.memory_store import MemoryStore
+from router_service.affinity.redis_store import RedisStore
+from router_service.affinity.sessions import Sessions
+from router_service.api.pages import Readiness, make_pages
+from router_service.api.web import make_web
+from router_service.config import BadConfig, Configuration, RouterConfig, load
+from router_service.config.model import PoolSection
+from router_service.discovery.dns import DnsDiscovery
+from router_service.discovery.static import StaticDiscovery
+from router_service.health.http_probe import HttpProbe
+from router_service.health.loop import HealthLoop
+from router_service.pipeline.completion import Completion, event_line
+from router_service.pipeline.fleet import Bounds, Fleet
+from router_service.pipeline.pipeline import Pipeline
+from router_service.pipeline.settings import Settings
+from router_service.ports import Discovery
+from router_service.records.ring import Ring
+from router_service.resilience.breaker import BreakerSettings
+from router_service.telemetry import names
+from router_service.telemetry.aggregates import Counter, Gauge, Histogram
+from router_service.telemetry.log_lines import LineWriter
+from router_service.telemetry.otlp_json import OtlpJsonExporter
+from router_service.telemetry.registry import make_registry
+from router_service.telemetry.request_metrics import RequestMetrics
+from router_service.telemetry.spans import SpanSink
+from router_service.upstream.pool import UpstreamPool
+
+TICK_SECONDS = 0.25
+"""How often breakers are looked at for requests that wait, and the event loop's lag is measured."""
+
+
+class Router:
+    """One router: everything between its configuration file and its FastAPI application."""
+
+    def __init__(self, path: Path, config: RouterConfig, log_fd: int = 1) -> None:
+        self.path = path
+        self.config = config
+        self.readiness = Readiness()
+        self.reload_ok = True
+        self.metrics = RequestMetrics()
+        self.lines = LineWriter(log_fd)
+        values = config.values
+        self.upstream = UpstreamPool(_keep_alive_seconds())
+        self.ring = Ring(values.decisions.ring)
+        self.fleet = Fleet(list(values.pools), _bounds(values), perf_counter, self._forget)
+        self.spans = SpanSink(_exporter(values))
+        self.sessions = _sessions(values, path, self._warn)
+        self.completion = Completion(
+            self.ring,
+            self.metrics,
+            self.lines.write,
+            self.spans,
+            values.telemetry.slow_first_token_seconds,
+        )
+        self.pipeline = Pipeline(
+            _settings(config),
+            self.fleet,
+            self.upstream,
+            self.sessions,
+            self.completion,
+            self.metrics.observe_decide,
+            Random(),
+        )
+        self.probe = HttpProbe(values.health.timeout_seconds)
+        self.health = HealthLoop(
+            self.fleet, self.probe, values.health.interval_seconds, values.health.failures
+        )
+        self._discoveries: dict[str, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.registry = make_registry([*self.metrics.everything(), *self._gauges()])
+        pages = make_pages(
+            lambda: self.pipeline, lambda: self.fleet, lambda: self.ring, self.registry, self.readiness
+        )
+        self.web: FastAPI = make_web(pages, lambda: self.pipeline, self._lifespan)
+
+    def log(self, level: str, event: str, **values: object) -> None:
+        """One line about the router itself."""
+        self.lines.write(event_line(level, event, values))
+
+    # -- life ------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, web: FastAPI) -> AsyncIterator[None]:
+        self._discover(self.config.values)
+        await asyncio.sleep(0)  # configured backends are known before the first probe
+        self._tasks = [
+            asyncio.create_task(self.health.run()),
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(self._watch_files()),
+            asyncio.create_task(self._after_first_sweep()),
+        ]
+        self.log("info", "started", config_hash=self.config.hash)
+        try:
+            yield
+        finally:
+            # In this order: nothing decides any more, then what decisions stood on, last the log.
+            for task in [*self._tasks, *self._discoveries.values()]:
+                task.cancel()
+            await asyncio.gather(*self._tasks, *self._discoveries.values(), return_exceptions=True)
+            await self.probe.close()
+            if self.sessions is not None:
+                await self.sessions.close()
+            await self.upstream.close()
+            await asyncio.to_thread(self.spans.close)
+            self.log("info", "stopped")
+            self.lines.close()
+
+    async def _after_first_sweep(self) -> None:
+        await self.health.swept.wait()
+        self.readiness.swept = True
+        self._update_usable()
+
+    async def _tick(self) -> None:
+        """Measures how late timers run, lets breakers and waiting lines move on without traffic."""
+        while True:
+            began = perf_counter()
+            await asyncio.sleep(TICK_SECONDS)
+            now = perf_counter()
+            self.metrics.observe_lag(max(0.0, now - began - TICK_SECONDS))
+            self.fleet.refresh(now)
+            for pool in self.fleet.pools:
+                self.fleet.wake(pool)
+            self._update_usable()
+
+    def _update_usable(self) -> None:
+        self.readiness.usable = {pool: self.fleet.usable(pool) for pool in self.fleet.pools}
+
+    # -- configuration ---------------------------------------------------------------------------
+
+    async def _watch_files(self) -> None:
+        # Folders, not files: a ConfigMap is swapped by a symbolic link beside them.
+        folders = {file.parent.absolute() for file in self.config.files}
+        async for _ in awatch(*folders, step=50, debounce=200, recursive=False):
+            self.reload()
+
+    def reload(self) -> None:
+        """Use the files as they are now, or say why not and go on as before."""
+        try:
+            config = load(self.path)
+        except BadConfig as error:
+            if self.reload_ok:
+                self.log("error", "config_refused", problems=str(error).splitlines())
+            self.reload_ok = False
+            return
+        self.reload_ok = True
+        if config.hash == self.config.hash:
+            return
+        self.config = config
+        values = config.values
+        self.pipeline.settings = _settings(config)
+        self.fleet.apply(list(values.pools), _bounds(values))
+        self.ring.resize(values.decisions.ring)
+        self.completion.slow_first_token_seconds = values.telemetry.slow_first_token_seconds
+        self.health.reconfigure(values.health.interval_seconds, values.health.failures)
+        if self.sessions is not None:
+            self.sessions.reconfigure(values.affinity.ttl_seconds)
+        self._discover(values)
+        self.health.hurry()
+        self.log("info", "config_loaded", config_hash=config.hash)
+
+    def _discover(self, values: Configuration) -> None:
+        """Watch every pool's backends; pools that are gone are no longer watched."""
+        for task in self._discoveries.values():
+            task.cancel()
+        self._discoveries = {
+            name: asyncio.create_task(self._follow(name, self._discovery(name, pool)))
+            for name, pool in values.pools.items()
+        }
+
+    async def _follow(self, pool: str, discovery: Discovery) -> None:
+        try:
+            async for endpoints in discovery.watch():
+                self.fleet.set_endpoints(pool, endpoints)
+                self.health.hurry()
+        finally:
+            await discovery.close()
+
+    def _discovery(self, name: str, pool: PoolSection) -> Discovery:
+        if pool.backends is not None:
+            return StaticDiscovery(pool.backends)
+        assert pool.discover is not None
+        if pool.discover.dns is not None:
+            return DnsDiscovery(name, pool.discover, self._warn)
+        module = importlib.import_module("router_service.discovery.endpoint_slices")
+        slices: Discovery = module.EndpointSlicesDiscovery(name, pool.discover, self._warn)
+        return slices
+
+    def _forget(self, backend: str, url: str) -> None:
+        self.upstream.forget(url)
+        self.metrics.forget(backend)
+
+    def _warn(self, detail: str) -> None:
+        self.log("warning", "degraded", detail=detail)
+
+    # -- gauges ----------------------------------------------------------------------------------
+
+    def _gauges(self) -> Iterator[Gauge | Counter | Histogram]:
+        fleet = self.fleet
+
+        def one(value: Callable[[], float]) -> Callable[[], list[tuple[tuple[str, ...], float]]]:
+            return lambda: [((), float(value()))]
+
+        yield Gauge(names.IN_FLIGHT, lambda: [((m.view.name,), m.view.in_flight) for m in fleet.members()])
+        yield Gauge(names.QUEUE_LENGTH, lambda: [((p,), len(line.queue)) for p, line in fleet.lines.items()])
+        yield Gauge(names.USABLE_BACKENDS, lambda: [((pool,), fleet.usable(pool)) for pool in fleet.pools])
+        yield Gauge(
+            names.BREAKER_OPEN, lambda: [((m.view.name,), m.view.breaker_open) for m in fleet.members()]
+        )
+        yield Gauge(
+            names.BACKEND_USABLE,
+            lambda: [
+                ((m.view.name,), m.view.unusable is None and not m.view.breaker_open) for m in fleet.members()
+            ],
+        )
+        yield Gauge(names.RETRY_BUDGET, one(lambda: fleet.budget.remaining))
+        yield Gauge(names.UPSTREAM_CONNECTIONS, one(self.upstream.open_connections))
+        yield Gauge(names.CONFIG_INFO, lambda: [((self.config.hash,), 1.0)])
+        yield Gauge(names.CONFIG_RELOADED, one(lambda: self.reload_ok))
+        yield Gauge(names.AFFINITY_UP, one(lambda: self.sessions is None or self.sessions.up))
+        yield Gauge(names.LOG_DROPPED, one(lambda: self.lines.dropped))
+
+
+def _bounds(values: Configuration) -> Bounds:
+    breaker = values.breaker
+    return Bounds(
+        max_in_flight_per_backend=values.limits.max_in_flight_per_backend,
+        queue_size=values.limits.queue_size,
+        queue_seconds=values.limits.queue_seconds,
+        breaker=BreakerSettings(breaker.failures, breaker.open_seconds, breaker.slow_start_seconds),
+        retry_ratio=values.retries.budget_ratio,
+        retry_minimum=values.retries.budget_min,
+    )
+
+
+def _settings(config: RouterConfig) -> Settings:
+    values = config.values
+    return Settings(
+        policy=config.policy,
+        max_attempts=values.retries.max_attempts,
+        reject=frozenset(values.retries.on_status),
+        queue_seconds=values.limits.queue_seconds,
+        session_header=values.affinity.header.encode("ascii"),
+        max_body_bytes=values.server.max_body_bytes,
+        trace_ratio=float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", "0.01")),
+    )
+
+
+def _sessions(values: Configuration, path: Path, warn: Callable[[str], None]) -> Sessions | None:
+    if not values.affinity.enabled:
+        return None
+    store: MemoryStore | RedisStore
+    if values.redis is None:
+        store = MemoryStore(perf_counter)
+    else:
+        file = values.redis.password_file
+        store = RedisStore(
+            values.redis.url, values.redis.timeout_seconds, path.parent / file if file is not None else None
+        )
+    return Sessions(store, values.affinity.ttl_seconds, perf_counter, warn)
+
+
+def _exporter(values: Configuration) -> SpanExporter | None:
+    """OTLP over HTTP when an endpoint is configured (or named by OpenTelemetry's own variable)."""
+    endpoint = values.telemetry.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not endpoint:
+        return None
+    return OtlpJsonExporter(endpoint)
+
+
+def _keep_alive_seconds() -> float:
+    """Idle connections to engines: below vLLM's 5 s, or as its variable says, always closing first."""
+    return max(1.0, float(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "5")) * 5 / 6 - 0.16)

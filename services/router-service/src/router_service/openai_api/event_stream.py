@@ -1,0 +1,144 @@
+"""Cuts a relayed byte stream at event boundaries and keeps its tail; parses nothing while it flows.
+
+Whole events pass through unchanged the moment they are whole. What a router must see in them is found
+by byte tests: an engine's in-band error, the usage event nobody asked for, comments. JSON strings
+escape their quotes, so none of the tests can be fooled by text a model wrote. It refuses to know who
+reads or writes.
+"""
+
+import re
+
+MAX_HELD_BYTES = 256 * 1024
+"""An event longer than this is passed on in pieces: memory per stream stays bounded."""
+
+_ERROR = b'data: {"error"'
+_ERROR_TIGHT = b'data:{"error"'
+_NO_CHOICES = b'"choices":[]'
+_BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_COMMENTS_ONLY = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r)|\r\n|\n|\r)*\Z")
+
+
+class EventStream:
+    """One answer's event stream.
+
+    ``last`` and ``before_last`` are the latest blocks of whole events given out (or dropped): the
+    usage and the terminal event are found in them. ``progressed`` is False when the last :meth:`feed`
+    brought nothing but comments or an incomplete event. ``error`` is the in-band error event, when
+    one came: neither it nor anything after it is given out. ``kept`` holds every block given out while
+    it is a list (see :meth:`keep`).
+    """
+
+    __slots__ = ("_drop_usage", "_held", "_oversized", "before_last", "error", "kept", "kept_bytes",
+                 "last", "progressed")  # fmt: skip
+
+    def __init__(self, drop_usage: bool) -> None:
+        self._drop_usage = drop_usage
+        self._held = b""
+        self._oversized = False
+        self.last = b""
+        self.before_last = b""
+        self.progressed = False
+        self.error: bytes | None = None
+        self.kept: list[bytes] | None = None
+        self.kept_bytes = 0
+
+    def keep(self) -> None:
+        """Keep every block from now on, so that the answer can be continued elsewhere."""
+        self.kept = []
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes, give the whole events among them (and what was held before)."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if not data.endswith(b"\n\n") or self._oversized:
+            data = self._cut(data)
+            if not data:
+                self.progressed = self._oversized
+                return b""
+        if _ERROR in data or _ERROR_TIGHT in data:
+            data = self._stop_at_error(data)
+            if not data:
+                self.progressed = True
+                return b""
+        self.progressed = data[0] != 58 or _COMMENTS_ONLY.match(data) is None
+        if self.progressed:
+            self.before_last = self.last
+            self.last = data
+        if self._drop_usage and _NO_CHOICES in data:
+            data = self._without_usage(data)
+        if self.kept is not None:
+            self.kept.append(data)
+            self.kept_bytes += len(data)
+        return data
+
+    def rest(self) -> bytes:
+        """What is held at the end of the stream: an event whose closing blank line never came."""
+        held, self._held = self._held, b""
+        if _ERROR in held[:32] or _ERROR_TIGHT in held[:32]:
+            self.error = held
+            return b""
+        if held:
+            self.before_last = self.last
+            self.last = held
+        return held
+
+    def ends_with_any(self, terminals: tuple[bytes, ...]) -> bool:
+        """True when one of ``terminals`` is in the last events seen."""
+        last = self.last
+        return any(terminal in last for terminal in terminals)
+
+    def tail(self) -> bytes:
+        """The last two blocks: where usage and the engine's own timing are."""
+        return self.before_last + self.last
+
+    def _cut(self, data: bytes) -> bytes:
+        """Hold back the incomplete event at the end of ``data``; give what is before it."""
+        end = 0
+        # Only the part that can be new is searched from behind: an event is rarely over a few kB.
+        cut = max(data.rfind(b"\n\n"), data.rfind(b"\r\r"))
+        if cut >= 0:
+            end = cut + 2
+        cut = data.rfind(b"\r\n\r\n")
+        if cut >= 0:
+            end = max(end, cut + 4)
+        if self._oversized:
+            if not end:
+                return data
+            self._oversized = False
+        held = data[end:]
+        if len(held) > MAX_HELD_BYTES:
+            self._oversized = True
+            return data
+        self._held = held
+        return data[:end]
+
+    def _stop_at_error(self, data: bytes) -> bytes:
+        """Split ``data`` before its first event that is an error."""
+        start = 0
+        for event in _events(data):
+            if event.startswith((_ERROR, _ERROR_TIGHT)) or b"\n" + _ERROR in event:
+                self.error = event
+                return data[:start]
+            start += len(event)
+        return data
+
+    def _without_usage(self, data: bytes) -> bytes:
+        return b"".join(event for event in _events(data) if _NO_CHOICES not in event)
+
+
+def _events(data: bytes) -> list[bytes]:
+    """Split whole events, each with its closing blank line."""
+    events = []
+    start = 0
+    for boundary in _BOUNDARY.finditer(data):
+        events.append(data[start : boundary.end()])
+        start = boundary.end()
+    if start < len(data):
+        events.append(data[start:])
+    return events
+
+
+def split_events(data: bytes) -> list[bytes]:
+    """The events in ``data``, each with its closing blank line; the last may be incomplete."""
+    return _events(data)

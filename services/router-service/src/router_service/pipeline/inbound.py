@@ -1,0 +1,57 @@
+"""One request as it came in, checked as far as the router must; knows no backend."""
+
+from dataclasses import dataclass
+from time import perf_counter, time
+from typing import Any
+
+import orjson
+
+from router_service.openai_api.paths import InferencePath
+from router_service.pipeline import headers as fields
+from router_service.pipeline.headers import RawHeaders
+
+
+class BadBody(Exception):
+    """The body cannot be routed; the message is for the client."""
+
+
+@dataclass(slots=True)
+class Inbound:
+    """A request. ``target`` is path and query as the client sent them."""
+
+    path: InferencePath
+    target: bytes
+    headers: RawHeaders
+    body: bytes
+    received_epoch: float
+    received: float
+
+    @classmethod
+    def now(cls, path: InferencePath, target: bytes, headers: RawHeaders) -> "Inbound":
+        """A request whose head has just been read; its body follows."""
+        return cls(path, target, headers, b"", time(), perf_counter())
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object.
+
+        Raises:
+            BadBody: not JSON, too deep, or not an object.
+        """
+        try:
+            body = orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise BadBody(f"the request body is not valid JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise BadBody("the request body must be a JSON object")
+        return body
+
+    def edge_start(self) -> float | None:
+        """The edge's stamp in epoch seconds, None without a usable one."""
+        value = fields.first(self.headers, b"x-edge-start")
+        if value is None:
+            return None
+        try:
+            stamp = float(value)
+        except ValueError:
+            return None
+        return stamp if stamp == stamp and abs(stamp) < 1e12 else None

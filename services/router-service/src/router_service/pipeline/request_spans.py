@@ -1,0 +1,87 @@
+"""Spans of a finished request, made from its record: the router's own and one per attempt."""
+
+from router_service.pipeline.job import Job
+from router_service.records.record import DecisionRecord
+from router_service.routing.vocabulary import Outcome
+from router_service.telemetry.spans import Attribute, FinishedSpan
+
+
+def request_span(job: Job, record: DecisionRecord) -> FinishedSpan:
+    """The span of the whole request, named and described as the GenAI semantic conventions say."""
+    inbound = job.inbound
+    features = record.features
+    decision = record.decision
+    model = features.model if features is not None else ""
+    attributes: dict[str, Attribute] = {
+        "gen_ai.operation.name": inbound.path.operation,
+        "gen_ai.provider.name": "vllm",
+        "http.request.method": "POST",
+        "url.path": inbound.path.path,
+        "http.response.status_code": record.status,
+        "llm.request_id": record.request_id,
+        "llm.outcome": record.outcome.value if record.outcome is not None else "",
+        "llm.verdict": record.verdict.value,
+        "llm.config_hash": record.config_hash,
+    }
+    if features is not None:
+        attributes["gen_ai.request.model"] = model[:128]
+        attributes["llm.stream"] = features.stream
+        attributes["llm.prompt_chars"] = features.prompt_chars
+        if features.max_tokens is not None:
+            attributes["gen_ai.request.max_tokens"] = features.max_tokens
+    if decision is not None:
+        attributes["llm.pool"] = decision.pool
+        attributes["llm.rule"] = decision.rule_name
+        attributes["llm.policy"] = decision.policy
+        attributes["llm.reason"] = decision.reason.value
+        attributes["llm.backend"] = decision.chosen.name if decision.chosen is not None else ""
+    if record.tokens_prompt is not None:
+        attributes["gen_ai.usage.input_tokens"] = record.tokens_prompt
+    if record.tokens_completion is not None:
+        attributes["gen_ai.usage.output_tokens"] = record.tokens_completion
+    if record.first_token_ms is not None:
+        attributes["llm.first_token_ms"] = round(record.first_token_ms, 3)
+    for part, value in record.ledger.items():
+        if value is not None:
+            attributes[f"llm.ttft_ledger_ms.{part}"] = round(value, 3)
+    start = inbound.received_epoch
+    end = start + (record.total_ms or 0.0) / 1e3
+    ok = record.outcome in (Outcome.OK, Outcome.CLIENT_ERROR, Outcome.CANCELLED)
+    if not ok:
+        attributes["error.type"] = record.outcome.value if record.outcome is not None else ""
+    trace = job.trace
+    span = FinishedSpan(
+        name=f"{inbound.path.operation} {model[:128]}".strip(),
+        trace_id=trace.trace_id,
+        span_id=trace.span_id,
+        parent_span_id=trace.parent_span_id,
+        start=start,
+        end=end,
+        attributes=attributes,
+        error="" if ok else record.detail or "failed",
+    )
+    at = start + (job.attempts_began - inbound.received if job.attempts_began else 0.0)
+    for number, attempt in enumerate(record.attempts, start=1):
+        took = ((attempt.connect_ms or 0.0) + (attempt.first_byte_ms or 0.0)) / 1e3
+        stop = end if number == len(record.attempts) else min(end, at + took)
+        complete = attempt.outcome == "complete"
+        span.children.append(
+            FinishedSpan(
+                name=f"attempt {attempt.backend}",
+                trace_id=trace.trace_id,
+                span_id=f"{(int(trace.span_id, 16) + number) % (1 << 64) or 1:016x}",
+                parent_span_id=trace.span_id,
+                start=at,
+                end=stop,
+                attributes={
+                    "llm.backend": attempt.backend,
+                    "llm.attempt": number,
+                    "llm.attempt_outcome": attempt.outcome,
+                    "http.response.status_code": attempt.status,
+                },
+                server=False,
+                error="" if complete else attempt.detail or attempt.outcome,
+            )
+        )
+        at = stop
+    return span

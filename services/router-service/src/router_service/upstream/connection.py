@@ -1,0 +1,232 @@
+"""One HTTP/1.1 connection to a backend: a request's bytes out, an answer's events in.
+
+Framing only. It refuses to know what is in a body, what an attempt, a retry or a client is; it tells
+its sink about head, body, end or failure, exactly one of the last two, and its pool when it may be
+used again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from router_service.ports import Broken, ResponseBroken, ResponseSink, StaleConnection
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Bytes of status line and headers (interim answers included) before the answer is refused."""
+
+_NO_BODY = frozenset({204, 304})
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A keep-alive connection that carries one exchange at a time.
+
+    ``on_idle`` is called when the connection may serve another request, ``on_closed`` once when it
+    is gone for good.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_failed",
+        "_head_bytes",
+        "_head_done",
+        "_headers",
+        "_interim",
+        "_message_done",
+        "_on_closed",
+        "_on_idle",
+        "_parser",
+        "_paused",
+        "_reusable",
+        "_sink",
+        "_transport",
+        "_until_close",
+        "idle_since",
+        "used",
+    )
+
+    def __init__(
+        self,
+        on_idle: Callable[["UpstreamConnection"], None],
+        on_closed: Callable[["UpstreamConnection"], None],
+    ) -> None:
+        self._on_idle = on_idle
+        self._on_closed = on_closed
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._sink: ResponseSink | None = None
+        self._paused = False
+        self.used = False
+        self.idle_since = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._head_done = False
+        self._interim = False
+        self._answered = False
+        self._message_done = False
+        self._until_close = False
+        self._reusable = True
+        self._failed: str | None = None
+
+    # -- what the pool and the caller use -------------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        """True while the connection can still carry a request."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, request: bytes, sink: ResponseSink) -> None:
+        """Send one whole request; its answer goes to ``sink``. The connection must be idle."""
+        assert self._sink is None
+        assert self._transport is not None
+        self._reset()
+        self._sink = sink
+        self._transport.write(request)
+
+    def pause(self) -> None:
+        """Stop reading from the backend: its data waits in the kernel, then in the backend."""
+        if not self._paused and self.open:
+            self._paused = True
+            cast(asyncio.Transport, self._transport).pause_reading()
+
+    def resume(self) -> None:
+        """Read again after :meth:`pause`."""
+        if self._paused:
+            self._paused = False
+            if self.open:
+                cast(asyncio.Transport, self._transport).resume_reading()
+
+    def abort(self) -> None:
+        """Reset the connection at once; the sink hears nothing more. The backend sees it go."""
+        self._sink = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection in order."""
+        if self._transport is not None:
+            self._transport.close()
+
+    # -- asyncio.Protocol ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        sink = self._sink
+        if sink is None:
+            # Nobody asked: an answer to no request, or bytes after a complete one.
+            self.abort()
+            return
+        if not self._head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and b"\r\n\r\n" not in data[:MAX_HEAD_BYTES]:
+                self._fail("the answer's headers are over 64 KiB")
+                return
+        self._answered = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail("the backend switched protocols")
+            return
+        except httptools.HttpParserError as error:
+            if not self._message_done:
+                context = error.__context__
+                if isinstance(error, httptools.HttpParserCallbackError) and context is not None:
+                    self.abort()
+                    raise context from None
+                self._fail(self._failed or f"not HTTP/1.1: {error}")
+                return
+            self._reusable = False  # bytes after a complete answer: what follows cannot be trusted
+        if self._message_done:
+            self._complete()
+
+    def eof_received(self) -> None:
+        """Let the transport close; :meth:`connection_lost` says what it meant."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            if self._until_close and self._head_done and exc is None:
+                sink.on_end()
+            elif not self._answered and self.used:
+                sink.on_failure(StaleConnection("the kept-alive connection had been closed"))
+            else:
+                sink.on_failure(ResponseBroken(_how(exc), self._stage()))
+        self._on_closed(self)
+
+    # -- httptools callbacks -------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._message_done:
+            self._reusable = False  # a second answer to one request
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_done:  # later ones are trailers: nothing in them is for the client
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._message_done:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            self._interim = True
+            return
+        sink = self._sink
+        if sink is None:
+            return
+        headers = self._headers
+        if status not in _NO_BODY and not any(
+            name == b"content-length" or name == b"transfer-encoding" for name, _ in headers
+        ):
+            self._until_close = True
+            self._reusable = False
+        self._head_done = True
+        sink.on_head(status, headers)
+
+    def on_body(self, data: bytes) -> None:
+        sink = self._sink
+        if sink is not None and not self._message_done:
+            sink.on_body(data)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+            self._headers = []
+            return
+        self._message_done = True
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def _complete(self) -> None:
+        sink, self._sink = self._sink, None
+        self.used = True
+        if not self._reusable or not self._parser.should_keep_alive() or not self.open:
+            self.close()
+        else:
+            self.resume()
+            self._on_idle(self)
+        if sink is not None:
+            sink.on_end()
+
+    def _fail(self, why: str) -> None:
+        sink, self._sink = self._sink, None
+        stage = self._stage()
+        if self._transport is not None:
+            self._transport.abort()
+        if sink is not None:
+            sink.on_failure(ResponseBroken(why, stage))
+
+    def _stage(self) -> Broken:
+        if self._head_done:
+            return Broken.IN_BODY
+        return Broken.IN_HEAD if self._answered else Broken.BEFORE_ANSWER
+
+
+def _how(exc: Exception | None) -> str:
+    return "the backend closed the connection" if exc is None else f"the connection broke: {exc}"

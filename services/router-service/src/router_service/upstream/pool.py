@@ -1,0 +1,126 @@
+"""Keep-alive connections to every backend, opened on demand; knows addresses, not backends' names.
+
+There is no cap on connections: how many requests a backend may have at once is a decision
+(`limits.max_in_flight_per_backend`), and a second limit here would queue where nobody can see it.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+
+from router_service.ports import ConnectFailed
+from router_service.upstream.address import Address
+from router_service.upstream.connection import UpstreamConnection
+
+
+class UpstreamPool:
+    """Connections by backend URL, last in first out, so that idle ones age and go.
+
+    ``keep_alive_seconds`` must be shorter than the backend's own keep-alive time: the caller closes
+    first, or a request could meet a connection that is being closed.
+    """
+
+    def __init__(self, keep_alive_seconds: float = 4.0, tls: ssl.SSLContext | None = None) -> None:
+        self._keep_alive_seconds = keep_alive_seconds
+        self._tls = tls
+        self._addresses: dict[str, Address] = {}
+        self._idle: dict[str, deque[UpstreamConnection]] = {}
+        self._open: set[UpstreamConnection] = set()
+        self._reaper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def address(self, url: str) -> Address:
+        """The parsed address of ``url`` (remembered)."""
+        address = self._addresses.get(url)
+        if address is None:
+            address = self._addresses[url] = Address.parse(url)
+        return address
+
+    def head(self, url: str, method: bytes, target: bytes) -> bytes:
+        """The request line and ``host`` header for ``target`` at ``url``."""
+        address = self.address(url)
+        return b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (method, address.prefix, target, address.authority)
+
+    def idle(self, url: str) -> UpstreamConnection | None:
+        """An open idle connection to ``url``, or None. Costs no system call."""
+        idle = self._idle.get(url)
+        if not idle:
+            return None
+        oldest_allowed = asyncio.get_running_loop().time() - self._keep_alive_seconds
+        while idle:
+            connection = idle.pop()
+            if not connection.open:
+                continue
+            if connection.idle_since < oldest_allowed:
+                connection.close()
+                continue
+            return connection
+        return None
+
+    async def connect(self, url: str, timeout_seconds: float) -> UpstreamConnection:
+        """Open a new connection to ``url``.
+
+        Raises:
+            ConnectFailed: refused, unreachable, name not resolved, TLS failed, or too slow
+                (``timed_out`` tells the last from the others).
+        """
+        if self._closed:
+            raise ConnectFailed("the router is closing its connections", timed_out=False)
+        address = self.address(url)
+        loop = asyncio.get_running_loop()
+
+        def release(connection: UpstreamConnection) -> None:
+            connection.idle_since = loop.time()
+            idle = self._idle.get(url)
+            if idle is None:
+                idle = self._idle[url] = deque()
+            idle.append(connection)
+            if self._reaper is None:
+                self._reaper = loop.call_later(1.0, self._reap)
+
+        connection = UpstreamConnection(release, self._open.discard)
+        tls = None
+        if address.tls:
+            tls = self._tls = self._tls or ssl.create_default_context()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await loop.create_connection(lambda: connection, address.host, address.port, ssl=tls)
+        except TimeoutError as error:
+            raise ConnectFailed(f"no connection within {timeout_seconds:g} s", timed_out=True) from error
+        except OSError as error:
+            raise ConnectFailed(str(error), timed_out=False) from error
+        self._open.add(connection)
+        return connection
+
+    def forget(self, url: str) -> None:
+        """Close the idle connections to a backend that is no longer configured."""
+        for connection in self._idle.pop(url, ()):
+            connection.close()
+        self._addresses.pop(url, None)
+
+    def open_connections(self) -> int:
+        """How many connections are open, idle ones included."""
+        return len(self._open)
+
+    async def close(self) -> None:
+        """Close everything; exchanges still running are reset."""
+        self._closed = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
+        for connection in list(self._open):
+            connection.abort()
+        self._idle.clear()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)  # lets the transports run their connection_lost
+
+    def _reap(self) -> None:
+        loop = asyncio.get_running_loop()
+        oldest_allowed = loop.time() - self._keep_alive_seconds
+        waiting = False
+        for idle in self._idle.values():
+            while idle and (not idle[0].open or idle[0].idle_since < oldest_allowed):
+                idle.popleft().close()
+            waiting = waiting or bool(idle)
+        self._reaper = loop.call_later(1.0, self._reap) if waiting else None

@@ -1,0 +1,57 @@
+"""Token counts and timing are read from the end of an answer, and only real ones."""
+
+import pytest
+
+from router_service.openai_api.usage import read_report
+
+USAGE = b'"usage":{"prompt_tokens":12,"total_tokens":46,"completion_tokens":34,"prompt_tokens_details":null}'
+METRICS = b'"metrics":{"time_to_first_token_ms":135.3,"generation_time_ms":240.7,"queue_time_ms":0.05}'
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'data: {"id":"x","choices":[],' + USAGE + b"," + METRICS + b"}\n\ndata: [DONE]\n\n",
+        b'{"id":"x","choices":[],' + USAGE.replace(b":", b" : ") + b", " + METRICS + b"}",
+        b'{"usage":{"prompt_tokens":1},' + METRICS + b'}{"usage":null,' + USAGE + b',"usage": null}',
+    ],
+)
+def test_reads_usage_and_the_engines_timing(tail: bytes) -> None:
+    report = read_report(tail)
+    assert (report.prompt_tokens, report.completion_tokens) == (12, 34)
+    assert (report.queue_ms, report.prefill_ms, report.decode_ms) == (0.05, 135.3, 240.7)
+
+
+def test_nested_objects_are_read_whole() -> None:
+    report = read_report(
+        b'{"usage":{"prompt_tokens_details":{"cached_tokens":8},"prompt_tokens":9,"completion_tokens":2}}'
+    )
+    assert (report.prompt_tokens, report.completion_tokens) == (9, 2)
+
+
+def test_embeddings_without_completion_tokens_count_none() -> None:
+    report = read_report(b'{"data":[],"usage":{"prompt_tokens":9,"total_tokens":9}}')
+    assert (report.prompt_tokens, report.completion_tokens) == (9, 0)
+
+
+def test_text_written_by_a_model_is_not_usage() -> None:
+    report = read_report(b'{"choices":[{"text":"\\"usage\\":{\\"prompt_tokens\\":666}"}]}')
+    assert report.prompt_tokens is None
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"",
+        b'"usage"',
+        b'"usage":',
+        b'"usage":{',
+        b'"usage":{]}',
+        b'"usage":{"prompt_tokens":true}',
+        b'"usage":{"prompt_tokens":"12"}',
+    ],
+)
+def test_broken_tails_say_nothing_and_raise_nothing(tail: bytes) -> None:
+    report = read_report(tail)
+    assert report.prompt_tokens is None
+    assert report.queue_ms is None
