@@ -38,7 +38,7 @@ def read_health(status: int, body: bytes) -> Health:
         answer = {}
     if isinstance(answer, dict):
         said = answer.get("state")
-        if isinstance(said, str) and said in State:
+        if isinstance(said, str) and said in State.__members__.values():
             state = State(said)
         engine = answer.get("engine")
         queue = engine.get("waiting") if isinstance(engine, dict) else None

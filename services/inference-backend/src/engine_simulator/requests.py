@@ -1,0 +1,119 @@
+"""What a client asked for, read as vLLM reads it; a request it would refuse is refused in its words."""
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from engine_simulator.language import ASSISTANT, decode, encode, render_chat
+
+DEFAULT_COMPLETION_TOKENS = 16
+
+
+class Refused(Exception):
+    """vLLM's error answer: ``status`` and a message."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """The JSON that vLLM answers."""
+        kind = {400: "BadRequestError", 404: "NotFoundError"}.get(self.status, "InternalServerError")
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.status}}
+
+
+@dataclass
+class Generation:
+    """One generation: the text it continues, its bounds, and how the answer is shown."""
+
+    kind: Literal["chat", "text"]
+    model: str
+    context: str
+    prompt_ids: list[int]
+    max_tokens: int
+    id: str
+    stream: bool = False
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stops: tuple[str, ...] = ()
+    include_usage: bool = False
+    return_token_ids: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+def read_generation(
+    kind: Literal["chat", "text"], body: dict[str, Any], request_id: str, max_model_len: int
+) -> Generation:
+    """Read a chat or completion request.
+
+    Raises:
+        Refused: with the status and words of vLLM.
+    """
+    context, ids = _prompt(kind, body)
+    if len(ids) >= max_model_len:
+        raise Refused(
+            400,
+            f"This model's maximum context length is {max_model_len} tokens. However, your request has "
+            f"{len(ids)} input tokens. Please reduce the length of the input messages.",
+            "input_tokens",
+        )
+    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    if asked is None:
+        asked = max_model_len - len(ids) if kind == "chat" else DEFAULT_COMPLETION_TOKENS
+    if type(asked) is not int or asked < 1:
+        raise Refused(400, f"max_tokens must be at least 1, got {asked}.", "max_tokens")
+    if len(ids) + asked > max_model_len:
+        raise Refused(
+            400,
+            f"'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum context "
+            f"length is {max_model_len} tokens and your request has {len(ids)} input tokens "
+            f"({asked} > {max_model_len} - {len(ids)}).",
+            "max_tokens",
+        )
+    stops = body.get("stop") or ()
+    stops = (stops,) if isinstance(stops, str) else tuple(s for s in stops if isinstance(s, str))
+    options = body.get("stream_options")
+    prefix = "chatcmpl" if kind == "chat" else "cmpl"
+    return Generation(
+        kind=kind,
+        model=str(body.get("model", "")),
+        context=context,
+        prompt_ids=ids,
+        max_tokens=asked,
+        id=f"{prefix}-{request_id or uuid.uuid4().hex}",
+        stream=body.get("stream") is True,
+        min_tokens=body.get("min_tokens") or 0,
+        ignore_eos=body.get("ignore_eos") is True,
+        stops=stops,
+        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        return_token_ids=body.get("return_token_ids") is True,
+    )
+
+
+def _prompt(kind: str, body: dict[str, Any]) -> tuple[str, list[int]]:
+    if kind == "chat":
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise Refused(400, "messages: Field required", "messages")
+        continues = body.get("continue_final_message") is True
+        if continues and body.get("add_generation_prompt", True):
+            raise Refused(
+                400, "Cannot set both `continue_final_message` and `add_generation_prompt` to True.", None
+            )
+        context = render_chat(messages, continues)
+        return context, encode(context)
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt and all(isinstance(p, str) for p in prompt):
+        prompt = prompt[0]
+    if isinstance(prompt, list) and prompt and all(type(p) is int for p in prompt):
+        return decode(prompt), prompt
+    if not isinstance(prompt, str):
+        raise Refused(400, "prompt: Field required", "prompt")
+    return prompt, encode(prompt)
+
+
+def answer_after(text: str) -> str:
+    """The context of an assistant's answer to one text (for the APIs that have no messages)."""
+    return f"<|user|>{text}\n{ASSISTANT}"
