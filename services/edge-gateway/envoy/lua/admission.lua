@@ -1,8 +1,9 @@
 -- Admits a request's body or refuses it with the field that is wrong. Knows no client's limits and
--- chooses no backend. RULES, MAX_BODY_BYTES and BUDGETS are put in front by the renderer.
+-- chooses no backend. RULES and BUDGETS are put in front by the renderer.
 
 local function refuse(handle, status, code, param, message)
-  local kind = status == "401" and "authentication_error" or "invalid_request_error"
+  local kind = status == "401" and "authentication_error" or status == "500" and "server_error"
+    or "invalid_request_error"
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set("edge", "refused", true)
   metadata:set("edge", "code", code)
@@ -72,6 +73,15 @@ local function tokens_to_reserve(rule, bytes, value)
   return prompt + (output or BUDGETS.assumed_max_tokens) * (value.n or 1)
 end
 
+-- What is wrong with a body as code, field and message; or three nils and the tokens to reserve.
+local function judge(rule, text)
+  local wrong, kind, length, value, odd = check_json(text, rule.wanted)
+  if wrong then return wrong.code, wrong.param, wrong.message end
+  local code, param, message = first_wrong_field(rule, kind, length, value, odd)
+  if code then return code, param, message end
+  return nil, nil, nil, BUDGETS and tokens_to_reserve(rule, #text, value)
+end
+
 local function is_json(content_type)
   if not content_type then return false end
   if content_type == "application/json" then return true end
@@ -112,14 +122,14 @@ function envoy_on_request(handle)
   if bytes == 0 then
     return refuse(handle, "400", "invalid_json", nil, "The body is empty; it must be a JSON object.")
   end
-  local wrong, kind, length, value, odd = check_json(body:getBytes(0, bytes), rule.wanted)
-  if wrong then return refuse(handle, "400", wrong.code, wrong.param, wrong.message) end
-  local code, param, message = first_wrong_field(rule, kind, length, value, odd)
-  if code then return refuse(handle, "400", code, param, message) end
-
-  if BUDGETS then
-    handle:streamInfo():dynamicMetadata():set("edge", "reserve", tostring(tokens_to_reserve(rule, bytes, value)))
+  -- A fault of the script itself must refuse too: Envoy would go on without it.
+  local sound, code, param, message, tokens = pcall(judge, rule, body:getBytes(0, bytes))
+  if not sound then
+    handle:logErr("admission failed: " .. tostring(code))
+    return refuse(handle, "500", "edge_error", nil, "The edge could not check the request.")
   end
+  if code then return refuse(handle, "400", code, param, message) end
+  if tokens then handle:streamInfo():dynamicMetadata():set("edge", "reserve", tostring(tokens)) end
 end
 
 -- With budgets: learn what an answer really used, so that the reservation can be settled.
