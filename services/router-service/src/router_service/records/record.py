@@ -136,6 +136,7 @@ class DecisionRecord:
             fields |= {
                 "rule": decision.rule_name,
                 "passed_over": first.passed_over,
+                "first_pool": first.first_pool,
                 "pool": decision.pool,
                 "policy": decision.policy,
                 "reason": decision.reason.value,

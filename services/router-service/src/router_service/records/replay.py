@@ -119,10 +119,9 @@ def replay(records: Iterable[Mapping[str, Any] | None], policy: Policy, examples
             result.cannot_tell += 1
             continue
         result.total += 1
-        # Where the record's request first went: a retry or a fallback is the backends' doing, not the rules'.
-        first_pool = record["candidates"][0]["pool"] if record["candidates"] else record["pool"]
-        now_pool = decision.candidates[0].pool if decision.candidates else decision.pool
-        move = (first_pool, record["rule"], now_pool, decision.rule_name)
+        # Where the rules sent it: a retry or a fallback is the backends' doing, not the rules'.
+        before = record.get("first_pool") or record["pool"]
+        move = (before, record["rule"], decision.first_pool, decision.rule_name)
         if move[:2] == move[2:]:
             result.same += 1
             continue

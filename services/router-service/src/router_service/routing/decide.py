@@ -28,7 +28,7 @@ def decide(features: Features, snapshot: Snapshot, policy: Policy, now: float) -
     if first is None:
         decision.unroutable = Unroutable.MODEL_NOT_FOUND
         return decision
-    decision.pool = first
+    decision.first_pool = decision.pool = first
     waiting_pool = ""
     for name in (first, *policy.fallback.get(first, ())):
         if name != first and not policy.pools[name].serves(features.model):

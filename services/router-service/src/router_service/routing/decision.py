@@ -35,12 +35,14 @@ class Candidate(NamedTuple):
 class Decision:
     """The answer of ``decide``. ``chosen`` is None exactly when ``unroutable`` says why.
 
-    ``pool`` is the pool of the chosen backend (or the one asked first), ``policy`` the name of what chose
+    ``first_pool`` is where the rules sent the request, ``pool`` that of the chosen backend (a fallback,
+    perhaps) or, without one, where the request waits or was refused; ``policy`` the name of what chose
     in it. ``passed_over`` are matching rules whose pools do not serve the model. ``round_robin`` holds
     the position of each pool that was considered, for replay.
     """
 
     rule: Rule | None = None
+    first_pool: str = ""
     pool: str = ""
     policy: str = ""
     reason: Reason = Reason.NONE_AVAILABLE

@@ -1,0 +1,156 @@
+"""Pins are shared, renewed and never waited for; without the store replicas agree all the same."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.ports import free_port
+from harness.processes import running
+from router_service.affinity.memory_store import MemoryStore
+from router_service.affinity.redis_store import RedisStore
+from router_service.affinity.sessions import CACHE_SECONDS, RETRY_SECONDS, WARN_SECONDS, Sessions
+from router_service.ports import AffinityStore, AffinityUnavailable
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class BrokenStore:
+    """A store that fails, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def pin(self, key: str) -> str:
+        self.asked += 1
+        raise AffinityUnavailable("scripted")
+
+    async def claim(self, key: str, backend: str, ttl_seconds: float) -> str:
+        return await self.pin(key)
+
+    async def replace(self, key: str, backend: str, ttl_seconds: float) -> None:
+        await self.pin(key)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    folder = tmp_path_factory.mktemp("redis")
+
+    def ready() -> bool:
+        import redis
+
+        try:
+            return bool(redis.Redis(port=port).ping())
+        except redis.ConnectionError:
+            return False
+
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with running(command, log=folder / "redis.log", ready=ready):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+MakeStore = Callable[[], AffinityStore]
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.service)])
+def make_store(request: pytest.FixtureRequest) -> MakeStore:
+    """The real store and its fake, held to the same promises."""
+    if request.param == "memory":
+        store = MemoryStore(Clock())
+        return lambda: store
+    url = request.getfixturevalue("redis_url")
+    return lambda: RedisStore(url, timeout_seconds=1.0)
+
+
+async def test_the_first_claim_holds_and_replace_moves_it(make_store: MakeStore) -> None:
+    store = make_store()
+    key = f"k{free_port()}"
+    assert await store.pin(key) == ""
+    assert await store.claim(key, "a", 60) == "a"
+    assert await store.claim(key, "b", 60) == "a"
+    assert await store.pin(key) == "a"
+    await store.replace(key, "b", 60)
+    assert await store.pin(key) == "b"
+    await store.close()
+
+
+async def test_two_replicas_share_pins(make_store: MakeStore) -> None:
+    clock = Clock()
+    key = f"k{free_port()}"
+    one, two = Sessions(make_store(), 60, clock), Sessions(make_store(), 60, clock)
+    one.placed(key, "a")
+    await asyncio.sleep(0.1)
+    assert await two.pin(key) == "a"
+    await one.close()
+    await two.close()
+
+
+async def test_a_warm_session_asks_nobody() -> None:
+    clock, store = Clock(), BrokenStore()
+    sessions = Sessions(store, 60, clock)
+    sessions.placed("k", "a")
+    assert sessions.cached("k") == "a"
+    clock.now = CACHE_SECONDS + 1
+    assert sessions.cached("k") is None
+
+
+async def test_a_failing_store_is_left_alone_between_attempts_and_warned_of_once() -> None:
+    clock, store, warnings = Clock(), BrokenStore(), []
+    sessions = Sessions(store, 60, clock, warnings.append)
+    for number in range(100):
+        assert await sessions.pin(f"k{number}") == ""
+    assert (store.asked, sessions.up, len(warnings)) == (1, False, 1)
+    clock.now += RETRY_SECONDS + 0.01
+    await sessions.pin("again")
+    assert store.asked == 2
+    assert len(warnings) == 1
+    clock.now += WARN_SECONDS
+    await sessions.pin("later")
+    assert len(warnings) == 2
+
+
+async def test_a_known_pin_outlives_the_store() -> None:
+    clock, memory = Clock(), MemoryStore(Clock())
+    await memory.replace("k", "a", 600)
+    sessions = Sessions(memory, 60, clock)
+    assert await sessions.pin("k") == "a"
+    sessions._store = BrokenStore()
+    clock.now += CACHE_SECONDS + 1
+    assert await sessions.pin("k") == "a"
+    assert not sessions.up
+
+
+@pytest.mark.service
+async def test_a_redis_that_is_not_there_costs_at_most_its_time(tmp_path: Path) -> None:
+    store = RedisStore(f"redis://127.0.0.1:{free_port()}/0", timeout_seconds=0.05)
+    with pytest.raises(AffinityUnavailable, match="ConnectionError"):
+        await store.pin("k")
+    await store.close()
+
+
+@pytest.mark.service
+async def test_a_redis_that_accepts_and_says_nothing_costs_at_most_its_time() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(30)
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store = RedisStore(f"redis://127.0.0.1:{port}/0", timeout_seconds=0.05)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(AffinityUnavailable):
+        await store.pin("k")
+    assert loop.time() - began < 2.0  # generous: the machine may be busy; without a bound it would be 30 s
+    await store.close()
+    server.close()

@@ -1,0 +1,140 @@
+"""A good configuration compiles; every mistake in a bad one is told with its place, all at once."""
+
+from pathlib import Path
+
+import pytest
+
+from router_service.config import BadConfig, load
+from router_service.routing.rules import Timeouts
+
+CONFIG = Path(__file__).parents[2] / "config" / "local.yaml"
+MINIMAL = "pools: {p: {models: [m], backends: {b: {url: 'http://h:1'}}}}\nrouting: {default_pool: p}\n"
+
+
+def test_the_local_configuration_loads_with_its_rules() -> None:
+    config = load(CONFIG)
+    assert [rule.name for rule in config.policy.rules] == [
+        "high_max_tokens",
+        "long_prompt",
+        "canary",
+        "code_or_math",
+    ]
+    assert config.policy.rules[1].resume
+    assert config.policy.fallback == {"general": ("long-form",), "long-form": ("general",)}
+    assert len(config.files) == 2
+
+
+def test_everything_but_pools_and_routing_may_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "router.yaml").write_text(MINIMAL)
+    config = load(tmp_path / "router.yaml")
+    assert config.values.timeouts.total_seconds == 600.0
+    assert config.policy.timeouts == Timeouts()
+
+
+def test_the_hash_changes_with_any_value_and_not_with_comments(tmp_path: Path) -> None:
+    def hash_of(text: str) -> str:
+        (tmp_path / "router.yaml").write_text(text)
+        return load(tmp_path / "router.yaml").hash
+
+    assert hash_of(MINIMAL) == hash_of("# comment\n" + MINIMAL)
+    assert hash_of(MINIMAL) != hash_of(MINIMAL + "limits: {queue_size: 65}\n")
+
+
+def test_a_rule_overrides_single_timeouts_and_keeps_the_others(tmp_path: Path) -> None:
+    (tmp_path / "router.yaml").write_text(
+        MINIMAL.replace("p}", "p, rules_file: r.yaml}", 1).replace("default_pool: p, ", "default_pool: p, ")
+        if "rules_file" in MINIMAL
+        else MINIMAL.replace("{default_pool: p}", "{default_pool: p, rules_file: r.yaml}")
+        + "timeouts: {idle_seconds: 7}\n"
+    )
+    (tmp_path / "r.yaml").write_text(
+        "rules: [{name: r, when: {stream: true}, route_to: p, timeouts: {total_seconds: 5}}]\n"
+    )
+    rule = load(tmp_path / "router.yaml").policy.rules[0]
+    assert rule.timeouts == Timeouts(idle_seconds=7.0, total_seconds=5.0)
+
+
+BAD_MAIN = """\
+servr: {}
+server: {port: "x"}
+pools:
+  general:
+    policy: least_load
+    models: [m]
+    aliases: {a: zz}
+    backends:
+      backend-a: {url: "ftp://x", urll: 3}
+  other: {models: [m], backends: {backend-a: {url: "http://x"}}, discover: {dns: x}}
+routing:
+  default_pool: generl
+  fallback: {general: [general, q]}
+  rules_file: rules.yaml
+retries: {max_attempts: 0}
+"""
+BAD_RULES = """\
+rules:
+  - name: a
+    when: {max_token_gte: 5, any: [{regex: "("}], not: {stream: 1}}
+    route_to: [{pool: x, weight: 0}]
+  - name: a
+    when: {}
+    route_to: generel
+tests:
+  - {name: t, request: {}, expect: {rule: zz, pol: 1}}
+"""
+
+
+def test_every_mistake_in_both_files_is_told_at_once_with_line_value_and_remedy(tmp_path: Path) -> None:
+    (tmp_path / "router.yaml").write_text(BAD_MAIN)
+    (tmp_path / "rules.yaml").write_text(BAD_RULES)
+    with pytest.raises(BadConfig) as caught:
+        load(tmp_path / "router.yaml")
+    said = str(caught.value).replace(str(tmp_path) + "/", "").splitlines()
+    expected = [
+        "router.yaml:1:8: servr: is not a known key (did you mean server?",
+        'router.yaml:2:16: server.port: "x" should be a valid integer',
+        'router.yaml:5:13: pools.general.policy: "least_load" is not one of',
+        'router.yaml:7:18: pools.general.aliases.a: "zz" is not a model of this pool (known: m)',
+        'router.yaml:9:24: pools.general.backends.backend-a.url: "ftp://x" must match',
+        "router.yaml:9:41: pools.general.backends.backend-a.urll: is not a known key (did you mean url?",
+        "router.yaml:10:10: pools.other: needs exactly one of backends and discover",
+        'router.yaml:10:46: pools.other.backends.backend-a: "backend-a" is already a backend of pool general',
+        'router.yaml:12:17: routing.default_pool: "generl" is not a pool (did you mean general? known:',
+        'router.yaml:13:24: routing.fallback.general[0]: "general" cannot be its own fallback',
+        'router.yaml:13:33: routing.fallback.general[1]: "q" is not a pool (known: general, other)',
+        "router.yaml:15:25: retries.max_attempts: 0 should be greater than or equal to 1",
+        "rules.yaml:3:27: rules[0].when.max_token_gte: is not a condition (did you mean max_tokens_gte?",
+        "rules.yaml:3:44: rules[0].when.any[0].regex: not an RE2 expression",
+        "rules.yaml:3:65: rules[0].when.not.stream: 1 is neither true nor false",
+        'rules.yaml:4:23: rules[0].route_to[0].pool: "x" is not a pool',
+        "rules.yaml:4:34: rules[0].route_to[0].weight: 0 should be greater than 0",
+        'rules.yaml:5:11: rules[1].name: "a" is the name of an earlier rule, too',
+        'rules.yaml:7:15: rules[1].route_to: "generel" is not a pool (did you mean general?',
+        'rules.yaml:9:43: tests[0].expect.rule: "zz" is not a rule (known: a)',
+        "rules.yaml:9:52: tests[0].expect.pol: is not a known key (did you mean pool?",
+    ]
+    for line in expected:
+        assert any(found.startswith(line) for found in said), line
+    assert len(said) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pools: [\n", "not YAML"),
+        ("pools: {}\npools: {}\n", "pools: stands twice"),
+        ("- a\n", "must be a mapping with the keys server, pools"),
+        ("", "pools: is missing and has no default"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_with_its_place(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "router.yaml").write_text(text)
+    with pytest.raises(BadConfig, match=rf"router\.yaml:\d+:\d+: .*{said}"):
+        load(tmp_path / "router.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="cannot be read: No such file"):
+        load(tmp_path / "none.yaml")

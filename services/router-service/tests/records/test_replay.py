@@ -1,0 +1,162 @@
+"""A decision, its record and its replay agree; a record keeps no text; explain tells it to a person."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router_service.records.explain import explain
+from router_service.records.record import AttemptRecord, DecisionRecord
+from router_service.records.replay import as_text, decide_again, replay
+from router_service.records.ring import Ring
+from router_service.routing.conditions import CannotTell, make
+from router_service.routing.decide import decide
+from router_service.routing.features import extract_features
+from router_service.routing.policy import Policy, Pool
+from router_service.routing.rules import Group, Rule, Target
+from router_service.routing.snapshot import BackendView, PoolView, Snapshot
+from router_service.routing.vocabulary import Outcome, RejectedBecause
+
+KEYWORD = Rule("code", Group("all", (make("any_keywords", ["python"]),)), (Target("b"),))
+POLICY = Policy(
+    pools={"a": Pool("a", "least_loaded", ("m",)), "b": Pool("b", "prefix_affinity", ("m",))},
+    rules=(KEYWORD, Rule("long", Group("all", (make("prompt_chars_gte", 100),)), (Target("b"),))),
+    default_pool="a",
+    fallback={"a": ("b",)},
+    hash="abc123",
+)
+CANARY = "canary-4b1d"
+
+
+def recorded(
+    body: dict[str, Any], pools: dict[str, PoolView], pin: str = "", session: str = "", number: int = 0
+) -> tuple[dict[str, Any], Any]:
+    features = extract_features(
+        {"model": "m", **body},
+        "/v1/chat/completions",
+        {"authorization": CANARY},
+        client_id="client",
+        request_id=f"r{number}",
+        session_id=session,
+        needs=POLICY.needs,
+    )
+    snapshot = Snapshot(pools, pin=pin)
+    decision = decide(features, snapshot, POLICY, 1000.0)
+    record = DecisionRecord(features.request_id, features.path, 1000.0, POLICY.hash)
+    record.features = features
+    record.client_id = features.client_id
+    record.decided(decision, pin)
+    record.outcome = Outcome.OK
+    return json.loads(json.dumps(record.as_dict())), decision
+
+
+MEMBERS = st.lists(
+    st.builds(
+        BackendView,
+        name=st.uuids().map(str),
+        pool=st.just(""),
+        url=st.just("http://x"),
+        in_flight=st.integers(0, 5),
+        limit=st.integers(1, 5),
+        unusable=st.one_of(st.none(), st.sampled_from(list(RejectedBecause)[:5])),
+        breaker_open=st.booleans(),
+        ramp=st.sampled_from([0.1, 0.5, 1.0]),
+        waiting=st.sampled_from([0.0, 3.0]),
+    ),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda b: b.name,
+)
+
+
+@given(a=MEMBERS, b=MEMBERS, turn=st.integers(0, 9), text=st.sampled_from(["hi", "python", "x" * 200]),
+       session=st.sampled_from(["", "s"]), pinned=st.booleans())  # fmt: skip
+def test_replaying_a_record_by_the_same_policy_gives_the_same_decision(
+    a: list[BackendView], b: list[BackendView], turn: int, text: str, session: str, pinned: bool
+) -> None:
+    for member in a:
+        member.pool = "a"
+    for member in b:
+        member.pool = "b"
+    pools = {"a": PoolView("a", a, turn), "b": PoolView("b", b, turn)}
+    body = {"messages": [{"role": "user", "content": text}]}
+    record, decision = recorded(body, pools, a[0].name if pinned else "", session)
+    again = decide_again(record, POLICY)
+    assert (again.chosen and again.chosen.name) == (decision.chosen and decision.chosen.name)
+    assert (again.pool, again.rule_name, again.reason) == (decision.pool, decision.rule_name, decision.reason)
+
+
+def healthy() -> dict[str, PoolView]:
+    def one(name: str, pool: str) -> PoolView:
+        return PoolView(pool, [BackendView(name, pool, "http://x", unusable=None)])
+
+    return {"a": one("backend-a", "a"), "b": one("backend-b", "b")}
+
+
+def test_a_record_holds_no_prompt_no_key_and_no_session_id() -> None:
+    body = {"messages": [{"role": "user", "content": f"python {CANARY}"}], "user": CANARY}
+    record, _ = recorded(body, healthy(), session=CANARY)
+    assert CANARY not in json.dumps(record)
+    assert record["rule"] == "code"
+
+
+def test_a_log_line_with_four_candidates_is_at_most_one_and_a_half_kilobytes() -> None:
+    members = [BackendView(f"backend-{i}", "a", "http://x", unusable=None) for i in range(4)]
+    record, _ = recorded({"messages": [{"role": "user", "content": "hi"}]}, {"a": PoolView("a", members)})
+    record["ttft_ledger_ms"] = dict.fromkeys(["edge", "router", "connect", "prefill", "unexplained"], 1.234)
+    assert len(json.dumps(record, separators=(",", ":"))) <= 1500
+
+
+def test_new_rules_are_compared_with_yesterday_and_what_needs_unseen_text_is_said() -> None:
+    bodies = [{"messages": [{"role": "user", "content": text}]} for text in ("hi", "x" * 150, "python")]
+    records = [recorded(body, healthy(), number=n)[0] for n, body in enumerate(bodies)]
+    raised = replace(
+        POLICY, rules=(KEYWORD, Rule("long", Group("all", (make("prompt_chars_gte", 500),)), (Target("b"),)))
+    )
+    result = replay([*records, None], raised)
+    assert (result.total, result.same, result.different, result.ignored_lines) == (3, 2, 1, 1)
+    assert result.moves == {("b", "long", "a", "default"): 1}
+    assert "r1" in as_text(result)
+    unseen = replace(
+        POLICY, rules=(Rule("new", Group("all", (make("any_keywords", ["other"]),)), (Target("b"),)),)
+    )
+    assert replay(records, unseen).cannot_tell == 3
+    with pytest.raises(CannotTell):
+        decide_again(records[0], unseen)
+
+
+def test_explain_says_what_was_asked_who_was_considered_and_where_the_time_went() -> None:
+    pools = healthy()
+    pools["a"].backends.append(BackendView("backend-c", "a", "http://x", unusable=RejectedBecause.STUCK))
+    record, _ = recorded({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 7}, pools)
+    record["attempts"] = [AttemptRecord("backend-a", "ok", 200, 0.2, 80.0).as_dict()]
+    record["ttft_ledger_ms"] = {"edge": 1.0, "prefill": 70.0, "engine_queue": None, "unexplained": -0.5}
+    record["first_token_ms"] = 80.4
+    text = explain(record)
+    for said in (
+        "at most 7 tokens",
+        "no rule matched",
+        "it was the only backend that could take it",
+        "backend-c: was stuck (stuck)",
+        "70.00 ms  prefill",
+        "-0.50 ms  not explained",
+    ):
+        assert said in text
+
+
+def test_the_ring_forgets_the_oldest_and_finds_the_latest_first() -> None:
+    ring = Ring(3)
+    for number in range(5):
+        record = DecisionRecord(f"r{number}", "/v1/chat/completions", 0.0, "h")
+        record.outcome = Outcome.OK if number % 2 else Outcome.TIMEOUT
+        record.attempts = [AttemptRecord(f"backend-{number}")]
+        ring.add(record)
+    assert ring.get("r1") is None
+    assert [r.request_id for r in ring.find()] == ["r4", "r3", "r2"]
+    assert [r.request_id for r in ring.find(outcome="timeout", limit=1)] == ["r4"]
+    assert [r.request_id for r in ring.find(backend="backend-3")] == ["r3"]
+    ring.resize(1)
+    assert len(ring) == 1
