@@ -207,6 +207,7 @@ def redis_configuration(settings: Settings) -> str:
             "maxmemory 64mb",
             "maxmemory-policy allkeys-lru",
             'logfile ""',
+            "set-proc-title no",  # it would overwrite the mark by which a stack finds its processes
             "",
         ]
     )
@@ -278,4 +279,6 @@ def engine_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": str(min(cores, 8)),
         "OMP_WAIT_POLICY": "PASSIVE",
         "KMP_BLOCKTIME": "0",
+        # vLLM renames its processes and would overwrite the mark by which a stack finds its own.
+        "SPT_NOENV": "1",
     }
