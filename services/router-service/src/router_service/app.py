@@ -16,6 +16,7 @@ from watchfiles import awatch
 from router_service.affinity.memory_store import MemoryStore
 from router_service.affinity.redis_store import RedisStore
 from router_service.affinity.sessions import Sessions
+from router_service.api.endpoint import InferenceEndpoint
 from router_service.api.pages import Readiness, make_pages
 from router_service.api.web import make_web
 from router_service.config import BadConfig, Configuration, RouterConfig, load
@@ -86,7 +87,8 @@ class Router:
         pages = make_pages(
             lambda: self.pipeline, lambda: self.fleet, lambda: self.ring, self.registry, self.readiness
         )
-        self.web: FastAPI = make_web(pages, lambda: self.pipeline, self._lifespan)
+        self.web: FastAPI = make_web(pages, self._lifespan)
+        self.asgi = InferenceEndpoint(self.web, self.pipeline)
 
     def log(self, level: str, event: str, **values: object) -> None:
         """One line about the router itself."""
@@ -144,9 +146,19 @@ class Router:
 
     async def _watch_files(self) -> None:
         # Folders, not files: a ConfigMap is swapped by a symbolic link beside them.
-        folders = {file.parent.absolute() for file in self.config.files}
-        async for _ in awatch(*folders, step=50, debounce=200, recursive=False):
-            self.reload()
+        while True:
+            files = self.config.files
+            wanted = {file.name for file in files} | {"..data"}
+            async for _ in awatch(
+                *{file.parent.absolute() for file in files},
+                watch_filter=lambda change, path, wanted=wanted: Path(path).name in wanted,  # type: ignore[misc]
+                step=50,
+                debounce=200,
+                recursive=False,
+            ):
+                self.reload()
+                if self.config.files != files:
+                    break
 
     def reload(self) -> None:
         """Use the files as they are now, or say why not and go on as before."""

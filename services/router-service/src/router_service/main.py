@@ -46,7 +46,7 @@ def _serve(options: argparse.Namespace) -> int:
     host, port = config.values.server.host, config.values.server.port
     logging.getLogger("uvicorn.error").addHandler(_AsLine(router))
     settings = uvicorn.Config(
-        router.web,
+        router.asgi,
         host=host,
         port=port,
         http=RelayProtocol,
@@ -56,6 +56,7 @@ def _serve(options: argparse.Namespace) -> int:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=None,
         backlog=4096,

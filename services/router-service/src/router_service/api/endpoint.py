@@ -19,9 +19,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class InferenceEndpoint:
-    """ASGI middleware: answers the inference paths, passes everything else on."""
+    """The application a server runs: answers the inference paths, passes everything else to ``app``."""
 
-    def __init__(self, app: App, pipeline: Callable[[], Pipeline]) -> None:
+    def __init__(self, app: App, pipeline: Pipeline) -> None:
         self._app = app
         self._pipeline = pipeline
 
@@ -33,7 +33,7 @@ class InferenceEndpoint:
         if scope["method"] != "POST":
             await _method_not_allowed(scope, send)
             return
-        pipeline = self._pipeline()
+        pipeline = self._pipeline
         query = scope["query_string"]
         target = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
         inbound = Inbound.now(path, target, scope["headers"])

@@ -1,4 +1,4 @@
-"""The FastAPI application: pages, error shapes, and the inference endpoint in front of them."""
+"""The FastAPI application behind the inference endpoint: pages and the shape of their errors."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -6,16 +6,12 @@ from contextlib import AbstractAsyncContextManager
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from router_service.api.endpoint import InferenceEndpoint
 from router_service.openai_api.errors import error_body
 from router_service.pipeline.headers import request_id
-from router_service.pipeline.pipeline import Pipeline
 
 
 def make_web(
-    pages: APIRouter,
-    pipeline: Callable[[], Pipeline],
-    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    pages: APIRouter, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
 ) -> FastAPI:
     """Put the parts together. ``lifespan`` opens and closes what they stand on."""
     web = FastAPI(
@@ -42,5 +38,4 @@ def make_web(
             error_body(error.status_code, message, code), error.status_code, headers, "application/json"
         )
 
-    web.add_middleware(InferenceEndpoint, pipeline=pipeline)
     return web

@@ -200,13 +200,15 @@ class UpstreamConnection(asyncio.Protocol):
             self._headers = []
             return
         self._message_done = True
+        if not self._parser.should_keep_alive():  # the parser knows only until it leaves this message
+            self._reusable = False
 
     # -- ends ----------------------------------------------------------------------------------
 
     def _complete(self) -> None:
         sink, self._sink = self._sink, None
         self.used = True
-        if not self._reusable or not self._parser.should_keep_alive() or not self.open:
+        if not self._reusable or not self.open:
             self.close()
         else:
             self.resume()
