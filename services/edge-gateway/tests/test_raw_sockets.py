@@ -8,117 +8,19 @@ import time
 import httpx
 import pytest
 
-from harness.edges import CHAT, CLIENT_KEY, Edge
+from harness.edge_corpus import HARMLESS, KEY, RAW_REFUSED, get, post
+from harness.edges import CHAT, Edge
 from harness.raw_http import exchange, read_answer
 from harness.recording_upstream import RecordingUpstream
 
 pytestmark = pytest.mark.service
 
-KEY = f"authorization: Bearer {CLIENT_KEY}\r\n".encode()
-JSON = b"content-type: application/json\r\n"
-BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-LENGTH = b"content-length: %d\r\n" % len(BODY)
 UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
-def get(path: bytes, extra: bytes = b"", host: bytes = b"Host: a\r\n") -> bytes:
-    return b"GET " + path + b" HTTP/1.1\r\n" + host + KEY + extra + b"\r\n"
-
-
-CHUNKED = b"transfer-encoding: chunked\r\n"
-UPGRADE = b"connection: upgrade\r\nupgrade: websocket\r\n"
-
-
-def post(extra: bytes = b"", body: bytes = BODY, length: bytes = LENGTH) -> bytes:
-    return b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n" + KEY + JSON + length + extra + b"\r\n" + body
-
-
-SMUGGLED = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + KEY + b"\r\n"
-
-# What is sent, the bytes, and the statuses that are right.
-REFUSED: list[tuple[str, bytes, set[int]]] = [
-    ("a path in the Host", get(b"/v1/models", host=b"Host: a/health?x=\r\n"), {400}),
-    ("no Host", get(b"/v1/models", host=b""), {400}),
-    ("an escaped slash", get(b"/v1%2fmodels"), {400}),
-    ("an escaped backslash", get(b"/v1%5cmodels"), {400}),
-    ("a header with an underscore", get(b"/v1/models", b"x_api_key: a\r\n"), {400}),
-    (
-        "a length and a transfer coding",
-        post(b"transfer-encoding: chunked\r\n", b"0\r\n\r\n" + SMUGGLED),
-        {400},
-    ),
-    ("two lengths", post(b"content-length: 5\r\n"), {400}),
-    ("a negative length", post(length=b"content-length: -5\r\n"), {400}),
-    ("a length with a sign", post(length=b"content-length: +5\r\n"), {400}),
-    ("a NUL in a header", get(b"/v1/models", b"x-a: b\x00c\r\n"), {400}),
-    ("a bare newline in a header", get(b"/v1/models", b"x-a: b\nx-client-id: evil\r\n"), {200, 400}),
-    ("a space before the colon", get(b"/v1/models", b"x-a : b\r\n"), {400}),
-    ("an unknown transfer coding", post(b"transfer-encoding: xchunked\r\n", length=b""), {400, 501}),
-    ("a transfer coding twice", post(b"transfer-encoding: chunked, chunked\r\n", length=b""), {400, 501}),
-    ("a header of 30 kB", get(b"/v1/models", b"x-a: " + b"a" * 30_000 + b"\r\n"), {431}),
-    ("120 headers", get(b"/v1/models", b"".join(b"x-%d: a\r\n" % n for n in range(120))), {431}),
-    ("a path of 20 kB", get(b"/v1/" + b"a" * 20_000), {431}),
-    ("not HTTP", b"hello\r\n\r\n", {400}),
-    ("a wrong version", b"GET /v1/models HTTP/9.9\r\nHost: a\r\n\r\n", {400, 426}),
-    ("HTTP/1.0", b"GET /v1/models HTTP/1.0\r\nHost: a\r\n" + KEY + b"\r\n", {426}),
-    ("an unknown method", b"FROB /v1/models HTTP/1.1\r\nHost: a\r\n\r\n", {400, 405}),
-    ("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", {400, 401, 403, 404, 405}),
-    ("TRACE", b"TRACE /v1/models HTTP/1.1\r\nHost: a\r\n\r\n", {400, 405}),
-    (
-        "an upgrade to a WebSocket",
-        get(b"/v1/models", b"connection: upgrade\r\nupgrade: websocket\r\n"),
-        {400, 403},
-    ),
-    ("a chunk of no size", post(b"transfer-encoding: chunked\r\n", b"zz\r\n", length=b""), {400}),
-    (
-        "an endless chunk size",
-        post(CHUNKED, b"f" * 40 + b"\r\n", length=b""),
-        {400},
-    ),
-    ("an inner path", get(b"/metrics"), {404}),
-    ("the debug interface", get(b"/debug/decisions/1"), {404}),
-    (
-        "the engine's other door",
-        b"POST /invocations HTTP/1.1\r\nHost: a\r\n" + KEY + JSON + LENGTH + b"\r\n" + BODY,
-        {404},
-    ),
-    ("the engine's load", get(b"/load"), {404}),
-    ("the engine's docs", get(b"/docs"), {404}),
-    ("the admin interface", get(b"/config_dump"), {404}),
-    ("out of the allowed folder", get(b"/v1/models/../../metrics"), {404}),
-    ("out of it, escaped", get(b"/v1/models/%2e%2e/%2e%2e/metrics"), {404}),
-    ("other letters", get(b"/V1/MODELS"), {404}),
-    ("a path with a parameter", get(b"/v1/models;x=1"), {404}),
-    ("a longer path", get(b"/v1/chat/completions/x"), {404}),
-    ("the wrong method", get(b"/v1/chat/completions"), {405}),
-    (
-        "POST to the models",
-        b"POST /v1/models HTTP/1.1\r\nHost: a\r\n" + KEY + b"content-length: 0\r\n\r\n",
-        {405},
-    ),
-    ("a compressed body", post(b"content-encoding: gzip\r\n"), {415}),
-    ("a form", post().replace(JSON, b"content-type: application/x-www-form-urlencoded\r\n"), {415}),
-    ("no content type", post().replace(JSON, b""), {415}),
-    (
-        "JSON in another alphabet",
-        post().replace(JSON, b"content-type: application/json; charset=utf-16\r\n"),
-        {415},
-    ),
-    ("a body that is announced too large", post(length=b"content-length: 100000000\r\n"), {413}),
-]
-
-HARMLESS: list[tuple[str, bytes, str]] = [
-    ("dot segments", get(b"/public/../v1/models"), "GET /v1/models HTTP/1.1"),
-    ("doubled slashes", get(b"//v1//models"), "GET /v1/models HTTP/1.1"),
-    ("an absolute URL", get(b"http://evil/v1/models"), "GET /v1/models HTTP/1.1"),
-    ("a query string", get(b"/v1/models?x=1"), "GET /v1/models?x=1 HTTP/1.1"),
-    ("a model with slashes", get(b"/v1/models/a/b"), "GET /v1/models/a/b HTTP/1.1"),
-    ("a folded header", get(b"/v1/models", b"x-a: b\r\n x-client-id: evil\r\n"), "GET /v1/models HTTP/1.1"),
-    ("a port in the Host", get(b"/v1/models", host=b"Host: a:80\r\n"), "GET /v1/models HTTP/1.1"),
-]
-
-
-@pytest.mark.parametrize(("what", "request_bytes", "statuses"), REFUSED, ids=[case[0] for case in REFUSED])
+@pytest.mark.parametrize(
+    ("what", "request_bytes", "statuses"), RAW_REFUSED, ids=[case[0] for case in RAW_REFUSED]
+)
 def test_it_is_refused_in_the_openai_format_before_the_router(
     edge: Edge, upstream: RecordingUpstream, what: str, request_bytes: bytes, statuses: set[int]
 ) -> None:

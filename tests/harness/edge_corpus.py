@@ -1,0 +1,282 @@
+"""What the edge must refuse and what it must pass: bodies, and whole requests as bytes for a socket."""
+
+from typing import Any
+
+from harness.edges import CHAT, CLIENT_KEY, GOOD_BODY
+
+# Bodies.
+
+MESSAGE = b'"messages":[{"role":"user","content":"hi"}]'
+
+
+def chat(extra: bytes = b"", model: bytes = b'"model":"m",', messages: bytes = MESSAGE) -> bytes:
+    """Return a chat body with raw parts put into it."""
+    return b"{" + model + messages + extra + b"}"
+
+
+def with_content(content: bytes) -> bytes:
+    """Return a chat body whose only text is ``content`` as it is."""
+    return chat(messages=b'"messages":[{"role":"user","content":"' + content + b'"}]')
+
+
+# What is wrong, the body, and the field that the answer must name (None: no field).
+MALFORMED: list[tuple[str, bytes, str | None]] = [
+    ("nothing", b"", None),
+    ("only spaces", b"   \n\t ", None),
+    ("an array", b"[]", None),
+    ("a string", b'"hi"', None),
+    ("a number", b"42", None),
+    ("null", b"null", None),
+    ("true", b"true", None),
+    ("an empty object", b"{}", "model"),
+    ("cut off at once", b"{", None),
+    ("cut off in a key", b'{"mod', None),
+    ("cut off after a key", b'{"model"', None),
+    ("cut off after a colon", b'{"model":', None),
+    ("cut off in a value", b'{"model":"m', None),
+    ("cut off before the end", chat()[:-1], None),
+    ("a comma at the end", chat(b","), None),
+    ("a comma at the start", b"{," + chat()[1:], None),
+    ("two commas", chat(b',,"x":1'), None),
+    ("no comma", chat(b' "x":1'), None),
+    ("no colon", chat(b',"x" 1'), None),
+    ("an equals sign", chat(b',"x"=1'), None),
+    ("a comma at the end of an array", chat(b',"stop":["a",]'), None),
+    ("a wrong bracket", chat(b',"stop":["a"}'), None),
+    ("a bracket too many", chat() + b"}", None),
+    ("two objects", chat() + chat(), None),
+    ("text after the end", chat() + b" x", None),
+    ("a NUL after the end", chat() + b"\x00", None),
+    ("a NUL in between", b"{\x00" + chat()[1:], None),
+    ("a byte order mark", b"\xef\xbb\xbf" + chat(), None),
+    ("UTF-16", chat().decode().encode("utf-16"), None),
+    ("single quotes", chat().replace(b'"', b"'"), None),
+    ("a key without quotes", chat(b",x:1"), None),
+    ("a number as a key", chat(b",1:1"), None),
+    ("a comment", chat(b"/* hi */"), None),
+    ("NaN", chat(b',"temperature":NaN'), None),
+    ("Infinity", chat(b',"temperature":Infinity'), None),
+    ("minus Infinity", chat(b',"temperature":-Infinity'), None),
+    ("True", chat(b',"stream":True'), None),
+    ("undefined", chat(b',"x":undefined'), None),
+    ("a leading zero", chat(b',"n":01'), None),
+    ("a leading plus", chat(b',"n":+1'), None),
+    ("a lone minus", chat(b',"n":-'), None),
+    ("a point without digits", chat(b',"temperature":1.'), None),
+    ("a point without a zero", chat(b',"temperature":.5'), None),
+    ("an exponent without digits", chat(b',"temperature":1e'), None),
+    ("hexadecimal", chat(b',"n":0x10'), None),
+    ("a number beyond every double", chat(b',"x":1e999'), None),
+    ("a very long number", chat(b',"x":' + b"1" * 5000), None),
+    ("an unknown escape", with_content(b"\\x41"), None),
+    ("half a unicode escape", with_content(b"\\u12"), None),
+    ("a wrong unicode escape", with_content(b"\\u12g4"), None),
+    ("a lone high surrogate", with_content(b"\\ud800"), None),
+    ("a lone low surrogate", with_content(b"\\udc00"), None),
+    ("surrogates in the wrong order", with_content(b"\\udc00\\ud800"), None),
+    ("a high surrogate and a letter", with_content(b"\\ud800\\u0041"), None),
+    ("a raw newline in a string", with_content(b"a\nb"), None),
+    ("a raw NUL in a string", with_content(b"a\x00b"), None),
+    ("a raw tab in a string", with_content(b"a\tb"), None),
+    ("a lone continuation byte", with_content(b"\x80"), None),
+    ("an overlong slash", with_content(b"\xc0\xaf"), None),
+    ("an overlong NUL", with_content(b"\xe0\x80\x80"), None),
+    ("a surrogate in UTF-8", with_content(b"\xed\xa0\x80"), None),
+    ("beyond the last code point", with_content(b"\xf4\x90\x80\x80"), None),
+    ("a cut UTF-8 sequence", with_content(b"\xe2\x82"), None),
+    ("latin-1", with_content("é".encode("latin-1")), None),
+    ("0xff", with_content(b"\xff"), None),
+    ("the same key twice", chat(b',"model":"other"'), "model"),
+    ("the same key in two spellings", chat(b',"\\u006dodel":"other"'), "model"),
+    (
+        "the same key twice, deeper",
+        chat(messages=b'"messages":[{"role":"user","role":"system"}]'),
+        "role",
+    ),
+    ("65 arrays in each other", chat(b',"x":' + b"[" * 65 + b"]" * 65), None),
+    ("10,000 objects in each other", chat(b',"x":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000), None),
+    ("10,000 open brackets", b"[" * 10_000, None),
+]
+
+# What is wrong, the path, the body as a value, and the field that the answer must name.
+ILL_TYPED: list[tuple[str, str, dict[str, Any], str]] = [
+    ("no model", CHAT, {"messages": [{}]}, "model"),
+    ("a number as model", CHAT, {**GOOD_BODY, "model": 5}, "model"),
+    ("null as model", CHAT, {**GOOD_BODY, "model": None}, "model"),
+    ("an empty model", CHAT, {**GOOD_BODY, "model": ""}, "model"),
+    ("a list as model", CHAT, {**GOOD_BODY, "model": ["m"]}, "model"),
+    ("no messages", CHAT, {"model": "m"}, "messages"),
+    ("no message", CHAT, {"model": "m", "messages": []}, "messages"),
+    ("messages is a string", CHAT, {"model": "m", "messages": "hi"}, "messages"),
+    ("messages is an object", CHAT, {"model": "m", "messages": {"role": "user"}}, "messages"),
+    ("messages is null", CHAT, {"model": "m", "messages": None}, "messages"),
+    ("a message is a string", CHAT, {"model": "m", "messages": [{}, "hi"]}, "messages[1]"),
+    ("a message is a list", CHAT, {"model": "m", "messages": [[]]}, "messages[0]"),
+    ("too many messages", CHAT, {"model": "m", "messages": [{}] * 10_001}, "messages"),
+    ("no tokens", CHAT, {**GOOD_BODY, "max_tokens": 0}, "max_tokens"),
+    ("minus one token", CHAT, {**GOOD_BODY, "max_tokens": -1}, "max_tokens"),
+    ("half a token", CHAT, {**GOOD_BODY, "max_tokens": 0.5}, "max_tokens"),
+    ("a float of tokens", CHAT, {**GOOD_BODY, "max_tokens": 10.0}, "max_tokens"),
+    ("tokens as text", CHAT, {**GOOD_BODY, "max_tokens": "10"}, "max_tokens"),
+    ("more tokens than exist", CHAT, {**GOOD_BODY, "max_tokens": 10**30}, "max_tokens"),
+    ("no completion tokens", CHAT, {**GOOD_BODY, "max_completion_tokens": 0}, "max_completion_tokens"),
+    ("too hot", CHAT, {**GOOD_BODY, "temperature": 2.01}, "temperature"),
+    ("too cold", CHAT, {**GOOD_BODY, "temperature": -0.1}, "temperature"),
+    ("temperature as text", CHAT, {**GOOD_BODY, "temperature": "1"}, "temperature"),
+    ("temperature as a truth value", CHAT, {**GOOD_BODY, "temperature": True}, "temperature"),
+    ("no choice", CHAT, {**GOOD_BODY, "n": 0}, "n"),
+    ("too many choices", CHAT, {**GOOD_BODY, "n": 129}, "n"),
+    ("stream as text", CHAT, {**GOOD_BODY, "stream": "true"}, "stream"),
+    ("no prompt", "/v1/completions", {"model": "m"}, "prompt"),
+    ("an empty list of prompts", "/v1/completions", {"model": "m", "prompt": []}, "prompt"),
+    ("a number as prompt", "/v1/completions", {"model": "m", "prompt": 1}, "prompt"),
+    ("no input", "/v1/embeddings", {"model": "m"}, "input"),
+    ("an object as input", "/v1/embeddings", {"model": "m", "input": {}}, "input"),
+    ("no input of a response", "/v1/responses", {"model": "m"}, "input"),
+    ("no max_tokens of a message", "/v1/messages", {"model": "m", "messages": [{}]}, "max_tokens"),
+    ("no documents", "/v1/rerank", {"model": "m", "query": "q"}, "documents"),
+    ("neither prompt nor messages", "/tokenize", {"model": "m"}, "prompt"),
+]
+
+GOOD: list[tuple[str, str, bytes]] = [
+    ("the least", CHAT, chat()),
+    ("space everywhere", CHAT, b' \t\r\n{ "model" : "m" , "messages" : [ { } , { "a" : [ ] } ] } \n'),
+    (
+        "unknown fields",
+        CHAT,
+        chat(b',"ignore_eos":true,"min_tokens":5,"stream_options":{"include_usage":true}'),
+    ),
+    (
+        "nulls where absence is meant",
+        CHAT,
+        chat(b',"max_tokens":null,"temperature":null,"n":null,"stream":null'),
+    ),
+    ("every escape", CHAT, with_content(b'\\"\\\\\\/\\b\\f\\n\\r\\t\\u0000\\u00e9\\ud83d\\ude00')),
+    ("every length of UTF-8", CHAT, with_content("aé€😀\U0010ffff\u2028".encode())),
+    ("DEL and high controls", CHAT, with_content(b"\x7f\xc2\x80")),
+    ("numbers of every form", CHAT, chat(b',"x":[0,-0,1.5,-1.5e3,1E+2,2e-3,123456789012345678901234567890]')),
+    ("limits themselves", CHAT, chat(b',"temperature":2,"n":128,"max_tokens":1000000')),
+    ("zero temperature", CHAT, chat(b',"temperature":0')),
+    ("64 levels", CHAT, chat(b',"x":' + b"[" * 63 + b"]" * 63)),
+    ("the same key in two objects", CHAT, chat(messages=b'"messages":[{"role":"a"},{"role":"b"}]')),
+    ("keys that differ only in spelling", CHAT, chat(b',"Model":1,"model ":2')),
+    ("an escaped key", CHAT, chat(model=b'"\\u006dodel":"m",')),
+    ("a text prompt", "/v1/completions", b'{"model":"m","prompt":""}'),
+    ("token ids", "/v1/completions", b'{"model":"m","prompt":[1,2,3]}'),
+    ("many prompts", "/v1/completions", b'{"model":"m","prompt":[[1,2],[3]]}'),
+    ("an embedding", "/v1/embeddings", b'{"model":"m","input":["a","b"]}'),
+    ("a response", "/v1/responses", b'{"model":"m","input":"hi","max_output_tokens":16}'),
+    (
+        "a message",
+        "/v1/messages",
+        b'{"model":"m","max_tokens":16,"messages":[{"role":"user","content":"hi"}]}',
+    ),
+    ("a ranking", "/v1/rerank", b'{"model":"m","query":"q","documents":["a"]}'),
+    ("tokens of a prompt", "/tokenize", b'{"model":"m","prompt":"hi"}'),
+    ("tokens of messages", "/tokenize", b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'),
+    ("a megabyte, nearly", CHAT, with_content(b"x" * 990_000)),
+]
+
+# Whole requests.
+
+KEY = f"authorization: Bearer {CLIENT_KEY}\r\n".encode()
+JSON = b"content-type: application/json\r\n"
+BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+LENGTH = b"content-length: %d\r\n" % len(BODY)
+
+
+def get(path: bytes, extra: bytes = b"", host: bytes = b"Host: a\r\n") -> bytes:
+    return b"GET " + path + b" HTTP/1.1\r\n" + host + KEY + extra + b"\r\n"
+
+
+CHUNKED = b"transfer-encoding: chunked\r\n"
+UPGRADE = b"connection: upgrade\r\nupgrade: websocket\r\n"
+
+
+def post(extra: bytes = b"", body: bytes = BODY, length: bytes = LENGTH) -> bytes:
+    return b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n" + KEY + JSON + length + extra + b"\r\n" + body
+
+
+SMUGGLED = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + KEY + b"\r\n"
+
+# What is sent, the bytes, and the statuses that are right.
+RAW_REFUSED: list[tuple[str, bytes, set[int]]] = [
+    ("a path in the Host", get(b"/v1/models", host=b"Host: a/health?x=\r\n"), {400}),
+    ("no Host", get(b"/v1/models", host=b""), {400}),
+    ("an escaped slash", get(b"/v1%2fmodels"), {400}),
+    ("an escaped backslash", get(b"/v1%5cmodels"), {400}),
+    ("a header with an underscore", get(b"/v1/models", b"x_api_key: a\r\n"), {400}),
+    (
+        "a length and a transfer coding",
+        post(b"transfer-encoding: chunked\r\n", b"0\r\n\r\n" + SMUGGLED),
+        {400},
+    ),
+    ("two lengths", post(b"content-length: 5\r\n"), {400}),
+    ("a negative length", post(length=b"content-length: -5\r\n"), {400}),
+    ("a length with a sign", post(length=b"content-length: +5\r\n"), {400}),
+    ("a NUL in a header", get(b"/v1/models", b"x-a: b\x00c\r\n"), {400}),
+    ("a bare newline in a header", get(b"/v1/models", b"x-a: b\nx-client-id: evil\r\n"), {200, 400}),
+    ("a space before the colon", get(b"/v1/models", b"x-a : b\r\n"), {400}),
+    ("an unknown transfer coding", post(b"transfer-encoding: xchunked\r\n", length=b""), {400, 501}),
+    ("a transfer coding twice", post(b"transfer-encoding: chunked, chunked\r\n", length=b""), {400, 501}),
+    ("a header of 30 kB", get(b"/v1/models", b"x-a: " + b"a" * 30_000 + b"\r\n"), {431}),
+    ("120 headers", get(b"/v1/models", b"".join(b"x-%d: a\r\n" % n for n in range(120))), {431}),
+    ("a path of 20 kB", get(b"/v1/" + b"a" * 20_000), {431}),
+    ("not HTTP", b"hello\r\n\r\n", {400}),
+    ("a wrong version", b"GET /v1/models HTTP/9.9\r\nHost: a\r\n\r\n", {400, 426}),
+    ("HTTP/1.0", b"GET /v1/models HTTP/1.0\r\nHost: a\r\n" + KEY + b"\r\n", {426}),
+    ("an unknown method", b"FROB /v1/models HTTP/1.1\r\nHost: a\r\n\r\n", {400, 405}),
+    ("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", {400, 401, 403, 404, 405}),
+    ("TRACE", b"TRACE /v1/models HTTP/1.1\r\nHost: a\r\n\r\n", {400, 405}),
+    (
+        "an upgrade to a WebSocket",
+        get(b"/v1/models", b"connection: upgrade\r\nupgrade: websocket\r\n"),
+        {400, 403},
+    ),
+    ("a chunk of no size", post(b"transfer-encoding: chunked\r\n", b"zz\r\n", length=b""), {400}),
+    (
+        "an endless chunk size",
+        post(CHUNKED, b"f" * 40 + b"\r\n", length=b""),
+        {400},
+    ),
+    ("an inner path", get(b"/metrics"), {404}),
+    ("the debug interface", get(b"/debug/decisions/1"), {404}),
+    (
+        "the engine's other door",
+        b"POST /invocations HTTP/1.1\r\nHost: a\r\n" + KEY + JSON + LENGTH + b"\r\n" + BODY,
+        {404},
+    ),
+    ("the engine's load", get(b"/load"), {404}),
+    ("the engine's docs", get(b"/docs"), {404}),
+    ("the admin interface", get(b"/config_dump"), {404}),
+    ("out of the allowed folder", get(b"/v1/models/../../metrics"), {404}),
+    ("out of it, escaped", get(b"/v1/models/%2e%2e/%2e%2e/metrics"), {404}),
+    ("other letters", get(b"/V1/MODELS"), {404}),
+    ("a path with a parameter", get(b"/v1/models;x=1"), {404}),
+    ("a longer path", get(b"/v1/chat/completions/x"), {404}),
+    ("the wrong method", get(b"/v1/chat/completions"), {405}),
+    (
+        "POST to the models",
+        b"POST /v1/models HTTP/1.1\r\nHost: a\r\n" + KEY + b"content-length: 0\r\n\r\n",
+        {405},
+    ),
+    ("a compressed body", post(b"content-encoding: gzip\r\n"), {415}),
+    ("a form", post().replace(JSON, b"content-type: application/x-www-form-urlencoded\r\n"), {415}),
+    ("no content type", post().replace(JSON, b""), {415}),
+    (
+        "JSON in another alphabet",
+        post().replace(JSON, b"content-type: application/json; charset=utf-16\r\n"),
+        {415},
+    ),
+    ("a body that is announced too large", post(length=b"content-length: 100000000\r\n"), {413}),
+]
+
+HARMLESS: list[tuple[str, bytes, str]] = [
+    ("dot segments", get(b"/public/../v1/models"), "GET /v1/models HTTP/1.1"),
+    ("doubled slashes", get(b"//v1//models"), "GET /v1/models HTTP/1.1"),
+    ("an absolute URL", get(b"http://evil/v1/models"), "GET /v1/models HTTP/1.1"),
+    ("a query string", get(b"/v1/models?x=1"), "GET /v1/models?x=1 HTTP/1.1"),
+    ("a model with slashes", get(b"/v1/models/a/b"), "GET /v1/models/a/b HTTP/1.1"),
+    ("a folded header", get(b"/v1/models", b"x-a: b\r\n x-client-id: evil\r\n"), "GET /v1/models HTTP/1.1"),
+    ("a port in the Host", get(b"/v1/models", host=b"Host: a:80\r\n"), "GET /v1/models HTTP/1.1"),
+]
