@@ -30,6 +30,16 @@ class RedisPing:
 
 
 @dataclass(frozen=True)
+class RouterReady:
+    """Ready once the router's /readyz is 200 and every pool has a backend it may use."""
+
+    url: str
+
+
+Readiness = Http | RedisPing | RouterReady
+
+
+@dataclass(frozen=True)
 class Part:
     """One process of the stack.
 
@@ -40,7 +50,7 @@ class Part:
     name: str
     command: tuple[str, ...]
     ports: Mapping[str, int]
-    ready: Http | RedisPing
+    ready: Readiness
     env: Mapping[str, str] = field(default_factory=dict)
     stop_seconds: float = 5.0
     before_stop: tuple[str, ...] = ()
@@ -132,7 +142,7 @@ def _router(settings: Settings) -> Part:
         "router",
         (_bin(settings, "router-service"), "serve", "--config", str(router_config_in_use(settings))),
         _on(settings, "ROUTER_PORT"),
-        Http(settings.url("ROUTER_PORT", "/readyz")),
+        RouterReady(settings.url("ROUTER_PORT", "/readyz")),
         stop_seconds=GENERATE_SECONDS + 5,
     )
 

@@ -1,15 +1,17 @@
 """Whether a part is ready, and why it is not. Asks over the network; starts and stops nothing."""
 
 import socket
+from collections.abc import Mapping
+from typing import Any
 
 import httpx
 
-from local_stack.parts import Http, RedisPing
+from local_stack.parts import Readiness, RedisPing, RouterReady
 
 ASK_SECONDS = 2.0
 
 
-def why_not_ready(ready: Http | RedisPing, client: httpx.Client) -> str | None:
+def why_not_ready(ready: Readiness, client: httpx.Client) -> str | None:
     """Return None when the part is ready, else the reason in a few words."""
     if isinstance(ready, RedisPing):
         return _redis(ready.port)
@@ -21,7 +23,18 @@ def why_not_ready(ready: Http | RedisPing, client: httpx.Client) -> str | None:
         return f"no answer within {ASK_SECONDS:.0f} s"
     except httpx.TransportError as error:
         return f"no proper answer ({type(error).__name__})"
-    return None if answer.status_code == 200 else f"{ready.url} answers {_said(answer)}"
+    if answer.status_code != 200:
+        return f"{ready.url} answers {_said(answer)}"
+    return pool_without_backend(answer.json()) if isinstance(ready, RouterReady) else None
+
+
+def pool_without_backend(readyz: Mapping[str, Any]) -> str | None:
+    """Return which pools of the router's /readyz have no backend, or None when each has one."""
+    usable = readyz.get("usable_backends") or {}
+    empty = [pool for pool, count in usable.items() if not count]
+    if empty or not usable:
+        return f"no usable backend yet in pool {', '.join(empty) or '(none known)'}"
+    return None
 
 
 def _said(answer: httpx.Response) -> str:
