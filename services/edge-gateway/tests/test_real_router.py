@@ -120,9 +120,8 @@ def test_one_id_leads_from_the_answer_to_both_records(way: Way, stream: bool) ->
 
 
 def test_a_budget_is_settled_with_what_the_engine_reports(way: Way) -> None:
-    """A prompt of long words: the estimate by size is well above the tokens the engine counts."""
-    prompt = "internationalization " * 100
-    body = {"model": "m", "messages": [{"role": "user", "content": prompt}], "max_tokens": 5, "stream": True}
+    """A long field that is no prompt: the estimate by size is well above the tokens the engine counts."""
+    body = {**GOOD_BODY, "max_tokens": 5, "stream": True, "user": "x" * 1500}
     started = time.monotonic()
     first = way.edge.post(body)
     assert first.status_code == 200
