@@ -1,0 +1,1 @@
+"""The router's own cost beside its peers: one machine, one run, alternated, told as ratios."""
