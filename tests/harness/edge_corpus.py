@@ -95,6 +95,7 @@ MALFORMED: list[tuple[str, bytes, str | None]] = [
     ),
     ("65 arrays in each other", chat(b',"x":' + b"[" * 65 + b"]" * 65), None),
     ("10,000 objects in each other", chat(b',"x":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000), None),
+    ("60,000 keys", chat(b',"x":{' + b",".join(b'"%d":1' % n for n in range(60_000)) + b"}"), None),
     ("10,000 open brackets", b"[" * 10_000, None),
 ]
 

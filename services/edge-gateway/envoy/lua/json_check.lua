@@ -5,6 +5,8 @@ local ffi = require("ffi")
 
 local MAX_DEPTH = 64
 local MAX_NUMBER_BYTES = 64
+-- Keys are what a check allocates for, about 0.1 µs each: this many keep a worker busy for milliseconds.
+local MAX_KEYS = 50000
 
 -- Kinds of a value, as the field rules name them.
 local STRING, NUMBER, INTEGER, BOOLEAN, NULL, ARRAY, OBJECT =
@@ -163,7 +165,7 @@ local function check_json(text, wanted)
   local p = ffi.cast("const uint8_t*", text)
   local kind, length, value, odd = {}, {}, {}, {}
   local seen = {}
-  local depth, i, serial = 0, 0, 0
+  local depth, i, serial, keys_met = 0, 0, 0, 0
   local expecting = 1 -- 1 a value, 2 a value or ], 3 a key, 4 a key or }, 5 a comma or an end
   local field -- the top-level field whose value is being read, if it is wanted
   local function refuse(what, at)
@@ -278,6 +280,10 @@ local function check_json(text, wanted)
       local start = i + 1
       local after, escaped, at = after_string(p, start)
       if not after then return refuse(escaped, at) end
+      keys_met = keys_met + 1
+      if keys_met > MAX_KEYS then
+        return { message = "The body has more than " .. MAX_KEYS .. " keys.", code = "too_many_keys" }
+      end
       local key = key_at(text, start, after - 1, escaped)
       local keys = seen[depth]
       if not keys then
