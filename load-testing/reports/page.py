@@ -44,7 +44,6 @@ SERVER_FIGURES = (
         "Waiting in the engines", "requests", "sum by (backend) (vllm:num_requests_waiting)", "backend"
     ),
     ServerFigure("KV cache used", "ratio", "max by (backend) (vllm:kv_cache_usage_perc)", "backend"),
-    ServerFigure("Backend states", "1 = is", "max by (backend, state) (backend_state == 1)", "state"),
 )
 
 
@@ -153,9 +152,7 @@ def _server_figures(prometheus: Prometheus, start: float, end: float) -> list[Dr
     for figure in SERVER_FIGURES:
         found = prometheus.range(figure.query.replace("{window}", window), start, end, step)
         series: dict[str, Points] = {
-            " ".join(filter(None, (s.labels.get("backend"), s.labels.get(figure.label))))
-            if figure.label == "state"
-            else s.labels.get(figure.label, "all"): [(t - start, v if v == v else 0.0) for t, v in s.points]
+            s.labels.get(figure.label, "all"): [(t - start, v if v == v else 0.0) for t, v in s.points]
             for s in found
         }
         if figure.stacked:

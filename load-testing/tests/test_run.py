@@ -1,0 +1,76 @@
+"""`make load` from its command line to its report and exit code, against a real engine simulator."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness.ports import free_port
+from harness.processes import answers, running
+
+pytestmark = pytest.mark.service
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [ROOT / ".venv" / "bin" / "engine-simulator", "serve", "--port", str(port)]
+    models = ["--model", "smollm2-135m-instruct", "--step-seconds", "0.005"]
+    with running([*command, *models], log=tmp_path / "simulator.log", ready=answers(f"{url}/health")):
+        yield url
+
+
+def load(url: str, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "load-testing" / "run.py"), "--target", f"{url}/v1"),
+            *("--rate", "8", "--duration", "3", "--out", str(out), *more),
+            *("--prometheus", f"http://127.0.0.1:{free_port()}"),
+        ],
+        env={"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+
+
+def test_a_run_against_a_healthy_engine_passes_and_leaves_its_report(simulator: str, tmp_path: Path) -> None:
+    done = load(simulator, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    late = [problem for problem in summary["problems"] if problem.startswith("invalid")]
+    assert summary["failed"] == 0
+    assert summary["requests"] > 5
+    # the engine's own count is the independent witness
+    state = httpx.get(f"{simulator}/sim/state").json()
+    assert state["generation_tokens"] == summary["completion_tokens"] == 16 * summary["requests"]
+    assert done.returncode == (1 if late else 0), done.stdout + done.stderr
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<svg" in page
+    assert "No Prometheus answered" in page
+
+
+def test_a_clean_end_without_done_fails_the_gate(simulator: str, tmp_path: Path) -> None:
+    fault = {"kind": "clean_truncation", "after_chunks": 2, "ratio": 0.5}
+    httpx.post(f"{simulator}/sim/faults", json=fault).raise_for_status()
+    done = load(simulator, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (
+        httpx.get(f"{simulator}/sim/state").json()["fault_hits"]["clean_truncation"]
+        == summary["truncated"]
+        > 0
+    )
+    assert done.returncode == 1
+    assert "FAILED:" in done.stdout
+
+
+def test_bad_input_is_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
+    done = load("http://127.0.0.1:1", tmp_path / "run", "--workload", "nope")
+    assert done.returncode == 2
+    assert 'load: WORKLOAD: "nope" is not a workload' in done.stderr
