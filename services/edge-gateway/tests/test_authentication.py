@@ -204,6 +204,12 @@ def test_it_refuses_to_start_without_a_keys_file(tmp_path: Path) -> None:
     assert "does not start open" in result.stderr
 
 
+def test_it_says_what_a_start_needs() -> None:
+    result = start([])
+    assert result.returncode == 2
+    assert "start needs --settings" in result.stderr
+
+
 def test_it_refuses_rendered_files_without_a_credential(tmp_path: Path) -> None:
     settings, keys, out = tmp_path / "settings.yaml", tmp_path / "keys.yaml", tmp_path / "out"
     settings.write_text("{}\n")

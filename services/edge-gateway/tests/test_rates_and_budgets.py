@@ -357,6 +357,7 @@ def greedy(edge: Edge, key: str, rate: float, burst: int, max_tokens: int) -> It
         statuses.update(json.loads(output))
 
 
+@pytest.mark.timeout(300)
 def test_a_third_client_does_not_feel_two_that_are_over_their_limits(tmp_path: Path, redis_port: int) -> None:
     """Alternates control rounds and rounds with neighbours; unrestrained they would fill every slot."""
     limits = {
@@ -392,8 +393,8 @@ def test_a_third_client_does_not_feel_two_that_are_over_their_limits(tmp_path: P
                 ):
                     time.sleep(0.4)
                     crowded += asyncio.run(times_of_third(edge, 30))
-                assert over_rate["429"] > 5 * over_rate["200"], over_rate
-                assert over_budget["429"] > 5 * over_budget["200"], over_budget
+                assert over_rate["429"] > 5 * over_rate.get("200", 0), over_rate
+                assert over_budget["429"] > 5 * over_budget.get("200", 0), over_budget
             control = p95([seconds for one in alone for seconds in one])
             # How much control rounds differ among themselves is the machine's doing.
             noise = max(p95(one) for one in alone) / min(p95(one) for one in alone)

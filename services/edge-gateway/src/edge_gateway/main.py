@@ -52,6 +52,8 @@ def _run(options: argparse.Namespace) -> int:  # noqa: RET503 (become_envoy does
         launch.require_credentials(routes, launch.authentication_of(options.rendered / ENVOY_FILE))
         launch.validate(options.rendered, routes)
         launch.become_envoy(options.rendered, options.drain_seconds)
+    if options.settings is None:
+        raise BadSettings("start needs --settings, or --rendered for files rendered before")
     settings = load_settings(options.settings)
     if options.command == "routes":
         table = rendered(settings, options.out.parent).files[ROUTES_FILE]
