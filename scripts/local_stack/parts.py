@@ -121,10 +121,16 @@ def _edge(settings: Settings) -> Part:
 def _rate_limit(settings: Settings) -> Part:
     return Part(
         "rate-limit",
-        (_bin(settings, "rate-limit-service"), "serve", "--settings", str(settings.edge_settings)),
+        (
+            _bin(settings, "rate-limit-service"),
+            "serve",
+            *("--settings", str(settings.edge_settings)),
+            *("--port", str(settings.port("RATE_LIMIT_PORT"))),
+            *("--metrics-port", str(settings.port("RATE_LIMIT_METRICS_PORT"))),
+            *("--redis-url", f"redis://127.0.0.1:{settings.port('REDIS_PORT')}/1"),
+        ),
         _on(settings, "RATE_LIMIT_PORT", "RATE_LIMIT_METRICS_PORT"),
-        Http(settings.url("RATE_LIMIT_METRICS_PORT", "/healthz")),
-        env=port_environment(settings),
+        Http(settings.url("RATE_LIMIT_METRICS_PORT", "/metrics")),
     )
 
 

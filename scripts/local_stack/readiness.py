@@ -24,7 +24,7 @@ def why_not_ready(ready: Readiness, client: httpx.Client) -> str | None:
     except httpx.TransportError as error:
         return f"no proper answer ({type(error).__name__})"
     if answer.status_code != 200:
-        return f"{ready.url} answers {_said(answer)}"
+        return f"answers {_said(answer)}"
     return pool_without_backend(answer.json()) if isinstance(ready, RouterReady) else None
 
 

@@ -52,7 +52,7 @@ def test_an_agents_state_and_evidence_are_the_reason(
 ) -> None:
     page[1].status = 503
     page[1].body = b'{"state": "warming", "evidence": ["warming for 3 s"]}'
-    assert why_not_ready(Http(page[0]), client) == f"{page[0]} answers 503 (warming, warming for 3 s)"
+    assert why_not_ready(Http(page[0]), client) == "answers 503 (warming, warming for 3 s)"
 
 
 def test_a_router_whose_pool_is_empty_is_not_ready_yet(
