@@ -14,6 +14,7 @@ import jinja2
 import yaml
 
 from edge_gateway.admission_rules import lua_prelude
+from edge_gateway.local_replies import local_replies
 from edge_gateway.settings import BadSettings, ClientLimits, Settings
 
 ROUTES_FILE = "routes.yaml"
