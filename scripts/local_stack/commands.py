@@ -179,7 +179,7 @@ class Follower:
         self._places: dict[Path, tuple[int, int]] = {}
         for path in sorted(folder.glob(self._pattern)):
             data = path.read_bytes()
-            recent = data.splitlines()[-shown_at_first:]
+            recent = data.splitlines()[-shown_at_first:] if shown_at_first else []
             self._print(path.stem, recent)
             self._places[path] = (path.stat().st_ino, len(data))
 

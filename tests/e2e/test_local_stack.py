@@ -139,6 +139,30 @@ def test_up_with_another_port_moves_the_running_stack(own_stack: Stack, tmp_path
         httpx.get(f"{own_stack.edge}/healthz")
 
 
+def test_down_lets_an_answer_that_has_begun_end(own_stack: Stack) -> None:
+    assert own_stack.run("start-stack", SIMULATOR_ARGUMENTS="--step-seconds 0.05").returncode == 0
+    body = {
+        "model": "smollm2-135m-instruct",
+        "messages": [{"role": "user", "content": "Tell me a story."}],
+        "max_tokens": 60,
+        "ignore_eos": True,
+        "stream": True,
+    }
+    headers = {"authorization": f"Bearer {own_stack.key}"}
+    with httpx.stream(
+        "POST", f"{own_stack.edge}/v1/chat/completions", json=body, headers=headers, timeout=60
+    ) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data:")
+        stopping = subprocess.Popen(
+            own_stack.command("stop-stack"), env={**os.environ, **own_stack.environment}, cwd=ROOT
+        )
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+    assert stopping.wait(120) == 0
+    assert nothing_left(own_stack)
+
+
 def test_down_without_a_stack_is_harmless(own_stack: Stack) -> None:
     assert own_stack.down().returncode == 0
 
