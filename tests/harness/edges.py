@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
+from edge_gateway.settings import OPTIONAL_PORT_VARIABLES, PORT_VARIABLES
 from harness.ports import free_port
 from harness.processes import answers, running
 
@@ -131,7 +132,7 @@ def running_edge(
     settings_file, keys_file = directory / "settings.yaml", directory / "keys.yaml"
     settings_file.write_text(yaml.safe_dump(document))
     write_keys(keys_file, keys or {"tester": [CLIENT_KEY], "load": [LOAD_KEY]})
-    environment = dict.fromkeys(("EDGE_PORT", "EDGE_ADMIN_PORT", "EDGE_TELEMETRY_PORT", "ROUTER_PORT"), "")
+    environment = dict.fromkeys([*PORT_VARIABLES, *OPTIONAL_PORT_VARIABLES], "")
     command: list[str | os.PathLike[str]] = [
         sys.executable,
         "-m",
@@ -191,7 +192,9 @@ def running_rate_limit_service(
         file,
     ]
     ready = answers(f"http://127.0.0.1:{metrics}/metrics")
-    with running(command, log=directory / "rate-limit-service.log", ready=lambda: ready() and _listens(port)):
+    environment = dict.fromkeys([*PORT_VARIABLES, *OPTIONAL_PORT_VARIABLES], "")
+    log = directory / "rate-limit-service.log"
+    with running(command, log=log, ready=lambda: ready() and _listens(port), env=environment):
         yield port, metrics
 
 

@@ -61,6 +61,14 @@ def test_the_environment_names_the_ports(tmp_path: Path) -> None:
     assert (settings.telemetry.port, settings.router.port) == (3, 4)
 
 
+def test_the_environment_names_the_ports_of_budgets_only_where_there_are_budgets(tmp_path: Path) -> None:
+    environment = {"RATE_LIMIT_PORT": "5", "RATE_LIMIT_METRICS_PORT": "6"}
+    assert load_settings(written(tmp_path, ""), environment).budgets is None
+    budgets = load_settings(written(tmp_path, "budgets: {}\n"), environment).budgets
+    assert budgets
+    assert (budgets.port, budgets.metrics_port) == (5, 6)
+
+
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="No such file"):
         load_settings(tmp_path / "absent.yaml", {})

@@ -20,6 +20,11 @@ PORT_VARIABLES = {
     "EDGE_TELEMETRY_PORT": ("telemetry", "port"),
     "ROUTER_PORT": ("router", "port"),
 }
+# The same for sections that are off unless the file has them.
+OPTIONAL_PORT_VARIABLES = {
+    "RATE_LIMIT_PORT": ("budgets", "port"),
+    "RATE_LIMIT_METRICS_PORT": ("budgets", "metrics_port"),
+}
 
 
 class BadSettings(Exception):
@@ -219,10 +224,13 @@ def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
         BadSettings: unreadable, unknown keys, wrong values; all of them at once with their lines.
     """
     document = read_yaml(path)
+    given = os.environ if environment is None else environment
     for variable, (section, key) in PORT_VARIABLES.items():
-        value = (os.environ if environment is None else environment).get(variable)
-        if value:
-            document.setdefault(section, {})[key] = value
+        if given.get(variable):
+            document.setdefault(section, {})[key] = given[variable]
+    for variable, (section, key) in OPTIONAL_PORT_VARIABLES.items():
+        if given.get(variable) and section in document:
+            document[section] = {**(document[section] or {}), key: given[variable]}
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
