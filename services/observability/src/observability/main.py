@@ -8,7 +8,10 @@ from pathlib import Path
 
 import yaml
 
+from observability.alerts import RUNBOOKS, alert_groups
+from observability.promql import TimeScale
 from observability.scraping import alertmanager_configuration, prometheus_configuration
+from observability.verdict import recording_groups
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,10 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rendering = commands.add_parser("render", help="Write prometheus.yml, alertmanager.yml and rules/.")
     rendering.add_argument("--profile", choices=["local"], required=True)
     rendering.add_argument("--out", type=Path, required=True)
+    rendering.add_argument("--runbooks", default=RUNBOOKS, help="URL of the folder with the runbooks")
+    rendering.add_argument(
+        "--time-scale",
+        type=float,
+        default=1.0,
+        help="shrink every window and hold time, for tests (1/30 = 0.0333)",
+    )
     options = parser.parse_args(arguments)
     out: Path = options.out.absolute()
     (out / "rules").mkdir(parents=True, exist_ok=True)
+    scale = TimeScale(options.time_scale)
     documents = {
+        "rules/recording.yml": {"groups": recording_groups(scale)},
+        "rules/alerts.yml": {"groups": alert_groups(scale, options.runbooks)},
         "prometheus.yml": prometheus_configuration(os.environ, str(out / "rules" / "*.yml")),
         "alertmanager.yml": alertmanager_configuration(),
     }

@@ -1,0 +1,208 @@
+"""Alerts: each a claim that something is wrong and somebody can act. From objectives, limits and states.
+
+No alert looks at utilisation alone: a busy device is what was paid for. Every alert has a runbook
+`docs/runbooks/<name>.md` and a test in which it fires and one in which it stays quiet.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from observability.promql import REAL_TIME, TimeScale
+
+RUNBOOKS = "https://github.com/your-org/llm-inference-platform/blob/main/docs/runbooks"
+"""Where the runbooks are read; `observability render --runbooks URL` names your own place."""
+
+SLOS = Path(__file__).resolve().parents[2] / "slos.yaml"
+
+Severity = Literal["page", "ticket"]
+
+# (long window, short window, burn rate, severity): the multi-window pairs of the SRE workbook, chapter 5, for
+# 2 % of a 30-day budget in an hour and 10 % in three days.
+BURNS: tuple[tuple[int, int, float, Severity], ...] = (
+    (3600, 300, 14.4, "page"),
+    (6 * 3600, 1800, 6.0, "ticket"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert. ``hold_seconds`` is how long ``expression`` must hold, in real time."""
+
+    name: str
+    expression: str
+    hold_seconds: float
+    severity: Severity
+    summary: str
+    description: str
+
+
+def alerts(scale: TimeScale = REAL_TIME) -> list[Alert]:
+    """Every alert, in the order of docs/runbooks."""
+    return [*_burning(scale), *_states(), *_limits(scale)]
+
+
+def alert_groups(scale: TimeScale = REAL_TIME, runbooks: str = RUNBOOKS) -> list[dict[str, Any]]:
+    """The alerts as one Prometheus rule group."""
+    rules = [
+        {
+            "alert": alert.name,
+            "expr": alert.expression,
+            "for": scale.hold(alert.hold_seconds),
+            "labels": {"severity": alert.severity},
+            "annotations": {
+                "summary": alert.summary,
+                "description": alert.description,
+                "runbook_url": f"{runbooks}/{alert.name}.md",
+            },
+        }
+        for alert in alerts(scale)
+    ]
+    return [{"name": "alerts", "rules": rules}]
+
+
+def objectives() -> dict[str, dict[str, Any]]:
+    """The objectives of slos.yaml."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load(SLOS.read_text())["objectives"]
+    return found
+
+
+def _burning(scale: TimeScale) -> list[Alert]:
+    slos = objectives()
+    threshold = slos["inter_token"]["threshold_seconds"]
+    per_token = "gen_ai_server_time_per_output_token_seconds"
+    counted = 'outcome!~"client_error|cancelled"'
+    # name, objective, bad per second, all per second ({w} stands for the window), in words
+    claims = (
+        (
+            "AvailabilityBudgetBurning",
+            "availability",
+            'sum(rate(router_requests_total{outcome=~"upstream_error|truncated|timeout|refused"}[{w}]))',
+            f"sum(rate(router_requests_total{{{counted}}}[{{w}}]))",
+            "requests fail",
+        ),
+        (
+            "TtftBudgetBurning",
+            "ttft",
+            'sum(rate(router_first_tokens_total{slow="true"}[{w}]))',
+            "sum(rate(router_first_tokens_total[{w}]))",
+            "first tokens are late",
+        ),
+        (
+            "InterTokenBudgetBurning",
+            "inter_token",
+            f'(sum(rate({per_token}_count[{{w}}])) - sum(rate({per_token}_bucket{{le="{threshold}"}}[{{w}}])))',
+            f"sum(rate({per_token}_count[{{w}}]))",
+            "answers trickle",
+        ),
+    )
+    found = []
+    for name, objective, bad, every, words in claims:
+        budget = round(1 - slos[objective]["target"], 6)
+        for long, short, burn, severity in BURNS:
+            both = " and ".join(
+                f"{bad} / {every} > {round(burn * budget, 6)}".replace("{w}", scale.window(span))
+                for span in (long, short)
+            )
+            found.append(
+                Alert(
+                    name=name + ("Fast" if severity == "page" else "Slowly"),
+                    expression=both,
+                    hold_seconds=60 if severity == "page" else 900,
+                    severity=severity,
+                    summary=f"So many {words} that the {objective} budget burns {burn:g} times too fast",
+                    description=slos[objective]["description"]
+                    + " {{ $value | humanizePercentage }} of them are bad now.",
+                )
+            )
+    return found
+
+
+def _states() -> list[Alert]:
+    def state(name: str) -> str:
+        return f'max by (backend) (backend_state{{state="{name}"}}) == 1'
+
+    return [
+        Alert(
+            "BackendStuck", state("stuck"), 0, "page",
+            "{{ $labels.backend }} holds requests and makes no progress",
+            "No token, prompt token or finished request although requests are in flight. It gets no new requests.",
+        ),
+        Alert(
+            "BackendThrottled", state("throttled"), 120, "ticket",
+            "{{ $labels.backend }} computes with lowered clocks",
+            "The device slowed itself down (heat, power). Answers are slower than this backend's own baseline.",
+        ),
+        Alert(
+            "BackendUnreachable", state("unreachable"), 60, "ticket",
+            "{{ $labels.backend }}'s engine does not answer",
+            "Its agent is up and its engine is not: it crashed, or was never started.",
+        ),
+        Alert(
+            "BackendStateUnknown", state("unknown"), 300, "ticket",
+            "Nobody can say what {{ $labels.backend }} is doing",
+            "The agent lacks the evidence to judge. The backend still gets requests; a wedge would not be seen.",
+        ),
+        Alert(
+            "PoolHasNoUsableBackend", "max by (pool) (router_usable_backends) == 0", 15, "page",
+            "Pool {{ $labels.pool }} has no backend that can take a request",
+            "Requests go to its fallback pools if these serve the model, else they are answered 503.",
+        ),
+        Alert(
+            "BackendBreakerOpen", "max by (backend) (router_breaker_open) == 1", 60, "ticket",
+            "{{ $labels.backend }} keeps failing and is held back",
+            "Its circuit breaker has been open, or reopened, for a minute: attempts there fail in a row.",
+        ),
+        Alert(
+            "TargetDown", "up == 0", 60, "ticket",
+            "{{ $labels.job }} at {{ $labels.instance }} cannot be scraped",
+            "The part is down or unreachable for Prometheus. What it would report is missing from every answer.",
+        ),
+    ]  # fmt: skip
+
+
+def _limits(scale: TimeScale) -> list[Alert]:
+    window = scale.window(300)
+    lag = "router_event_loop_lag_seconds"
+    return [
+        Alert(
+            "RouterConfigRefused", "min by (instance) (router_config_last_reload_successful) == 0", 30, "ticket",
+            "The router refuses the configuration on disk",
+            "It goes on with the last good one. Its log says why, with file and line.",
+        ),
+        Alert(
+            "AffinityStoreDown", "min by (instance) (router_affinity_store_up) == 0", 60, "ticket",
+            "Session pins cannot be read or written",
+            "Sessions are placed by hashing: those whose pin differed have moved and lost their prefix cache.",
+        ),
+        Alert(
+            "RetryBudgetSpent", "min by (instance) (router_retry_budget_remaining) == 0", 60, "ticket",
+            "The router has no retries left to give",
+            "So many attempts fail that further failures reach clients directly.",
+        ),
+        Alert(
+            "RouterQueueWaiting", f"min_over_time(sum by (pool) (router_queue_length)[{window}:]) > 0", 0, "ticket",
+            "Requests have been waiting for pool {{ $labels.pool }} without a break for 5 minutes",
+            "Every backend is at its limit all the time. This is a lack of capacity or of executing backends.",
+        ),
+        Alert(
+            "RouterEventLoopBlocked",
+            f"sum by (instance) (rate({lag}_sum[{window}])) / sum by (instance) (rate({lag}_count[{window}])) > 0.05",
+            60, "page",
+            "The router at {{ $labels.instance }} runs late",
+            "Timers run {{ $value | humanizeDuration }} late on average: something blocks its event loop, or it has no CPU.",
+        ),
+        Alert(
+            "PoolAtCapacity", 'max by (pool) (pool:bottleneck:verdict{verdict="capacity"}) == 1', 300, "ticket",
+            "Pool {{ $labels.pool }} needs more backends, or fewer requests",
+            "Waiting is the largest part of its time to first token, all its backends execute, and the router is quick.",
+        ),
+        Alert(
+            "RouterLogLinesDropped", f"sum by (instance) (rate(router_log_lines_dropped_total[{window}])) > 0", 0,
+            "ticket",
+            "Decision records are missing from the router's log",
+            "The log's reader or disk is too slow or full. Requests are not affected; explain and replay are.",
+        ),
+    ]  # fmt: skip

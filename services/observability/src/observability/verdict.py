@@ -1,0 +1,139 @@
+"""Recording rules: where the time to first token goes, and which layer is the bottleneck of each pool.
+
+The reasoning behind every rule is in docs/bottlenecks.md.
+"""
+
+from typing import Any
+
+from observability.promql import REAL_TIME, TimeScale
+
+WINDOW_SECONDS = 60
+BASELINE_SECONDS = 3600
+
+ROUTING_FLOOR_SECONDS = 0.05
+"""A router share below this is not worth a verdict, however large its part of a fast answer."""
+
+QUEUEING_FLOOR_SECONDS = 0.1
+SLOWDOWN = 2.0
+"""Execution is slow when a step takes this many times its own baseline while nothing waits."""
+
+
+def recording_groups(scale: TimeScale = REAL_TIME) -> list[dict[str, Any]]:
+    """The groups `ttft` and `bottleneck`, in the order they depend on each other."""
+    window = scale.window(WINDOW_SECONDS)
+    baseline = scale.window(BASELINE_SECONDS)
+    none = "0 * max by (pool) (router_usable_backends)"
+    sums = "router_ttft_component_seconds_sum_by"
+    firsts = f"sum by (pool) (rate(router_first_tokens_total[{window}])) > 0"
+
+    def mean_of(components: str) -> str:
+        return f'(sum by (pool) (pool_component:ttft_seconds:mean{{component=~"{components}"}}) or {none})'
+
+    def members(selector: str) -> str:
+        return (
+            "(max by (pool) (pool_backend:serves:group * on (backend) group_left ()"
+            f' max by (backend) (backend_state{{state=~"{selector}"}})) or {none})'
+        )
+
+    gap = "vllm:inter_token_latency_seconds"
+
+    def per_backend(metric: str, span: str, offset: str = "") -> str:
+        return (
+            f"sum by (backend) (rate({metric}_sum[{span}]{offset}))"
+            f" / (sum by (backend) (rate({metric}_count[{span}]{offset})) > 0)"
+        )
+
+    slow_backend = f"({per_backend(gap, window)}) > bool {SLOWDOWN} * ({per_backend(gap, baseline, f' offset {window}')})"
+    lag = "router_event_loop_lag_seconds"
+    return [
+        {
+            "name": "ttft",
+            "rules": [
+                _record(
+                    "pool:ttft_seconds:mean",
+                    f"sum by (pool) (rate({sums}[{window}])) / on (pool) ({firsts})",
+                ),
+                _record(
+                    "pool_component:ttft_seconds:mean",
+                    f"sum by (pool, component) (rate({sums}[{window}])) / on (pool) group_left () ({firsts})",
+                ),
+                _record(
+                    "pool_backend:serves:group",
+                    'group by (pool, backend) (router_requests_total{backend!=""})',
+                ),
+            ],
+        },
+        {
+            "name": "bottleneck",
+            "rules": [
+                _evidence("execution", "backend_not_executing", members("stuck|throttled|unreachable")),
+                _evidence(
+                    "execution",
+                    "slower_than_its_baseline",
+                    "(max by (pool) (pool_backend:serves:group * on (backend) group_left ()"
+                    f" ({slow_backend})) or {none})",
+                ),
+                _evidence(
+                    "routing",
+                    "router_and_edge_share",
+                    f"({mean_of('edge|router|connect|relay')} > bool {ROUTING_FLOOR_SECONDS})"
+                    f" * ({mean_of('edge|router|connect|relay')}"
+                    " > bool 0.3 * (pool:ttft_seconds:mean or "
+                    f"{none}))",
+                ),
+                _evidence(
+                    "routing",
+                    "event_loop_blocked",
+                    f"({none}) + on () group_left () (max(sum by (instance) (rate({lag}_sum[{window}]))"
+                    f" / (sum by (instance) (rate({lag}_count[{window}])) > 0)) > bool {ROUTING_FLOOR_SECONDS})",
+                ),
+                _evidence(
+                    "capacity",
+                    "queueing",
+                    f"({mean_of('router_queue|engine_queue')} > bool {QUEUEING_FLOOR_SECONDS})"
+                    f" * ({mean_of('router_queue|engine_queue')} > bool 0.3 * (pool:ttft_seconds:mean or {none}))",
+                ),
+                _evidence(
+                    "capacity",
+                    "waiting_line",
+                    f"(sum by (pool) (avg_over_time(router_queue_length[{window}])) >= bool 1)",
+                ),
+                *_verdicts(none),
+            ],
+        },
+    ]
+
+
+def _verdicts(none: str) -> list[dict[str, Any]]:
+    """One verdict per pool. A backend that does not execute explains queues and slow routing alike, so it
+    comes first; a blocked router explains queues; only then is it capacity; slowness without any of these
+    is execution."""
+
+    def seen(layer: str, evidence: str = ".+") -> str:
+        return (
+            f'(max by (pool) (pool:bottleneck_evidence:bool{{layer="{layer}",evidence=~"{evidence}"}})'
+            f" or {none})"
+        )
+
+    dead = seen("execution", "backend_not_executing")
+    routing, capacity = seen("routing"), seen("capacity")
+    slow = seen("execution", "slower_than_its_baseline")
+    parts = {
+        "execution": f"clamp_max({dead} + {slow} * (1 - {routing}) * (1 - {capacity}), 1)",
+        "routing": f"{routing} * (1 - {dead})",
+        "capacity": f"{capacity} * (1 - {routing}) * (1 - {dead})",
+    }
+    rules = [_record("pool:bottleneck:verdict", text, verdict=name) for name, text in parts.items()]
+    named = 'sum by (pool) (pool:bottleneck:verdict{verdict!="none"})'
+    return [*rules, _record("pool:bottleneck:verdict", f"1 - {named}", verdict="none")]
+
+
+def _evidence(layer: str, evidence: str, expression: str) -> dict[str, Any]:
+    return _record("pool:bottleneck_evidence:bool", expression, layer=layer, evidence=evidence)
+
+
+def _record(name: str, expression: str, **labels: str) -> dict[str, Any]:
+    rule: dict[str, Any] = {"record": name, "expr": expression}
+    if labels:
+        rule["labels"] = labels
+    return rule
