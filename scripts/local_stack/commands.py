@@ -20,6 +20,7 @@ from local_stack.stack import (
     resident_bytes,
     rows,
     take_down,
+    undisturbed,
 )
 from local_stack.supervision import Supervisor, readable
 from local_stack.tour import Tour, TourFailed
@@ -54,7 +55,8 @@ def up(settings: Settings, *, seconds_before: float = 0.0) -> int:
     except KeyboardInterrupt:
         console.problem("\ninterrupted")
         if not was_alive:
-            take_down(settings, configured_parts(settings))
+            with undisturbed():
+                take_down(settings, configured_parts(settings))
             console.problem("everything that was started has been stopped")
         return EXIT_INTERRUPTED
     _summary(settings, console, seconds_before, ready_seconds, time.monotonic() - began)

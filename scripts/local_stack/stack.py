@@ -2,9 +2,10 @@
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,8 @@ def bring_up(settings: Settings, parts: list[Part], console: Console) -> bool:
         _wait_until_ready(settings, supervisor, parts, console)
     except BaseException as error:
         if fresh:
-            take_down(settings, parts)
+            with undisturbed():
+                take_down(settings, parts)
         if isinstance(error, SupervisorFailed):
             raise StackFailed(str(error)) from None
         raise
@@ -166,6 +168,25 @@ def take_down(settings: Settings, parts: list[Part]) -> list[str]:
         (settings.run_dir / stale).unlink(missing_ok=True)
     shutil.rmtree(settings.run_dir / "parts", ignore_errors=True)
     return [f"process {left.pid} ({left.command[:100]})" for left in find_leftovers(settings.run_dir)]
+
+
+def _run_before_stop(part: Part) -> None:
+    # In a session of its own: an impatient second Ctrl-C must not reach it.
+    subprocess.run(
+        part.before_stop, stdin=subprocess.DEVNULL, capture_output=True, check=False, start_new_session=True
+    )
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no signal interrupt the block: half a stop would leave processes behind."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _stages(parts: list[Part]) -> list[list[Part]]:
