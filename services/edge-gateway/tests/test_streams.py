@@ -96,13 +96,21 @@ def test_a_stream_the_router_breaks_off_reaches_the_client_as_broken(edge: Edge,
     asyncio.run(ask())
 
 
-def test_a_refused_connection_is_tried_once_more_and_a_sent_request_never(
+def test_a_request_that_reached_the_router_is_never_sent_again(
     edge: Edge, upstream: RecordingUpstream
 ) -> None:
     upstream.manner = Manner(hang_up=True)
     answer = edge.post()
     assert answer.status_code == 503
     assert upstream.count == 1, "the request had reached the router: trying again could generate twice"
+
+
+def test_a_refused_connection_is_tried_exactly_once_more(tmp_path: Path) -> None:
+    with running_edge(tmp_path, free_port()) as edge:
+        answer = edge.post()
+        assert answer.status_code == 503
+        assert edge.access_line(answer.headers["x-request-id"])["attempts"] == 2
+        assert edge.metric("envoy_cluster_upstream_rq_retry") == 1
 
 
 # The stop hook.
