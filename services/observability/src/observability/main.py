@@ -1,4 +1,4 @@
-"""The command `observability`: renders what Prometheus and Alertmanager read."""
+"""The command `observability`: renders what Prometheus and Alertmanager read, and asks them questions."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from observability import why_ttft
 from observability.alerts import RUNBOOKS, alert_groups
 from observability.promql import TimeScale
 from observability.scraping import alertmanager_configuration, prometheus_configuration
@@ -28,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=1.0,
         help="shrink every window and hold time, for tests (1/30 = 0.0333)",
     )
+    asking = commands.add_parser("why-ttft", help="Say why the time to first token changed.")
+    why_ttft.add_arguments(asking)
     options = parser.parse_args(arguments)
+    if options.command == "why-ttft":
+        return why_ttft.run(options)
     out: Path = options.out.absolute()
     (out / "rules").mkdir(parents=True, exist_ok=True)
     scale = TimeScale(options.time_scale)

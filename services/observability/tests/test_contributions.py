@@ -1,0 +1,77 @@
+"""The parts add up to the change, mix is told from slowdown, and the largest cause comes first."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observability.contributions import Contribution, Window, contributions, sentence
+
+
+def window(**cells: tuple[float, dict[str, float]]) -> Window:
+    """cells: "bucket__rule__backend" -> (requests, mean seconds per component)."""
+    made = Window()
+    for name, (count, means) in cells.items():
+        cell = tuple(name.split("__"))
+        made.counts[cell] = count
+        made.seconds[cell] = {component: mean * count for component, mean in means.items()}
+    return made
+
+
+FAST = {"prefill": 0.1, "engine_queue": 0.01}
+
+
+def by_name(found: list[Contribution]) -> dict[str, float]:
+    return {f"{c.kind} {c.name}": round(c.seconds, 6) for c in found if abs(c.seconds) > 1e-9}
+
+
+def test_a_slower_part_is_named_with_its_backend_and_nothing_else() -> None:
+    before = window(short__default__a=(100, FAST), short__default__b=(100, FAST))
+    after = window(short__default__a=(100, {**FAST, "engine_queue": 0.61}), short__default__b=(100, FAST))
+    found = contributions(before, after)
+    assert by_name(found) == {"slower engine_queue": 0.3}
+    assert found[0].backend == "a"
+    assert sentence("mean", before, after, found) == "mean +300 ms (110 -> 410 ms): engine queue (a) +300"
+
+
+def test_longer_prompts_are_mix_and_not_slowdown() -> None:
+    before = window(short__r__a=(90, {"prefill": 0.1}), long__r__a=(10, {"prefill": 1.1}))
+    after = window(short__r__a=(50, {"prefill": 0.1}), long__r__a=(50, {"prefill": 1.1}))
+    assert by_name(contributions(before, after)) == {"mix prompt_bucket": 0.4}
+
+
+def test_another_rule_and_another_backend_are_told_apart() -> None:
+    before = window(s__r1__a=(100, {"prefill": 0.1}))
+    after = window(s__r1__a=(50, {"prefill": 0.1}), s__r2__b=(50, {"prefill": 0.5}))
+    assert by_name(contributions(before, after)) == {"mix rule": 0.2}
+    moved = window(s__r1__a=(50, {"prefill": 0.1}), s__r1__b=(50, {"prefill": 0.5}))
+    assert by_name(contributions(before, moved)) == {"mix backend": 0.2}
+
+
+def test_an_empty_window_is_no_answer() -> None:
+    with pytest.raises(ValueError, match="no first token"):
+        contributions(Window(), window(s__r__a=(1, FAST)))
+
+
+CELLS = st.dictionaries(
+    st.tuples(st.sampled_from("sl"), st.sampled_from("rq"), st.sampled_from("ab")),
+    st.tuples(
+        st.integers(1, 1000),
+        st.dictionaries(st.sampled_from(["edge", "prefill", "unexplained"]), st.floats(-0.1, 10), min_size=1),
+    ),
+    min_size=1,
+)
+
+
+@given(CELLS, CELLS)
+def test_the_parts_always_add_up_to_the_change(
+    one: dict[tuple[str, ...], tuple[int, dict[str, float]]],
+    two: dict[tuple[str, ...], tuple[int, dict[str, float]]],
+) -> None:
+    before = window(**{"__".join(cell): value for cell, value in one.items()})
+    after = window(**{"__".join(cell): value for cell, value in two.items()})
+    found = contributions(before, after)
+    assert before.mean_seconds is not None
+    assert after.mean_seconds is not None
+    assert sum(c.seconds for c in found) == pytest.approx(after.mean_seconds - before.mean_seconds, abs=1e-9)
+    order = [abs(c.seconds) for c in found]
+    assert order == sorted(order, reverse=True)
