@@ -85,7 +85,7 @@ def test_the_header_of_anthropic_clients_is_a_key_too(edge: Edge, upstream: Reco
     assert upstream.received[0].values("x-api-key") == []
 
 
-@pytest.mark.parametrize("path", ["/healthz"])
+@pytest.mark.parametrize("path", ["/healthz", "/healthz?from=lb", "//healthz"])
 def test_health_needs_no_key(edge: Edge, upstream: RecordingUpstream, path: str) -> None:
     assert httpx.get(edge.url + path).status_code == 200
     assert upstream.count == 0

@@ -96,6 +96,7 @@ def test_a_cipher_without_forward_secrecy_or_authentication_is_refused(
         handshake(tls_edge.port, context)
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_tls_1_1_is_refused(tls_edge: Edge, certificates: Certificates) -> None:
     context = certificates.context()
     context.set_ciphers("ALL:@SECLEVEL=0")
