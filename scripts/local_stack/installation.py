@@ -60,7 +60,7 @@ class Installer:
             "bench": lambda: self._plain("bench", ".venv-bench", "the benchmark's peers"),
         }
         with self._only_one(), self._console.heartbeat():
-            sections = [name for name in ("up", "test", "bench") if f"packages:{name}" in wanted]
+            sections = [name for name in ("up", "test", "bench", "generate") if f"packages:{name}" in wanted]
             self._packages(sections)
             environments = [steps[name] for name in steps if name in wanted]
             with concurrent.futures.ThreadPoolExecutor(max(1, len(environments))) as pool:
