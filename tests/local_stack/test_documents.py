@@ -33,7 +33,8 @@ def test_every_make_target_that_is_named_exists(document: Path) -> None:
 
 
 def test_make_help_has_one_line_for_each_target_and_no_other() -> None:
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     lines = [line.split(None, 2) for line in shown.splitlines()]
     assert [words[1] for words in lines] == TARGETS
     assert all(len(words) == 3 for words in lines)
