@@ -1,0 +1,227 @@
+"""Clients that leave, read slowly, ask for usage or not, come in hundreds; hygiene of what they get."""
+
+import concurrent.futures
+import json
+import random
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.service
+
+
+def running(rig) -> float:
+    return sum(engine.gauge("num_requests_running") for engine in rig.engines.values())
+
+
+@pytest.fixture(scope="module")
+def sections():
+    return {"limits": {"max_in_flight_per_backend": 400, "queue_size": 64, "queue_seconds": 5}}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_leaving_a_request_aborts_the_engines_work(rig, eventually, stream: bool) -> None:
+    connection = rig.send(
+        rig.body(stream=stream, max_tokens=1000), headers=f"x-request-id: left-{stream}\r\n"
+    )
+    eventually(lambda: running(rig) == 1, "the engine works on it")
+    if stream:
+        connection.recv(4096)
+    connection.close()
+    began = time.monotonic()
+    eventually(lambda: running(rig) == 0, "the engine's work is aborted")
+    assert time.monotonic() - began < 3.0
+    record = rig.record(f"left-{stream}")
+    assert (record["outcome"], record["status"]) == ("cancelled", 499)
+    if stream:
+        assert record["tokens"]["completion"] >= 1
+    eventually(lambda: rig.in_flight() == 0, "in flight returns to 0")
+
+
+def test_the_usage_event_is_there_only_when_it_was_asked_for(rig) -> None:
+    plain = rig.post(rig.body(max_tokens=4)).text
+    assert '"choices":[]' not in plain
+    assert plain.rstrip().endswith("data: [DONE]")
+    asked = rig.post(rig.body(max_tokens=4, stream_options={"include_usage": True}))
+    events = [line for line in asked.text.splitlines() if line.startswith("data: {")]
+    last = json.loads(events[-1][6:])
+    assert last["choices"] == []
+    assert last["usage"]["completion_tokens"] == 4
+    record = rig.record(asked.headers["x-request-id"])
+    assert record["tokens"] == {"prompt": last["usage"]["prompt_tokens"], "completion": 4}
+
+
+def test_tokens_are_told_to_the_edge_in_a_trailer_when_it_asks(rig) -> None:
+    with rig.send(rig.body(max_tokens=4), headers="te: trailers\r\nconnection: close\r\n") as connection:
+        data = b""
+        while piece := connection.recv(65536):
+            data += piece
+    record_tokens = data.rsplit(b"0\r\n", 1)[1]
+    assert record_tokens.startswith(b"x-route-tokens: prompt=")
+    assert record_tokens.endswith(b",completion=4\r\n\r\n")
+    answer = rig.post(rig.body(stream=False, max_tokens=4), headers={"te": "trailers"})
+    assert answer.headers["x-route-tokens"].endswith(",completion=4")
+
+
+def test_counted_tokens_equal_the_engines_own(rig) -> None:
+    def engines() -> float:
+        return sum(engine.gauge("generation_tokens_total") for engine in rig.engines.values())
+
+    before, ours = engines(), rig.metric("router_tokens_total", kind="completion")
+    for stream in (True, False, True):
+        assert rig.post(rig.body(stream=stream, max_tokens=6)).status_code == 200
+    assert engines() - before == 18
+    assert rig.metric("router_tokens_total", kind="completion") - ours == 18
+
+
+def test_the_ledger_adds_up_and_the_engines_figures_are_in_it(rig) -> None:
+    start = time.time()
+    answer = rig.post(rig.body(max_tokens=4), headers={"x-edge-start": f"{start:.6f}"})
+    record = rig.record(answer.headers["x-request-id"])
+    parts = record["ttft_ledger_ms"]
+    assert sum(value for value in parts.values() if value is not None) == pytest.approx(
+        record["first_token_ms"], abs=0.02
+    )
+    assert parts["prefill"] is not None
+    assert parts["edge"] is not None
+    skewed = rig.post(rig.body(max_tokens=2), headers={"x-edge-start": f"{time.time() + 60:.6f}"})
+    record = rig.record(skewed.headers["x-request-id"])
+    assert record["ttft_ledger_ms"]["edge"] is None
+    assert record["edge_skewed"] is True
+
+
+def test_three_hundred_streams_all_progress_at_once(rig) -> None:
+    first: list[float] = []
+    lock = threading.Lock()
+
+    def stream(_: int) -> str:
+        began = time.monotonic()
+        with httpx.stream(
+            "POST", rig.url + "/v1/chat/completions", json=rig.body(max_tokens=30), timeout=60
+        ) as answer:
+            text = ""
+            for piece in answer.iter_text():
+                if not text:
+                    with lock:
+                        first.append(time.monotonic() - began)
+                text += piece
+        return text
+
+    with concurrent.futures.ThreadPoolExecutor(60) as threads:
+        texts = list(threads.map(stream, range(120)))
+    assert all(text.rstrip().endswith("data: [DONE]") for text in texts)
+    assert rig.metric("router_in_flight") == 0
+
+
+def test_random_aborts_and_bad_bodies_leave_every_counter_at_zero(rig, eventually) -> None:
+    dice = random.Random(11)
+    sockets: list[socket.socket] = []
+    for number in range(150):
+        kind = dice.randrange(4)
+        if kind == 0:
+            connection = socket.create_connection(("127.0.0.1", rig.port))
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\ncontent-length: 5\r\n\r\n{nope"
+            )
+        else:
+            connection = rig.send(rig.body(stream=kind != 1, max_tokens=200))
+        sockets.append(connection)
+        if dice.random() < 0.5:
+            sockets.pop(dice.randrange(len(sockets))).close()
+    rig.engines["engine-a"].fault("die_mid_stream", after_chunks=2, count=5)
+    for connection in sockets:
+        connection.close()
+    eventually(lambda: rig.in_flight() == 0, "in flight is exactly 0")
+    eventually(lambda: running(rig) == 0, "the engines are idle")
+    assert rig.post(rig.body(max_tokens=2)).status_code == 200
+    assert rig.metric("router_queue_length") == 0
+    assert rig.metric("router_retry_budget_remaining") == 3
+
+
+def test_thousands_of_cancelled_requests_do_not_harm_the_next_thirty(rig, eventually) -> None:
+    descriptors = lambda: len(list(__import__("pathlib").Path(f"/proc/{rig.router_pid}/fd").iterdir()))  # noqa: E731
+    rig.post(rig.body(max_tokens=2))
+    eventually(lambda: rig.in_flight() == 0, "idle")
+    before = descriptors()
+    for _ in range(100):
+        for connection in [rig.send(rig.body(max_tokens=500)) for _ in range(10)]:
+            connection.close()
+    assert [rig.post(rig.body(max_tokens=2)).status_code for _ in range(30)] == [200] * 30
+    eventually(lambda: rig.in_flight() == 0, "in flight is exactly 0")
+    eventually(lambda: descriptors() <= before + 5, "descriptors are back at their baseline", 20)
+
+
+def test_a_slow_reader_pauses_the_engine_and_gets_every_byte(rig) -> None:
+    body = rig.body(max_tokens=300)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", rig.port))
+    raw = json.dumps(body).encode()
+    connection.sendall(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+        % (len(raw), raw)
+    )
+    data = b""
+    time.sleep(2.5)  # longer than idle_seconds: the client's slowness is not the engine's silence
+    while piece := connection.recv(2048):
+        data += piece
+    connection.close()
+    assert data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+def test_answers_carry_each_header_once_and_no_hop_by_hop_ones(rig) -> None:
+    for stream in (True, False):
+        answer = rig.post(
+            rig.body(stream=stream, max_tokens=2), headers={"connection": "x-secret-hop", "x-secret-hop": "1"}
+        )
+        names = [name.lower() for name, _ in answer.headers.multi_items()]
+        assert len(names) == len(set(names))
+        assert "server" not in names
+        assert names.count("date") == 1
+        assert "content-encoding" not in names
+        if stream:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            assert answer.headers["cache-control"] == "no-cache"
+            assert answer.headers["x-accel-buffering"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("abc-1.2_3", True), ("x" * 129, False), ("sp ace", False), ("é", False), ("", False)],
+)
+def test_only_safe_request_ids_are_repeated(rig, given: str, kept: bool) -> None:
+    answer = rig.post(
+        rig.body(stream=False, max_tokens=1),
+        headers={"x-request-id": given.encode("latin-1").decode("latin-1")}
+        if given.isascii()
+        else {b"x-request-id": given.encode()},
+    )
+    assert (answer.headers["x-request-id"] == given) is kept
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"", 400),
+        (b"[]", 400),
+        (b"nope", 400),
+        (b"[" * 20_000, 400),
+        (b'{"model":"' + b"x" * 200 + b'"}', 404),
+        (b"\xff\xfe", 400),
+    ],
+)
+def test_bad_bodies_are_refused_in_openai_shape(rig, raw: bytes, status: int) -> None:
+    answer = httpx.post(f"{rig.url}/v1/chat/completions", content=raw)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert answer.headers["x-request-id"]
+
+
+def test_unknown_paths_and_methods_have_openai_errors(rig) -> None:
+    missing = httpx.get(f"{rig.url}/v1/nothing")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+    wrong = httpx.get(f"{rig.url}/v1/chat/completions")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
