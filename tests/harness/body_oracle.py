@@ -79,7 +79,7 @@ def _integer(text: str) -> int:
 
 def _float(text: str) -> float:
     value = float(text)
-    if len(text) > MAX_NUMBER or math.isinf(value):
+    if len(text) > MAX_NUMBER or math.isinf(value) or re.search(r"[eE][+-]?\d{5,}$", text):
         raise Refused("number out of range")
     return value
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.ports import free_port
+from local_stack.preflight import can_bind
 from local_stack.settings import DEFAULT_PORTS
 
 ROOT = Path(__file__).resolve().parents[2]
+# Below the kernel's ephemeral ports: a stack takes seconds to bind all of its own, and meanwhile any
+# outgoing connection could get one of those.
+PORTS = (20000, 31000)
 UP_SECONDS = {"sim": 150.0, "vllm": 500.0}
 
 
@@ -74,13 +78,9 @@ class Stack:
 
 def new_stack(profile: str, run_dir: Path) -> Stack:
     """Return a stack on free ports that does not run yet."""
-    ports: dict[str, str] = {}
-    for variable in DEFAULT_PORTS:
-        port = str(free_port())
-        while port in ports.values():
-            port = str(free_port())
-        ports[variable] = port
-    return Stack({"PROFILE": profile, "RUN_DIR": str(run_dir), **ports})
+    ports = (port for port in range(random.randrange(*PORTS), PORTS[1] + 500) if can_bind(port))
+    chosen = {variable: str(next(ports)) for variable in DEFAULT_PORTS}
+    return Stack({"PROFILE": profile, "RUN_DIR": str(run_dir), **chosen})
 
 
 @contextlib.contextmanager
