@@ -5,6 +5,7 @@ local ffi = require("ffi")
 
 local MAX_DEPTH = 64
 local MAX_NUMBER_BYTES = 64
+local MAX_EXPONENT_DIGITS = 4
 -- Keys are what a check allocates for, about 0.1 µs each: this many keep a worker busy for milliseconds.
 local MAX_KEYS = 50000
 
@@ -99,7 +100,8 @@ local function after_string(p, i)
   end
 end
 
--- Walks a number. Returns the position after it and whether it is written as an integer; or nil.
+-- Walks a number. Returns the position after it, whether it is written as an integer, and whether its
+-- exponent has more digits than readers agree upon; or nil.
 local function after_number(p, i)
   local integer = true
   if p[i] == 0x2D then i = i + 1 end
@@ -121,9 +123,11 @@ local function after_number(p, i)
     i = i + 1
     if p[i] == 0x2B or p[i] == 0x2D then i = i + 1 end
     if p[i] < 0x30 or p[i] > 0x39 then return nil end
+    local digits = i
     repeat i = i + 1 until p[i] < 0x30 or p[i] > 0x39
+    if i - digits > MAX_EXPONENT_DIGITS then return i, false, true end
   end
-  return i, integer
+  return i, integer, false
 end
 
 local function utf8_of(code)
@@ -217,7 +221,7 @@ local function check_json(text, wanted)
         expecting = byte == 0x7B and 4 or 2
         goto continue
       elseif byte == 0x2D or (byte >= 0x30 and byte <= 0x39) then
-        local after, integer = after_number(p, i)
+        local after, integer, endless = after_number(p, i)
         if not after then return refuse("a malformed number", i) end
         if after - i > MAX_NUMBER_BYTES then
           return { message = "A number in the body is longer than " .. MAX_NUMBER_BYTES .. " characters.",
@@ -226,7 +230,7 @@ local function check_json(text, wanted)
         found = integer and INTEGER or NUMBER
         -- Only a long exponent or a long number can leave the range of a double.
         if field and depth == 1 or after - i > 18 or not integer then
-          local number = tonumber(text:sub(start + 1, after))
+          local number = not endless and tonumber(text:sub(start + 1, after))
           if not number or number == math.huge or number == -math.huge then
             return { message = "A number in the body is out of range.", code = "number_out_of_range", param = field }
           end
