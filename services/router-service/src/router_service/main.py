@@ -64,7 +64,7 @@ def _serve(options: argparse.Namespace) -> int:
     # A request makes few cycles; full collections over a big ring of records would stall streams.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(50_000, 50, 1000)
     return uvloop.run(server.run(settings))
 
 

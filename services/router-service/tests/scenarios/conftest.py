@@ -96,7 +96,7 @@ class Rig:
         """Send a request on a raw socket that the test reads, or leaves."""
         raw = json.dumps(body).encode()
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        head = f"POST {path} HTTP/1.1\r\nhost: router\r\ncontent-type: application/json\r\n{headers}content-length: {len(raw)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: router\r\n{headers}content-length: {len(raw)}\r\n\r\n"
         connection.sendall(head.encode() + raw)
         return connection
 

@@ -119,7 +119,7 @@ def test_three_hundred_streams_all_progress_at_once(rig) -> None:
 def test_random_aborts_and_bad_bodies_leave_every_counter_at_zero(rig, eventually) -> None:
     dice = random.Random(11)
     sockets: list[socket.socket] = []
-    for number in range(150):
+    for _ in range(150):
         kind = dice.randrange(4)
         if kind == 0:
             connection = socket.create_connection(("127.0.0.1", rig.port))

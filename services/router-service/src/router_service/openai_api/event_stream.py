@@ -11,6 +11,9 @@ import re
 MAX_HELD_BYTES = 256 * 1024
 """An event longer than this is passed on in pieces: memory per stream stays bounded."""
 
+MAX_KEPT_BYTES = 4 * 1024 * 1024
+"""An answer longer than this is no longer kept, and so cannot be continued elsewhere."""
+
 _ERROR = b'data: {"error"'
 _ERROR_TIGHT = b'data:{"error"'
 _NO_CHOICES = b'"choices":[]'
@@ -70,6 +73,9 @@ class EventStream:
         if self.kept is not None:
             self.kept.append(data)
             self.kept_bytes += len(data)
+            if self.kept_bytes > MAX_KEPT_BYTES:
+                self.kept.clear()
+                self.kept = None
         return data
 
     def rest(self) -> bytes:

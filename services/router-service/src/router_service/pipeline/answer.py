@@ -57,6 +57,10 @@ class Seam:
         """Whole events in, whole events out."""
         raise NotImplementedError
 
+    def total(self, report: EngineReport) -> EngineReport:
+        """The counts of the whole answer, this part included."""
+        raise NotImplementedError
+
 
 class Answer:
     """Takes one answer (:class:`~router_service.ports.ResponseSink`) and tells the client's side
@@ -206,7 +210,7 @@ class Answer:
             if self._path.terminals and not events.ends_with_any(self._path.terminals):
                 self._fail(End.INCOMPLETE, "the engine ended its stream without the terminal event")
                 return
-            self.report = read_report(events.tail())
+            self.report = self._read_report(events)
             self._relay.finish(self._token_trailer())
         elif not self.buffered:
             if not self.started:
@@ -317,6 +321,10 @@ class Answer:
             self._relay.write(body)
         self._relay.finish()
 
+    def _read_report(self, events: EventStream) -> EngineReport:
+        report = read_report(events.tail())
+        return report if self._seam is None else self._seam.total(report)
+
     def _token_trailer(self) -> RawHeaders:
         report = self.report
         if not self._trailers or report is None or report.prompt_tokens is None:
@@ -364,7 +372,7 @@ class Answer:
             return
         self.error = why
         if self.events is not None:
-            self.report = read_report(self.events.tail())
+            self.report = self._read_report(self.events)
         self._settle(end)
 
     def _settle(self, end: End) -> None:

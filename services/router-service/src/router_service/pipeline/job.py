@@ -43,6 +43,7 @@ class Job:
     attempts: list[AttemptRecord] = field(default_factory=list)
     resumes: list[str] = field(default_factory=list)
     resumed_from: tuple[str, ...] = ()
+    kept: list[bytes] | None = None
     attempts_began: float = 0.0
     attempt_began: float = 0.0
     connected_at: float = 0.0
@@ -136,15 +137,3 @@ class Job:
         """Take the engine's own figures of an attempt."""
         if report is not None:
             self.report = report
-
-    def take_resumed(self, prompt: int | None, before: int | None, report: EngineReport | None) -> None:
-        """Add up the tokens of a continued answer; the timing stays that of the first part."""
-        if report is None or report.completion_tokens is None:
-            return
-        self.report = EngineReport(
-            prompt,
-            None if before is None else before + report.completion_tokens,
-            self.report.queue_ms,
-            self.report.prefill_ms,
-            None,
-        )

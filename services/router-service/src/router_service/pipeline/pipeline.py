@@ -299,6 +299,7 @@ class Pipeline:
         events = EventStream(job.drops_usage(body))
         if decision.rule is not None and decision.rule.resume and continuation is None and features.stream:
             events.keep()
+            job.kept = events.kept
         answer = Answer(
             relay,
             job.inbound.path,
@@ -432,7 +433,7 @@ class Pipeline:
                 answer = await self._attempt(job, relay, decision, body, "resume", continuation)
             finally:
                 self.fleet.budget.give_back()
-            job.take_resumed(continuation.prompt_tokens, continuation.completion_tokens, answer.report)
+            job.take_report(answer.report)
             if answer.end is End.COMPLETE:
                 job.resumes.append("ok")
                 job.outcome = Outcome.OK
