@@ -10,8 +10,9 @@ import yaml
 
 from observability import why_ttft
 from observability.alerts import RUNBOOKS, alert_groups
+from observability.notifying import alertmanager_configuration
 from observability.promql import TimeScale
-from observability.scraping import alertmanager_configuration, prometheus_configuration
+from observability.scraping import prometheus_configuration
 from observability.verdict import recording_groups
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes on one machine and where it sends alerts. Knows addresses, no meaning of a metric."""
+"""What Prometheus scrapes on one machine. Knows addresses, no meaning of a metric."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,11 +42,6 @@ def prometheus_configuration(environment: Mapping[str, str], rules: str) -> dict
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
         "scrape_configs": list(jobs.values()),
     }
-
-
-def alertmanager_configuration() -> dict[str, Any]:
-    """Return alertmanager.yml of the local stack: alerts are grouped and kept, and sent to nobody."""
-    return {"route": {"receiver": "nobody", "group_by": ["alertname"]}, "receivers": [{"name": "nobody"}]}
 
 
 def address(environment: Mapping[str, str], variable: str, default: int) -> str:
