@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -55,9 +56,13 @@ class Rig:
     """The router, its engines, and what a test asks of them."""
 
     port: int
-    router_pid: int
+    process: subprocess.Popen[bytes]
     log: Path
     engines: dict[str, Simulator]
+
+    @property
+    def router_pid(self) -> int:
+        return self.process.pid
 
     @property
     def url(self) -> str:
@@ -189,7 +194,7 @@ def module_rig(
             log=log / "router.jsonl",
             ready=answers(f"http://127.0.0.1:{port}/readyz"),
         ) as process:
-            rig = Rig(port, process.pid, log / "router.jsonl", engines)
+            rig = Rig(port, process, log / "router.jsonl", engines)
             eventually(lambda: rig.metric("router_usable_backends") == 2, "both engines are usable")
             yield rig
 

@@ -122,12 +122,12 @@ class UpstreamConnection(asyncio.Protocol):
             # Nobody asked: an answer to no request, or bytes after a complete one.
             self.abort()
             return
+        self._answered = True
         if not self._head_done:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and b"\r\n\r\n" not in data[:MAX_HEAD_BYTES]:
                 self._fail("the answer's headers are over 64 KiB")
                 return
-        self._answered = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:

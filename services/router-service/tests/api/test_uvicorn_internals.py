@@ -1,0 +1,48 @@
+"""What the fast relay needs of uvicorn is still there: fails when the pinned version changes it."""
+
+import inspect
+from importlib.metadata import version
+
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from router_service.api.uvicorn_relay import RelayProtocol
+
+
+def test_the_pinned_version_is_the_one_that_was_read() -> None:
+    assert version("uvicorn") == "0.54.0"
+
+
+def test_the_protocol_and_its_cycle_have_what_the_relay_uses() -> None:
+    made = inspect.getsource(HttpToolsProtocol.__init__) + inspect.getsource(
+        HttpToolsProtocol.connection_made
+    )
+    for name in ("cycle", "flow", "transport", "scope", "server_state"):
+        assert f"self.{name}" in made
+    cycle = inspect.getsource(RequestResponseCycle.__init__)
+    for name in (
+        "scope", "keep_alive", "disconnected", "waiting_for_100_continue", "response_started",
+        "response_complete", "message_event", "on_response",
+    ):  # fmt: skip
+        assert f"self.{name}" in cycle
+    assert "write_paused" in inspect.getsource(FlowControl.__init__)
+    assert STATUS_LINE[200] == b"HTTP/1.1 200 OK\r\n"
+
+
+def test_a_finished_answer_is_what_uvicorn_itself_would_have_done() -> None:
+    send = inspect.getsource(RequestResponseCycle.send)
+    end = send[send.index("# Handle response completion") :]
+    for step in (
+        "self.response_complete = True",
+        "self.message_event.set()",
+        "self.transport.close()",
+        "self.on_response()",
+    ):
+        assert step in end
+
+
+def test_the_overridden_callbacks_exist() -> None:
+    for name in ("on_headers_complete", "connection_lost", "pause_writing", "resume_writing"):
+        assert getattr(RelayProtocol, name) is not getattr(HttpToolsProtocol, name)
+        assert callable(getattr(httptools_impl.HttpToolsProtocol, name))

@@ -1,0 +1,115 @@
+"""Waiting for a free place, leaving the line, client retries during an outage, and a graceful end."""
+
+import concurrent.futures
+import os
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+from openai import InternalServerError, OpenAI
+
+from harness.processes import tail
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture(scope="module")
+def sections():
+    return {"limits": {"max_in_flight_per_backend": 1, "queue_size": 2, "queue_seconds": 1.5}}
+
+
+def occupy(rig, eventually) -> list:
+    held = [rig.send(rig.body(max_tokens=1500)) for _ in range(2)]
+    eventually(lambda: rig.in_flight() == 2, "both engines are at their limit")
+    return held
+
+
+def test_a_request_that_waits_too_long_is_overloaded_with_retry_after(rig, eventually) -> None:
+    held = occupy(rig, eventually)
+    began = time.monotonic()
+    answer = rig.post(rig.body(max_tokens=1))
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "overloaded"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert 1.4 <= time.monotonic() - began < 6
+    assert rig.record(answer.headers["x-request-id"])["outcome"] == "refused"
+    for connection in held:
+        connection.close()
+
+
+def test_a_full_line_refuses_at_once_and_a_freed_place_goes_to_the_first_in_it(rig, eventually) -> None:
+    held = occupy(rig, eventually)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(rig.post, rig.body(max_tokens=1)) for _ in range(2)]
+        eventually(lambda: rig.metric("router_queue_length") == 2, "two wait")
+        assert rig.post(rig.body(max_tokens=1)).status_code == 503
+        for connection in held:
+            connection.close()
+        answers = [future.result(20) for future in waiting]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    record = rig.record(answers[0].headers["x-request-id"])
+    assert record["queue_position"] is not None
+    assert record["ttft_ledger_ms"]["router_queue"] > 0
+
+
+def test_leaving_the_line_frees_the_place_in_it_at_once(rig, eventually) -> None:
+    held = occupy(rig, eventually)
+    waiting = rig.send(rig.body(max_tokens=5), headers="x-request-id: left-the-line\r\n")
+    eventually(lambda: rig.metric("router_queue_length") == 1, "one waits")
+    waiting.close()
+    eventually(lambda: rig.metric("router_queue_length") == 0, "nobody waits", 1.2)
+    record = rig.record("left-the-line")
+    assert record["outcome"] == "cancelled"
+    assert record["attempts"] == []
+    for connection in held:
+        connection.close()
+
+
+def test_client_retries_do_not_multiply_attempts_in_an_outage(rig) -> None:
+    for engine in rig.engines.values():
+        engine.fault("http_error", status=503)
+    before = rig.metric("router_attempts_total")
+    client = OpenAI(base_url=f"{rig.url}/v1", api_key="none", max_retries=2)
+    with pytest.raises(InternalServerError) as problem:
+        client.chat.completions.create(
+            model=rig.body()["model"], messages=[{"role": "user", "content": "hi"}]
+        )
+    assert "retry-after" in problem.value.response.headers
+    offered = 3  # the SDK's first call and its two retries
+    assert rig.metric("router_attempts_total") - before <= offered * 2, "two backends: at most one retry each"
+    for engine in rig.engines.values():
+        engine.heal()
+    answer = client.chat.completions.create(
+        model=rig.body()["model"], messages=[{"role": "user", "content": "hi"}], max_tokens=2
+    )
+    assert answer.usage is not None
+
+
+def test_sigterm_finishes_the_running_stream_says_not_ready_and_exits_0(rig, eventually) -> None:
+    """Last in this module: it ends the router."""
+    text: list[str] = []
+    started = threading.Event()
+
+    def stream() -> None:
+        with httpx.stream(
+            "POST", f"{rig.url}/v1/chat/completions", json=rig.body(max_tokens=100), timeout=60
+        ) as answer:
+            for piece in answer.iter_text():
+                text.append(piece)
+                started.set()
+
+    reader = threading.Thread(target=stream)
+    reader.start()
+    assert started.wait(10)
+    os.kill(rig.router_pid, signal.SIGTERM)
+    assert httpx.get(f"{rig.url}/readyz").status_code == 503
+    assert httpx.get(f"{rig.url}/healthz").status_code == 200, "still accepting while it settles"
+    reader.join(30)
+    assert "".join(text).rstrip().endswith("data: [DONE]")
+    assert rig.process.wait(20) == 0
+    assert '"event":"stopped"' in tail(rig.log)
+    # The rig's fixture expects a router; there is none to look at any more.
+    rig.in_flight = lambda: 0
+    rig.metric = lambda *name, **labels: 2
