@@ -1,0 +1,139 @@
+variable "name" {
+  description = "Name of the node group."
+  type        = string
+}
+
+variable "cluster_name" {
+  description = "The cluster the nodes join."
+  type        = string
+}
+
+variable "cluster_service_cidr" {
+  description = "IPv4 range of Services."
+  type        = string
+}
+
+variable "cluster_primary_security_group_id" {
+  description = "Security group EKS made for control plane and nodes."
+  type        = string
+}
+
+variable "security_group_ids" {
+  description = "Further security groups of the nodes."
+  type        = list(string)
+}
+
+variable "kubernetes_version" {
+  description = "Kubernetes version of the nodes; at most the control plane's."
+  type        = string
+}
+
+variable "subnet_ids" {
+  description = "Private subnets to place nodes in."
+  type        = list(string)
+}
+
+variable "instance_types" {
+  description = "Instance types, best first. With spot, more types mean fewer interruptions."
+  type        = list(string)
+
+  validation {
+    condition     = length(var.instance_types) > 0
+    error_message = "instance_types is empty."
+  }
+
+  validation {
+    condition     = alltrue([for type in var.instance_types : can(regex("^(g[4-9]|p[3-9])[a-z]*\\.", type))])
+    error_message = "instance_types [${join(", ", var.instance_types)}] holds a type without an NVIDIA GPU (g4…, p3… and later have one)."
+  }
+}
+
+variable "capacity_type" {
+  description = "ON_DEMAND or SPOT."
+  type        = string
+  default     = "ON_DEMAND"
+
+  validation {
+    condition     = contains(["ON_DEMAND", "SPOT"], var.capacity_type)
+    error_message = "capacity_type \"${var.capacity_type}\" must be ON_DEMAND or SPOT."
+  }
+}
+
+variable "size" {
+  description = "How many nodes: least, at creation, most. Later the desired count belongs to autoscalers and night-off."
+  type = object({
+    min     = number
+    desired = number
+    max     = number
+  })
+
+  validation {
+    condition     = var.size.min <= var.size.desired && var.size.desired <= var.size.max && var.size.max >= 1
+    error_message = "size min ${var.size.min}, desired ${var.size.desired}, max ${var.size.max}: must rise, and max be at least 1."
+  }
+}
+
+variable "labels" {
+  description = "Labels of the nodes (from infrastructure/contract.yaml)."
+  type        = map(string)
+}
+
+variable "taints" {
+  description = "Taints of the nodes (from infrastructure/contract.yaml)."
+  type = map(object({
+    key    = string
+    value  = string
+    effect = string
+  }))
+
+  validation {
+    condition     = contains([for taint in values(var.taints) : taint.key], "nvidia.com/gpu")
+    error_message = "taints must hold nvidia.com/gpu, or pods without a GPU fill the dear nodes."
+  }
+}
+
+variable "disk_gib" {
+  description = "Size of the root volume in GiB; images and weights are cached there."
+  type        = number
+  default     = 150
+}
+
+variable "disk_throughput_mib" {
+  description = "Throughput of the root volume in MiB/s (gp3: 125 to 1000)."
+  type        = number
+  default     = 500
+
+  validation {
+    condition     = var.disk_throughput_mib >= 125 && var.disk_throughput_mib <= 1000
+    error_message = "disk_throughput_mib ${var.disk_throughput_mib} must be between 125 and 1000."
+  }
+}
+
+variable "max_pods" {
+  description = "Pods per node."
+  type        = number
+  default     = 110
+}
+
+variable "ami_release_version" {
+  description = "Release of the EKS image, for example from the AMI changelog. Null: EKS's newest at creation, kept until set."
+  type        = string
+  default     = null
+}
+
+variable "capacity_reservation_id" {
+  description = "Capacity reservation to launch into; null for none."
+  type        = string
+  default     = null
+}
+
+variable "repair_nodes" {
+  description = "Let EKS replace nodes that report a GPU fault."
+  type        = bool
+  default     = true
+}
+
+variable "tags" {
+  description = "Tags of every resource."
+  type        = map(string)
+}
