@@ -1,0 +1,47 @@
+"""The ledger's parts add up to the time to first token, and nothing is made up."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router_service.pipeline.ledger import Stamps, ledger
+
+
+def stamps(edge_start: float | None = 999.5) -> Stamps:
+    return Stamps(edge_start, 1000.0, 10.0, 0.2, 10.25, 10.25, 10.26, 10.26, 10.5, 10.501)
+
+
+def test_every_part_has_its_own_stamps() -> None:
+    found = ledger(stamps(), 50.0, 150.0)
+    assert found.parts == pytest.approx(
+        {
+            "edge": 500.0, "router_queue": 200.0, "router": 50.0, "connect": 10.0, "engine_queue": 50.0,
+            "prefill": 150.0, "relay": 1.0, "unexplained": 40.0,
+        }
+    )  # fmt: skip
+    assert found.first_token_ms == pytest.approx(1001.0)
+
+
+def test_without_the_engines_figures_the_wait_is_given_and_they_are_null() -> None:
+    parts = ledger(stamps(), None, None).parts
+    assert parts["engine_queue"] is None
+    assert parts["prefill"] is None
+    assert parts["first_byte_wait"] == pytest.approx(240.0)
+    assert parts["unexplained"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("edge_start", [1000.5, 994.0])
+def test_skewed_clocks_leave_the_edge_out_and_say_so(edge_start: float) -> None:
+    found = ledger(stamps(edge_start), 50.0, 150.0)
+    assert found.parts["edge"] is None
+    assert found.edge_skewed
+
+
+def test_an_engine_that_claims_more_than_the_wait_makes_unexplained_negative() -> None:
+    assert (ledger(stamps(), 500.0, 500.0).parts["unexplained"] or 0) < 0
+
+
+@given(st.none() | st.floats(0, 1e4), st.none() | st.floats(0, 1e4), st.floats(990, 1001))
+def test_the_parts_always_add_up(queue: float | None, prefill: float | None, edge_start: float) -> None:
+    found = ledger(stamps(edge_start), queue, prefill)
+    assert sum(v for v in found.parts.values() if v is not None) == pytest.approx(found.first_token_ms)

@@ -1,0 +1,144 @@
+"""Whatever answers, breaks, leaves or is reloaded: every counter returns to exactly zero."""
+
+import asyncio
+from collections import deque
+from random import Random
+from time import perf_counter
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router_service.openai_api.paths import INFERENCE_PATHS
+from router_service.pipeline.fleet import Bounds, Fleet
+from router_service.pipeline.inbound import Inbound
+from router_service.pipeline.job import Job
+from router_service.pipeline.pipeline import Pipeline
+from router_service.pipeline.settings import Settings
+from router_service.ports import Endpoint, Health
+from router_service.resilience.breaker import BreakerSettings
+from router_service.routing.policy import Policy, Pool
+from router_service.routing.vocabulary import Outcome, State
+from router_service.upstream.fake import FakeUpstream, Script
+
+EVENTS = (b'data: {"id":"1","choices":[{"delta":{"content":"a"}}]}\n\n', b"data: [DONE]\n\n")
+STREAM = ((b"content-type", b"text/event-stream"),)
+SCRIPTS = (
+    Script(200, STREAM, EVENTS),
+    Script(200, STREAM, EVENTS[:1], "break"),
+    Script(200, STREAM, EVENTS[:1]),
+    Script(200, STREAM, (), "break"),
+    Script(200, STREAM, (b'data: {"error":{"message":"dead"}}\n\n', EVENTS[1])),
+    Script(503, (), (b"busy",)),
+    Script(400, (), (b'{"detail":"no"}',)),
+    Script(200, STREAM, EVENTS, "stale"),
+    Script(200, STREAM, EVENTS[:1], "silence"),
+)
+
+
+class Client:
+    """A relay that keeps what it got and can leave."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.starts = 0
+        self.ends: list[str] = []
+        self.data = b""
+        self._listener = None
+
+    def listen(self, listener) -> None:
+        self._listener = listener
+        if listener is not None and self.gone:
+            listener.client_gone()
+
+    def start(self, status, headers) -> None:
+        self.starts += 1
+
+    def write(self, data: bytes) -> None:
+        assert self.starts == 1
+        if not self.gone:
+            self.data += data
+
+    def finish(self, trailers=()) -> None:
+        self.ends.append("finish")
+
+    def abort(self) -> None:
+        self.ends.append("abort")
+
+    async def settled(self) -> None:
+        pass
+
+    def leave(self) -> None:
+        self.gone = True
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.client_gone()
+
+
+def endpoints(count: int) -> list[Endpoint]:
+    return [Endpoint(f"b{n}", f"http://b{n}:1", f"http://b{n}:1/health") for n in range(count)]
+
+
+async def play(plays: list[tuple[int, int | None]], removed_at: int, limit: int) -> None:
+    fleet = Fleet(["p"], Bounds(limit, 4, 0.05, BreakerSettings(3, 0.01, 0.0), 0.2, 3), perf_counter)
+    fleet.set_endpoints("p", endpoints(2))
+    for number in range(2):
+        fleet.set_health("p", f"b{number}", Health(True, State.IDLE))
+    views = list(fleet.pools["p"].backends)
+    upstream = FakeUpstream({f"http://b{n}:1": deque([SCRIPTS[0]]) for n in range(2)})
+    policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (), "p")
+    finished: list[Job] = []
+    pipeline = Pipeline(
+        Settings(policy, 3, frozenset({502, 503, 504}), 0.05, b"x-session-id", 1000), fleet, upstream, None,
+        finished.append, lambda seconds: None, Random(1),
+    )  # fmt: skip
+    body = orjson.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]})
+    clients: list[Client] = []
+    tasks = []
+    for number, (script, leaves_after) in enumerate(plays):
+        for scripts in upstream.scripts.values():
+            scripts.appendleft(SCRIPTS[script])
+        client = Client()
+        clients.append(client)
+        inbound = Inbound.now(INFERENCE_PATHS["/v1/chat/completions"], b"/v1/chat/completions", [])
+        inbound.body = body if number % 7 else b"{bad"
+        tasks.append(asyncio.create_task(pipeline.handle(inbound, client)))
+        if number == removed_at:
+            fleet.set_endpoints("p", endpoints(1))
+            fleet.apply(["p"], Bounds(limit + 1))
+        if leaves_after is not None:
+            for _ in range(leaves_after):
+                await asyncio.sleep(0)
+            client.leave()
+    await asyncio.sleep(0.02)
+    pipeline.abort_all("the test is over")
+    while not all(task.done() for task in tasks):  # retries may have begun meanwhile
+        await asyncio.sleep(0.005)
+        pipeline.abort_all("the test is over")
+    for task in tasks:
+        task.result()
+    assert [view.in_flight for view in views] == [0] * len(views)
+    assert fleet.budget.active == 0
+    assert fleet.budget.retrying == 0
+    assert len(fleet.lines["p"].queue) == 0
+    assert fleet.lines["p"].woken == 0
+    assert len(finished) == len(plays), "one record for each"
+    assert all(job.outcome is not None for job in finished)
+    for client in clients:
+        assert client.starts <= 1
+        assert len(client.ends) <= 1
+        if "finish" in client.ends and b"data: {" in client.data:
+            assert client.data.endswith(b"data: [DONE]\n\n"), "no clean end without the terminal event"
+    assert all(job.outcome is not Outcome.OK or job.status == 200 for job in finished)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(SCRIPTS) - 1), st.none() | st.integers(0, 12)), min_size=1, max_size=14
+    ),
+    st.integers(0, 13),
+    st.integers(1, 3),
+)
+def test_counters_return_to_zero_after_any_interleaving(plays, removed_at: int, limit: int) -> None:
+    asyncio.run(play(plays, removed_at, limit))
