@@ -180,7 +180,7 @@ def module_rig(
         {
             name: (
                 [BIN / "engine-simulator", "serve", "--port", str(p), "--seed", "7", "--model", MODEL,
-                 "--step-seconds", str(step_seconds)],
+                 "--step-seconds", str(step_seconds), "--max-num-seqs", "400"],
                 f"http://127.0.0.1:{p}/health",
             )
             for name, p in ports.items()
