@@ -9,8 +9,8 @@ from pathlib import Path
 import jinja2
 
 from measure.outcome import RequestRecord
-from reports.charts import Points, chart
-from reports.prometheus import Prometheus
+from observability.charts import Points, chart
+from observability.prometheus_api import Prometheus
 from reports.summary import Summary, quantile, read_records
 
 _BUCKETS = 60  # points of a chart drawn from the records

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from reports.prometheus import Prometheus
+from observability.prometheus_api import Prometheus
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,17 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from observability import why_ttft
+from observability import pictures, why_ttft
 from observability.alerts import RUNBOOKS, alert_groups
+from observability.grafana import write_dashboards
 from observability.notifying import alertmanager_configuration
+from observability.prometheus_api import Prometheus
 from observability.promql import TimeScale
 from observability.scraping import prometheus_configuration
 from observability.verdict import recording_groups
@@ -32,7 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     asking = commands.add_parser("why-ttft", help="Say why the time to first token changed.")
     why_ttft.add_arguments(asking)
+    drawing = commands.add_parser("pictures", help="Draw the dashboards from Prometheus into one page.")
+    port = os.environ.get("PROMETHEUS_PORT", "9090")
+    drawing.add_argument("--prometheus", default=f"http://127.0.0.1:{port}", help="URL of Prometheus")
+    where = drawing.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, help="write the page to this file")
+    where.add_argument("--port", type=int, help="serve the page on 127.0.0.1")
+    drawing.add_argument("--minutes", type=float, default=15.0, help="how far back the written page looks")
+    dashboards = commands.add_parser("dashboards", help="Write the Grafana dashboards.")
+    dashboards.add_argument("--out", type=Path, required=True, help="folder")
     options = parser.parse_args(arguments)
+    if options.command == "pictures":
+        return _pictures(options)
+    if options.command == "dashboards":
+        write_dashboards(options.out)
+        return 0
     if options.command == "why-ttft":
         return why_ttft.run(options)
     out: Path = options.out.absolute()
@@ -46,6 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     for name, document in documents.items():
         (out / name).write_text(yaml.safe_dump(document, sort_keys=False))
+    return 0
+
+
+def _pictures(options: argparse.Namespace) -> int:
+    if options.port is not None:
+        pictures.serve(options.port, options.prometheus)
+        return 0
+    end = time.time()
+    text = pictures.page(Prometheus(options.prometheus), end - options.minutes * 60, end, options.prometheus)
+    options.out.write_text(text)
     return 0
 
 
