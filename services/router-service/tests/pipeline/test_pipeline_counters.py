@@ -142,3 +142,8 @@ async def play(plays: list[tuple[int, int | None]], removed_at: int, limit: int)
 )
 def test_counters_return_to_zero_after_any_interleaving(plays, removed_at: int, limit: int) -> None:
     asyncio.run(play(plays, removed_at, limit))
+
+
+def test_a_retry_that_is_refused_in_the_line_gives_its_budget_back() -> None:
+    """Two requests retry at once onto one backend with one place: the second waits, then is refused."""
+    asyncio.run(play([(5, None), (8, None), (8, None), (3, None), (5, None), (8, None)], 13, 1))

@@ -85,6 +85,9 @@ class Pipeline:
             relay.abort()
             raise
         finally:
+            if job.retrying:
+                self.fleet.budget.give_back()
+                job.retrying = False
             self.fleet.budget.leave()
             job.ended = perf_counter()
             self._finished(job)
@@ -174,9 +177,6 @@ class Pipeline:
             job.retrying = True
             tried = (*tried, decision.chosen.name)
             attempt = "retry"
-        if job.retrying:
-            self.fleet.budget.give_back()
-            job.retrying = False
         if relay.gone:
             job.outcome = Outcome.CANCELLED
             job.status = 499
