@@ -1,0 +1,72 @@
+"""Engine workloads, pods and nodes through kubectl, with whatever access the person has. Decides nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from cluster_lifecycle.night import Engine
+
+
+class Kubectl:
+    def __init__(self, command: Sequence[str], selector: str, annotation: str, gpu_resource: str) -> None:
+        self._command = list(command)
+        self._selector = selector
+        self._annotation = annotation
+        self._gpu_resource = gpu_resource
+
+    def engines(self) -> list[Engine]:
+        items = self._get("deployments,statefulsets", "-A", "-l", self._selector)
+        return [self._read(item) for item in items]
+
+    def rest(self, engine: Engine) -> None:
+        """Remember and scale in one patch, so no interruption can come between the two."""
+        remembered = engine.replicas if engine.remembered is None else engine.remembered
+        self._patch(engine, str(remembered), 0)
+
+    def wake(self, engine: Engine) -> None:
+        assert engine.remembered is not None
+        self._patch(engine, None, engine.remembered)
+
+    def engine_pods(self) -> int:
+        return len(self._get("pods", "-A", "-l", self._selector))
+
+    def ready_nodes(self) -> int:
+        return sum(
+            any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
+            for node in self._get("nodes")
+        )
+
+    def allocatable_gpus(self) -> int:
+        return sum(
+            int(node["status"].get("allocatable", {}).get(self._gpu_resource, 0))
+            for node in self._get("nodes")
+        )
+
+    def _read(self, item: dict[str, Any]) -> Engine:
+        memory = item["metadata"].get("annotations", {}).get(self._annotation)
+        return Engine(
+            kind=item["kind"],
+            namespace=item["metadata"]["namespace"],
+            name=item["metadata"]["name"],
+            replicas=item["spec"].get("replicas", 1),
+            ready=item.get("status", {}).get("readyReplicas", 0),
+            remembered=None if memory is None else int(memory),
+        )
+
+    def _patch(self, engine: Engine, memory: str | None, replicas: int) -> None:
+        patch = {"metadata": {"annotations": {self._annotation: memory}}, "spec": {"replicas": replicas}}
+        target = f"{engine.kind.lower()}/{engine.name}"
+        self._run("patch", target, "-n", engine.namespace, "--type", "merge", "-p", json.dumps(patch))
+
+    def _get(self, *arguments: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = json.loads(self._run("get", *arguments, "-o", "json"))["items"]
+        return items
+
+    def _run(self, *arguments: str) -> str:
+        done = subprocess.run([*self._command, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
