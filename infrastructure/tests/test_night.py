@@ -1,5 +1,6 @@
 """night-off and resume: everything comes back, also when either was interrupted anywhere."""
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -81,23 +82,28 @@ class Breaking:
         return change
 
 
+@pytest.fixture(scope="module")
+def eks() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as environment, mock_aws():
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "testing")
+        yield boto3.client("eks", region_name="us-east-1")
+
+
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[EksNodeGroups]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    with mock_aws():
-        client = boto3.client("eks", region_name="us-east-1")
-        client.create_cluster(name="llm-dev", roleArn=ROLE, resourcesVpcConfig={"subnetIds": ["subnet-1"]})
-        for pool, size in (("system", (2, 2, 4)), ("gpu", (0, 3, 3))):
-            client.create_nodegroup(
-                clusterName="llm-dev",
-                nodegroupName=pool,
-                nodeRole=ROLE,
-                subnets=["subnet-1"],
-                labels={POOL: pool},
-                scalingConfig=dict(zip(("minSize", "desiredSize", "maxSize"), size, strict=True)),
-            )
-        yield EksNodeGroups(client, "llm-dev", POOL, TAG)
+def aws(eks: Any) -> EksNodeGroups:
+    cluster = f"llm-{uuid.uuid4().hex[:8]}"
+    eks.create_cluster(name=cluster, roleArn=ROLE, resourcesVpcConfig={"subnetIds": ["subnet-1"]})
+    for pool, size in (("system", (2, 2, 4)), ("gpu", (0, 3, 3))):
+        eks.create_nodegroup(
+            clusterName=cluster,
+            nodegroupName=pool,
+            nodeRole=ROLE,
+            subnets=["subnet-1"],
+            labels={POOL: pool},
+            scalingConfig=dict(zip(("minSize", "desiredSize", "maxSize"), size, strict=True)),
+        )
+    return EksNodeGroups(eks, cluster, POOL, TAG)
 
 
 def state(cloud: EksNodeGroups, kubernetes: Kubernetes) -> tuple[list[NodeGroup], list[Engine]]:
