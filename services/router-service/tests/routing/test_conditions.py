@@ -131,3 +131,15 @@ def test_prompt_text_is_not_kept_unless_a_rule_needs_it() -> None:
     bare = extract_features(user("secret"), "/v1/chat/completions", {})
     assert bare.user_text is None
     assert "secret" not in repr(bare)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"), [("kelvin", "5 \u212aelvin"), ("straße", "STRAßE"), ("ſet", "SET it")]
+)
+def test_a_keyword_is_found_in_every_spelling_of_its_case(keyword: str, text: str) -> None:
+    assert make("any_keywords", [keyword]).test(features(**user(text)))
+
+
+def test_a_keyword_of_white_space_is_refused() -> None:
+    with pytest.raises(ValueError, match="only white space"):
+        make("any_keywords", [" "])

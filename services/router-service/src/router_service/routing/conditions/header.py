@@ -3,7 +3,7 @@
 from typing import Any
 
 from router_service.routing.conditions.registry import Test, register
-from router_service.routing.conditions.request import glob_pattern
+from router_service.routing.conditions.request import name_matcher
 from router_service.routing.features import Features
 
 
@@ -15,19 +15,17 @@ from router_service.routing.features import Features
 def _header(value: Any) -> Test:
     if not isinstance(value, dict) or not value:
         raise ValueError(f"{value!r} is not a mapping of header names to texts")
-    patterns = []
+    matchers = []
     for name, wanted in value.items():
         if not isinstance(name, str) or not isinstance(wanted, str):
             raise ValueError(f"{name}: {wanted!r} is not a text (put yes, no and numbers in quotes)")
-        pattern = glob_pattern([wanted])
-        assert pattern is not None
-        patterns.append((name.lower(), pattern))
+        matchers.append((name.lower(), name_matcher([wanted])))
 
     def test(features: Features) -> bool:
         headers = features.headers or {}
-        for name, pattern in patterns:
+        for name, matches in matchers:
             found = headers.get(name)
-            if found is None or pattern.fullmatch(found) is None:
+            if found is None or not matches(found):
                 return False
         return True
 
