@@ -21,5 +21,10 @@ def test_it_says_when_nothing_holds() -> None:
 @pytest.mark.parametrize("precision", [0.05, 0.5])
 def test_a_finer_precision_costs_more_trials(precision: float) -> None:
     trials: list[float] = []
-    highest_rate(lambda rate: trials.append(rate) or rate <= 7, 1.0, precision)
+
+    def holds(rate: float) -> bool:
+        trials.append(rate)
+        return rate <= 7
+
+    highest_rate(holds, 1.0, precision)
     assert len(trials) <= 12
