@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, Protocol
 
 import orjson
 from pydantic import ValidationError
@@ -22,8 +22,14 @@ VERSION = "0.32.0"
 Scope = MutableMapping[str, Any]
 
 
+class Listen(Protocol):
+    """Open the listening socket, or close it and every connection but that of the client ``spare``."""
+
+    async def __call__(self, on: bool, spare: tuple[str, int] | None = None) -> None: ...
+
+
 class SimulatorApp:
-    """The ASGI application. ``listener`` opens and closes the listening socket for the fault ``refuse``."""
+    """The ASGI application. ``listen`` opens and closes the listening socket for the fault ``refuse``."""
 
     def __init__(self, engine: Engine, faults: Faults, device: Device, models: list[str]) -> None:
         self.engine = engine
@@ -31,7 +37,7 @@ class SimulatorApp:
         self.device = device
         self.models = models
         self.metrics = EngineMetrics(engine, models[0])
-        self.listen: Callable[[bool], Awaitable[None]] | None = None
+        self.listen: Listen | None = None
         self.started_at = time.time()
         self._tasks: set[asyncio.Task[None]] = set()
         self._gets = {
@@ -148,7 +154,10 @@ class SimulatorApp:
                 said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
                 raise Refused(400, f"not a fault: {said}") from error
             if fault.kind == "refuse":
-                self._later(self._refuse(fault.seconds))
+                assert self.listen is not None
+                # Before the answer, so that whoever set the fault can count on it.
+                await self.listen(False, spare=scope["client"])
+                self._later(self._listen_again(fault.seconds))
             else:
                 self.faults.set(fault)
         else:
@@ -156,10 +165,8 @@ class SimulatorApp:
             return
         await _reply(send, 200, self._state()[1])
 
-    async def _refuse(self, seconds: float) -> None:
+    async def _listen_again(self, seconds: float) -> None:
         assert self.listen is not None
-        await asyncio.sleep(0.05)  # lets the answer to the command out
-        await self.listen(False)
         await asyncio.sleep(seconds)
         await self.listen(True)
 

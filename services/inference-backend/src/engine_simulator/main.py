@@ -65,12 +65,14 @@ async def _run(options: argparse.Namespace, timing: Timing, capacity: Capacity) 
     )
     server = uvicorn.Server(config)
 
-    async def listen(on: bool) -> None:
+    async def listen(on: bool, spare: tuple[str, int] | None = None) -> None:
         if not on:
             for socket_server in server.servers:
                 socket_server.close()
             for connection in list(server.server_state.connections):
-                connection.transport.abort()
+                spared = isinstance(connection, HttpToolsProtocol) and connection.client == spare
+                if not spared:
+                    connection.transport.abort()
             return
         loop = asyncio.get_running_loop()
         server.servers = [await loop.create_server(_protocol_factory(server, config), LOOPBACK, options.port)]

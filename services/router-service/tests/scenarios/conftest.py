@@ -35,11 +35,12 @@ class Simulator:
     def heal(self) -> None:
         httpx.delete(f"http://127.0.0.1:{self.port}/sim/faults").raise_for_status()
 
-    def answers(self) -> bool:
+    def listens(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/health").status_code == 200
+            httpx.get(f"http://127.0.0.1:{self.port}/health")
         except httpx.TransportError:
             return False
+        return True
 
     def state(self) -> dict[str, Any]:
         return httpx.get(f"http://127.0.0.1:{self.port}/sim/state").json()
@@ -226,6 +227,7 @@ def rig(module_rig: Rig) -> Iterator[Rig]:
     """The module's rig, healed, idle, with both engines usable."""
     yield module_rig
     for engine in module_rig.engines.values():
+        eventually(engine.listens, f"{engine.name} listens after a test")
         engine.heal()
     eventually(lambda: module_rig.in_flight() == 0, "nothing is in flight after a test")
     eventually(lambda: module_rig.metric("router_usable_backends") == 2, "both engines are usable again")

@@ -120,7 +120,7 @@ def test_a_refused_connection_is_retried_elsewhere(rig, eventually) -> None:
     answers = [rig.post(rig.body(max_tokens=2)) for _ in range(6)]
     assert [answer.status_code for answer in answers] == [200] * 6
     assert {answer.headers["x-route-backend"] for answer in answers} == {"engine-b"}
-    eventually(rig.engines["engine-a"].answers, "the engine listens again")
+    eventually(rig.engines["engine-a"].listens, "the engine listens again")
 
 
 def test_a_status_of_503_is_retried_and_a_400_is_passed_on_unchanged(rig) -> None:
