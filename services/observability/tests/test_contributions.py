@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observability.contributions import Contribution, Window, contributions, sentence
+from observability.contributions import (
+    Contribution,
+    Window,
+    composition,
+    composition_text,
+    contributions,
+    sentence,
+)
 
 
 def window(**cells: tuple[float, dict[str, float]]) -> Window:
@@ -45,6 +52,17 @@ def test_another_rule_and_another_backend_are_told_apart() -> None:
     assert by_name(contributions(before, after)) == {"mix rule": 0.2}
     moved = window(s__r1__a=(50, {"prefill": 0.1}), s__r1__b=(50, {"prefill": 0.5}))
     assert by_name(contributions(before, moved)) == {"mix backend": 0.2}
+
+
+def test_without_a_baseline_the_parts_of_the_mean_are_told_and_add_up() -> None:
+    alone = window(short__r__a=(30, FAST), long__r__b=(10, {"prefill": 0.5, "engine_queue": 0.05}))
+    assert composition(alone) == [("prefill", pytest.approx(0.2)), ("engine_queue", pytest.approx(0.02))]
+    assert sum(seconds for _, seconds in composition(alone)) == pytest.approx(alone.mean_seconds)
+    first, *rows = composition_text("mean", alone).splitlines()
+    assert first == "mean 220 ms over 40 first tokens; none before to compare with"
+    assert [row.split()[0] for row in rows] == ["200.0", "20.0"]
+    with pytest.raises(ValueError, match="no first token"):
+        composition(Window())
 
 
 def test_an_empty_window_is_no_answer() -> None:

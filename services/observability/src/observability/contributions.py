@@ -158,6 +158,34 @@ def sentence(what: str, before: Window, after: Window, found: Sequence[Contribut
     return f"{what} {change * 1000:+.0f} ms ({old * 1000:.0f} -> {new * 1000:.0f} ms): {told}"
 
 
+def composition(window: Window) -> list[tuple[str, float]]:
+    """Mean seconds per component, largest first; they add up to the mean time to first token.
+
+    Raises:
+        ValueError: the window has no first token.
+    """
+    if not window.requests:
+        raise ValueError("the window has no first token; choose a longer one")
+    total: dict[str, float] = defaultdict(float)
+    for parts in window.seconds.values():
+        for component, seconds in parts.items():
+            total[component] += seconds
+    means = ((name, seconds / window.requests) for name, seconds in total.items())
+    return sorted(means, key=lambda part: -part[1])
+
+
+def composition_text(what: str, window: Window) -> str:
+    """What a mean is made of, for the time when there is nothing to compare it with."""
+    mean = window.mean_seconds
+    assert mean is not None
+    rows = [
+        f"{seconds * 1000:>10.1f} ms  {words(Contribution(name, 'slower', seconds))}"
+        for name, seconds in composition(window)
+    ]
+    head = f"{what} {mean * 1000:.0f} ms over {window.requests:.0f} first tokens; none before to compare with"
+    return "\n".join([head, *rows])
+
+
 def as_table(found: Sequence[Contribution]) -> str:
     """Every contribution with its milliseconds, and their sum."""
     rows = [f"{c.seconds * 1000:>+10.1f} ms  {words(c)}  [{c.kind}]" for c in found]

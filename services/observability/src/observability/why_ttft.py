@@ -9,7 +9,16 @@ import time
 
 import httpx
 
-from observability.contributions import LEVELS, Window, as_json, as_table, contributions, sentence
+from observability.contributions import (
+    LEVELS,
+    Window,
+    as_json,
+    as_table,
+    composition,
+    composition_text,
+    contributions,
+    sentence,
+)
 
 SECONDS_METRIC = "router_ttft_component_seconds_sum_by"
 COUNT_METRIC = "router_first_tokens_total"
@@ -32,12 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Answer. Exit 0: answered, 2: cannot be answered."""
+    """Answer. Exit 0: answered, 2: cannot be answered.
+
+    Without first tokens in the baseline (a platform that has just started) it says what the window's time
+    is made of instead of what changed.
+    """
     end = time.time() - options.ago
     start = end - options.window
     try:
         with httpx.Client(base_url=options.prometheus, timeout=10.0, trust_env=False) as http:
             answers = {}
+            alone = {}
             for what, slow in (
                 ("mean time to first token", ".*"),
                 ("mean of the slow requests", "true"),
@@ -46,18 +60,29 @@ def run(options: argparse.Namespace) -> int:
                 after = read_window(http, start, end, options.pool, slow)
                 if before.requests and after.requests:
                     answers[what] = (before, after, contributions(before, after))
+                elif after.requests:
+                    alone[what] = after
     except CannotSay as problem:
         print(f"why-ttft: {problem}", file=sys.stderr)
         return 2
-    if not answers:
-        print(
-            "why-ttft: one of the windows has no first token; try --window 15m or --baseline 2h",
-            file=sys.stderr,
-        )
+    if not answers and not alone:
+        print("why-ttft: the window has no first token; try a longer one: --window 1h", file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps({what: as_json(*answer) for what, answer in answers.items()}, indent=2))
+        told = {what: as_json(*answer) for what, answer in answers.items()}
+        made_of = {
+            what: {
+                "mean_seconds": window.mean_seconds,
+                "first_tokens": window.requests,
+                "components": dict(composition(window)),
+            }
+            for what, window in alone.items()
+        }
+        print(json.dumps({**told, **made_of}, indent=2))
         return 0
+    for what, window in alone.items():
+        print(composition_text(what, window))
+        print()
     for what, (before, after, found) in answers.items():
         print(sentence(what, before, after, found))
         print(as_table(found))
