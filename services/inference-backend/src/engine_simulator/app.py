@@ -11,12 +11,15 @@ from pydantic import ValidationError
 
 from engine_simulator.device import Device, dcgm_text
 from engine_simulator.engine import Engine
+from engine_simulator.event_streams import new_id
 from engine_simulator.faults import Fault, Faults
 from engine_simulator.generating import Cut, Receive, Send, answer
 from engine_simulator.language import decode, encode
+from engine_simulator.messages_api import messages_events
 from engine_simulator.metrics import EngineMetrics
 from engine_simulator.requests import Refused, read_generation
-from engine_simulator.single_answers import SINGLE_ANSWERS, messages_events, responses_events
+from engine_simulator.responses_api import responses_events
+from engine_simulator.single_answers import SINGLE_ANSWERS
 
 VERSION = "0.32.0"
 Scope = MutableMapping[str, Any]
@@ -67,6 +70,8 @@ class SimulatorApp:
                 await self._set_faults(scope, receive, send)
             elif method == "POST":
                 await self._post(scope, path, receive, send)
+            elif path in _KNOWN_PATHS:
+                await _reply(send, 405, b'{"detail":"Method Not Allowed"}')
             else:
                 await _reply(send, 404, b'{"detail":"Not Found"}')
         except Refused as refused:
@@ -177,22 +182,23 @@ class SimulatorApp:
 
     def _health(self) -> tuple[int, bytes, bytes]:
         lies = self.faults.on("health_lies")
-        return (503 if lies else 200), b"", b"application/json"
+        return (503 if lies else 200), b"", b""
 
     def _metrics(self) -> tuple[int, bytes, bytes]:
         return 200, self.metrics.text(), b"text/plain; version=0.0.4; charset=utf-8"
 
     def _models(self) -> tuple[int, bytes, bytes]:
+        created = int(self.started_at)
         data: list[dict[str, Any]] = [
             {
                 "id": name,
                 "object": "model",
-                "created": int(self.started_at),
+                "created": created,
                 "owned_by": "vllm",
                 "root": self.models[0],
                 "parent": None,
                 "max_model_len": self.engine.capacity.max_model_len,
-                "permission": [],
+                "permission": [{**_PERMISSION, "id": new_id("modelperm-"), "created": created}],
             }
             for name in self.models
         ]
@@ -222,6 +228,18 @@ class SimulatorApp:
         return 200, dcgm_text([reading] if reading else []), b"text/plain; version=0.0.4; charset=utf-8"
 
 
+_PERMISSION = {
+    "object": "model_permission",
+    "allow_create_engine": False,
+    "allow_sampling": True,
+    "allow_logprobs": True,
+    "allow_search_indices": False,
+    "allow_view": True,
+    "allow_fine_tuning": False,
+    "organization": "*",
+    "group": None,
+    "is_blocking": False,
+}
 _KNOWN_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", *SINGLE_ANSWERS}
 )
@@ -239,7 +257,7 @@ async def _read_json(receive: Receive) -> dict[str, Any]:
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is not JSON: {error}") from error
+        raise Refused(400, f"JSON decode error: {error}", "body", "Bad Request") from error
     if not isinstance(body, dict):
         raise Refused(400, "the body is not a JSON object")
     return body
@@ -253,6 +271,8 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 async def _reply(send: Send, status: int, body: bytes, kind: bytes = b"application/json") -> None:
-    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-length", b"%d" % len(body))]
+    if kind:
+        headers.append((b"content-type", kind))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -13,20 +13,26 @@ DEFAULT_COMPLETION_TOKENS = 16
 class Refused(Exception):
     """vLLM's error answer: ``status`` and a message."""
 
-    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+    def __init__(self, status: int, message: str, param: str | None = None, kind: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.param = param
+        self.kind = kind
 
     def body(self) -> dict[str, Any]:
         """The JSON that vLLM answers."""
-        kind = {400: "BadRequestError", 404: "NotFoundError"}.get(self.status, "InternalServerError")
+        kind = self.kind or {400: "BadRequestError", 404: "NotFoundError"}.get(
+            self.status, "InternalServerError"
+        )
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.status}}
 
 
 @dataclass
 class Generation:
-    """One generation: the text it continues, its bounds, and how the answer is shown."""
+    """One generation: the text it continues, its bounds, and how the answer is shown.
+
+    ``logprobs`` is the number of alternatives wanted for each token, None when none was asked for.
+    """
 
     kind: Literal["chat", "text"]
     model: str
@@ -40,6 +46,7 @@ class Generation:
     stops: tuple[str, ...] = ()
     include_usage: bool = False
     return_token_ids: bool = False
+    logprobs: int | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -51,6 +58,7 @@ def read_generation(
     Raises:
         Refused: with the status and words of vLLM.
     """
+    _check_sampling(body)
     context, ids = _prompt(kind, body)
     if len(ids) >= max_model_len:
         raise Refused(
@@ -89,7 +97,34 @@ def read_generation(
         stops=stops,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         return_token_ids=body.get("return_token_ids") is True,
+        logprobs=_logprobs(kind, body),
     )
+
+
+def _check_sampling(body: dict[str, Any]) -> None:
+    bounds = (("temperature", 0, 2, "in [0, 2]"), ("top_p", 1e-9, 1, "in (0, 1]"))
+    for name, least, most, allowed in bounds:
+        value = body.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int | float):
+            raise Refused(400, f"{name}: Input should be a valid number", f"body.{name}", "Bad Request")
+        if not least <= value <= most:
+            must = "non-negative" if name == "temperature" and value < 0 else allowed
+            told = f"(parameter={name}, value={float(value)})"
+            raise Refused(400, f"{name} must be {must}, got {float(value)}. {told}", name)
+    count = body.get("n")
+    if type(count) is int and count < 1:
+        raise Refused(400, f"n must be at least 1, got {count}.")
+    if count not in (None, 1):
+        raise Refused(400, f"n={count}: the engine simulator gives one choice for each request", "n")
+
+
+def _logprobs(kind: str, body: dict[str, Any]) -> int | None:
+    wanted = body.get("logprobs")
+    if kind == "chat":
+        return (body.get("top_logprobs") or 0) if wanted is True else None
+    return wanted if type(wanted) is int else None
 
 
 def _prompt(kind: str, body: dict[str, Any]) -> tuple[str, list[int]]:
@@ -105,8 +140,10 @@ def _prompt(kind: str, body: dict[str, Any]) -> tuple[str, list[int]]:
         context = render_chat(messages, continues)
         return context, encode(context)
     prompt = body.get("prompt")
-    if isinstance(prompt, list) and prompt and all(isinstance(p, str) for p in prompt):
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
+    if isinstance(prompt, list) and len(prompt) > 1 and type(prompt[0]) is not int:
+        raise Refused(400, "the engine simulator answers one prompt for each request", "prompt")
     if isinstance(prompt, list) and prompt and all(type(p) is int for p in prompt):
         return decode(prompt), prompt
     if not isinstance(prompt, str):

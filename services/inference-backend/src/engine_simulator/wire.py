@@ -5,9 +5,11 @@ from typing import Any
 import orjson
 
 from engine_simulator.engine import Sequence
+from engine_simulator.probabilities import chat_logprobs, completion_logprobs
 from engine_simulator.requests import Generation
 
 DONE = b"data: [DONE]\n\n"
+FINGERPRINT = "vllm-0.32.0-simulated"
 
 
 def usage(sequence: Sequence) -> dict[str, Any]:
@@ -18,7 +20,17 @@ def usage(sequence: Sequence) -> dict[str, Any]:
         "total_tokens": prompt + sequence.generated,
         "completion_tokens": sequence.generated,
         "prompt_tokens_details": None,
+        "completion_tokens_details": None,
     }
+
+
+def logprobs(generation: Generation, ids: list[int], offset: int) -> dict[str, Any] | None:
+    """What the client asked to know of the tokens ``ids``; ``offset`` characters were answered before them."""
+    if generation.logprobs is None:
+        return None
+    if generation.kind == "chat":
+        return chat_logprobs(ids, generation.logprobs)
+    return completion_logprobs(ids, offset)
 
 
 class ChunkWriter:
@@ -37,9 +49,11 @@ class ChunkWriter:
         )
         self._head = b"data: " + head[:-1] + b',"choices":['
         self._chat = chat
+        self._generation = generation
         self._sequence = sequence
+        self._details = b',"completion_tokens_details":null' if chat else b""
         self._token_ids = generation.return_token_ids
-        self._prompt_ids = sequence.prompt_ids if generation.return_token_ids else None
+        self._answered = 0
 
     def role(self) -> bytes:
         """The first event of a chat: the role, no text."""
@@ -49,35 +63,49 @@ class ChunkWriter:
             "logprobs": None,
             "finish_reason": None,
         }
-        more = b"" if self._prompt_ids is None else b',"prompt_token_ids":' + orjson.dumps(self._prompt_ids)
-        return self._event(orjson.dumps(choice), more)
+        prompt_ids = self._sequence.prompt_ids if self._token_ids else None
+        more = b',"prompt_token_ids":%b,"prompt_text":null' % orjson.dumps(prompt_ids)
+        return self._event(orjson.dumps(choice), more, self._details)
 
     def text(self, text: str, ids: list[int], finish: str | None, stop: str | None = None) -> bytes:
         """Some text, and the reason if it is the last."""
+        known = logprobs(self._generation, ids, self._answered)
+        self._answered += len(text)
         choice: dict[str, Any]
         if self._chat:
-            choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": finish}
+            choice = {"index": 0, "delta": {"content": text}, "logprobs": known, "finish_reason": finish}
+            if finish is not None:
+                choice["stop_reason"] = stop
         else:
-            choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
-        if finish is not None or not self._chat:
-            choice["stop_reason"] = stop
+            choice = {
+                "index": 0,
+                "text": text,
+                "logprobs": known,
+                "finish_reason": finish,
+                "stop_reason": stop,
+                "prompt_token_ids": None,
+            }
         choice["token_ids"] = ids if self._token_ids else None
-        return self._event(orjson.dumps(choice))
+        return self._event(orjson.dumps(choice), b"", self._details)
 
     def end(self) -> bytes:
         """Usage and the engine's timing, then the terminal event."""
-        more = b',"metrics":' + orjson.dumps(self._sequence.metrics_ms())
+        more = b',"system_fingerprint":"%b","metrics":%b' % (
+            FINGERPRINT.encode(),
+            orjson.dumps(self._sequence.metrics_ms()),
+        )
         return self._event(b"", more) + DONE
 
-    def _event(self, choice: bytes, more: bytes = b"") -> bytes:
+    def _event(self, choice: bytes, more: bytes = b"", details: bytes = b"") -> bytes:
         sequence = self._sequence
         prompt, generated = len(sequence.prompt_ids), sequence.generated
-        return b'%b%b],"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}%b}\n\n' % (
+        return b'%b%b],"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d%b}%b}\n\n' % (
             self._head,
             choice,
             prompt,
             prompt + generated,
             generated,
+            details,
             more,
         )
 
@@ -86,8 +114,30 @@ def whole_answer(
     generation: Generation, sequence: Sequence, text: str, ids: list[int], finish: str, stop: str | None
 ) -> bytes:
     """The one JSON of an unstreamed generation."""
-    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": finish, "stop_reason": stop}
-    if generation.kind == "chat":
+    chat = generation.kind == "chat"
+    choice: dict[str, Any] = {
+        "index": 0,
+        "logprobs": logprobs(generation, ids, 0),
+        "finish_reason": finish,
+        "stop_reason": stop,
+        "token_ids": ids if generation.return_token_ids else None,
+        "routed_experts": None,
+    }
+    prompt_ids = sequence.prompt_ids if generation.return_token_ids else None
+    answer: dict[str, Any] = {
+        "id": generation.id,
+        "object": "chat.completion" if chat else "text_completion",
+        "created": generation.created,
+        "model": generation.model,
+        "choices": [choice],
+        "service_tier": None,
+        "system_fingerprint": FINGERPRINT,
+        "usage": usage(sequence),
+        "kv_transfer_params": None,
+        "ec_transfer_params": None,
+        "metrics": {**sequence.metrics_ms(), "speculative_decoding": None},
+    }
+    if chat:
         choice["message"] = {
             "role": "assistant",
             "content": text,
@@ -95,24 +145,9 @@ def whole_answer(
             "annotations": None,
             "audio": None,
             "function_call": None,
-            "tool_calls": [],
             "reasoning": None,
         }
+        answer |= {"prompt_logprobs": None, "prompt_token_ids": prompt_ids, "prompt_text": None}
     else:
-        choice["text"] = text
-        choice["prompt_logprobs"] = None
-    choice["token_ids"] = ids if generation.return_token_ids else None
-    answer = {
-        "id": generation.id,
-        "object": "chat.completion" if generation.kind == "chat" else "text_completion",
-        "created": generation.created,
-        "model": generation.model,
-        "choices": [choice],
-        "service_tier": None,
-        "system_fingerprint": None,
-        "usage": usage(sequence),
-        "prompt_token_ids": sequence.prompt_ids if generation.return_token_ids else None,
-        "kv_transfer_params": None,
-        "metrics": sequence.metrics_ms(),
-    }
+        choice |= {"text": text, "prompt_logprobs": None, "prompt_token_ids": prompt_ids}
     return orjson.dumps(answer)
