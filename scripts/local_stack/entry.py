@@ -1,6 +1,7 @@
 """How a script of the local stack gets into the platform's environment and to its command."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def run(command: str, arguments: list[str]) -> int:
     except BadRequest as error:
         print(f"make {command}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    if command in ("logs", "status"):  # they only read: `make status | head` may end them at any line
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if command == "logs":
         part = next((argument for argument in arguments if not argument.startswith("-")), None)
         return commands.logs(settings, raw="--raw" in arguments, part=part or os.environ.get("PART"))

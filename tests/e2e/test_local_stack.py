@@ -59,6 +59,20 @@ def test_status_gives_the_pid_of_the_process_that_listens(sim_stack: Stack) -> N
     assert any(word.endswith("router-service") for word in command)
 
 
+def test_a_reader_that_leaves_early_costs_status_no_traceback(sim_stack: Stack) -> None:
+    process = subprocess.Popen(
+        sim_stack.command("show-status"),
+        env={**os.environ, **sim_stack.environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=60)
+    assert said == b""
+    assert process.returncode == -signal.SIGPIPE
+
+
 def test_up_again_starts_nothing_anew(sim_stack: Stack) -> None:
     before = {name: row["pid"] for name, row in sim_stack.states().items()}
     again = sim_stack.run("start-stack")
