@@ -14,12 +14,13 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from watchfiles import awatch
 
 from router_service.affinity.memory_store import MemoryStore
+from router_service.affinity.redis_hints import RedisHints
 from router_service.affinity.redis_store import RedisStore
 from router_service.affinity.sessions import Sessions
 from router_service.api.endpoint import InferenceEndpoint
 from router_service.api.pages import Readiness, make_pages
 from router_service.api.web import make_web
-from router_service.config import BadConfig, Configuration, RouterConfig, load
+from router_service.config import BadConfig, Configuration, RouterConfig, load, redis_password
 from router_service.config.model import PoolSection
 from router_service.discovery.dns import DnsDiscovery
 from router_service.discovery.static import StaticDiscovery
@@ -58,9 +59,13 @@ class Router:
         values = config.values
         self.upstream = UpstreamPool(_keep_alive_seconds())
         self.ring = Ring(values.decisions.ring)
-        self.fleet = Fleet(list(values.pools), _bounds(values), perf_counter, self._forget)
+        self.fleet = Fleet(
+            list(values.pools), _bounds(values), perf_counter, self._forget, on_trouble=self._trouble
+        )
         self.spans = SpanSink(_exporter(values))
         self.sessions = _sessions(values, path, self._warn)
+        self.hints = _hints(values, path)
+        self._hinted = Counter(names.HINTS)
         self.completion = Completion(
             self.ring,
             self.metrics,
@@ -106,6 +111,8 @@ class Router:
             asyncio.create_task(self._watch_files()),
             asyncio.create_task(self._after_first_sweep()),
         ]
+        if self.hints is not None:
+            self._tasks.append(asyncio.create_task(self.hints.run(self._heard)))
         self.log("info", "started", config_hash=self.config.hash)
         try:
             yield
@@ -115,6 +122,8 @@ class Router:
                 task.cancel()
             await asyncio.gather(*self._tasks, *self._discoveries.values(), return_exceptions=True)
             await self.probe.close()
+            if self.hints is not None:
+                await self.hints.close()
             if self.sessions is not None:
                 await self.sessions.close()
             await self.upstream.close()
@@ -216,6 +225,16 @@ class Router:
         self.upstream.forget(url)
         self.metrics.forget(backend)
 
+    def _trouble(self, pool: str, backend: str) -> None:
+        """A backend became unusable here: look again at once, and let the other replicas look."""
+        self.health.look(pool, backend)
+        if self.hints is not None and self.hints.tell(pool, backend):
+            self._hinted.add(("told",))
+
+    def _heard(self, pool: str, backend: str) -> None:
+        self._hinted.add(("heard",))
+        self.health.look(pool, backend)
+
     def _warn(self, detail: str) -> None:
         self.log("warning", "degraded", detail=detail)
 
@@ -239,6 +258,7 @@ class Router:
                 ((m.view.name,), m.view.unusable is None and not m.view.breaker_open) for m in fleet.members()
             ],
         )
+        yield self._hinted
         yield Gauge(names.RETRY_BUDGET, one(lambda: fleet.budget.remaining))
         yield Gauge(names.UPSTREAM_CONNECTIONS, one(self.upstream.open_connections))
         yield Gauge(names.CONFIG_INFO, lambda: [((self.config.hash,), 1.0)])
@@ -272,6 +292,15 @@ def _settings(config: RouterConfig) -> Settings:
     )
 
 
+def _hints(values: Configuration, path: Path) -> RedisHints | None:
+    """Hints are for several replicas, which share a Redis."""
+    if values.redis is None:
+        return None
+    return RedisHints(
+        values.redis.url, values.redis.timeout_seconds, redis_password(path, values), perf_counter
+    )
+
+
 def _sessions(values: Configuration, path: Path, warn: Callable[[str], None]) -> Sessions | None:
     if not values.affinity.enabled:
         return None
@@ -279,10 +308,7 @@ def _sessions(values: Configuration, path: Path, warn: Callable[[str], None]) ->
     if values.redis is None:
         store = MemoryStore(perf_counter)
     else:
-        file = values.redis.password_file
-        store = RedisStore(
-            values.redis.url, values.redis.timeout_seconds, path.parent / file if file is not None else None
-        )
+        store = RedisStore(values.redis.url, values.redis.timeout_seconds, redis_password(path, values))
     return Sessions(store, values.affinity.ttl_seconds, perf_counter, warn)
 
 

@@ -37,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> int:
     try:
         config = load(options.config)
+        router = Router(options.config, config)
     except BadConfig as error:
         print(error, file=sys.stderr)
         return 2
     _raise_file_limit()
-    router = Router(options.config, config)
     server = _Server(router)
     host, port = config.values.server.host, config.values.server.port
     logging.getLogger("uvicorn.error").addHandler(_AsLine(router))

@@ -1,13 +1,12 @@
 """Pins are shared, renewed and never waited for; without the store replicas agree all the same."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.ports import free_port
-from harness.processes import running
 from router_service.affinity.memory_store import MemoryStore
 from router_service.affinity.redis_store import RedisStore
 from router_service.affinity.sessions import CACHE_SECONDS, RETRY_SECONDS, WARN_SECONDS, Sessions
@@ -40,24 +39,6 @@ class BrokenStore:
 
     async def close(self) -> None:
         pass
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = free_port()
-    folder = tmp_path_factory.mktemp("redis")
-
-    def ready() -> bool:
-        import redis
-
-        try:
-            return bool(redis.Redis(port=port).ping())
-        except redis.ConnectionError:
-            return False
-
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with running(command, log=folder / "redis.log", ready=ready):
-        yield f"redis://127.0.0.1:{port}/0"
 
 
 MakeStore = Callable[[], AffinityStore]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from router_service.config import BadConfig, load
+from router_service.config import BadConfig, load, redis_password
 from router_service.routing.rules import Timeouts
 
 CONFIG = Path(__file__).parents[2] / "config" / "local.yaml"
@@ -133,6 +133,22 @@ def test_a_file_that_is_no_configuration_is_refused_with_its_place(
     (tmp_path / "router.yaml").write_text(text)
     with pytest.raises(BadConfig, match=rf"router\.yaml:\d+:\d+: .*{said}"):
         load(tmp_path / "router.yaml")
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "cannot be read: No such file"), (" \n", "is empty")])
+def test_a_password_file_that_gives_none_is_named_with_a_remedy(
+    tmp_path: Path, content: str | None, said: str
+) -> None:
+    text = "pools: {p: {models: [m], backends: {a: {url: 'http://a'}}}}\nrouting: {default_pool: p}\n"
+    path = tmp_path / "router.yaml"
+    path.write_text(text + "redis: {url: redis://h, password_file: secret}\n")
+    values = load(path).values
+    if content is not None:
+        (tmp_path / "secret").write_text(content)
+    with pytest.raises(BadConfig, match=f"secret:1:1: {said}.*; write the password of Redis into it"):
+        redis_password(path, values)
+    (tmp_path / "secret").write_text("s3cret\n")
+    assert redis_password(path, values) == "s3cret"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Probes are understood, sweeps reach every backend, one lost probe is not an outage."""
 
+import asyncio
 from collections.abc import Iterable
 
 import pytest
@@ -71,3 +72,21 @@ async def test_nobody_listening_is_unreachable_and_no_exception() -> None:
     assert health.state is State.UNREACHABLE
     assert health.detail.startswith("ConnectError")
     await probe.close()
+
+
+async def test_a_hint_probes_that_backend_once_and_believes_only_the_probe() -> None:
+    fleet, probe = Fleet(), ScriptedProbe({"http://a": READY, "http://b": READY})
+    loop = HealthLoop(fleet, probe, 60.0)
+    await loop.sweep()
+    fleet.found.clear()
+    probe.asked.clear()
+    loop.look("p", "a")
+    loop.look("p", "a")
+    loop.look("p", "nobody")
+    await asyncio.sleep(0.01)
+    assert probe.asked == ["http://a"]
+    assert fleet.found == [("p", "a", READY)], "somebody else's bad news ejects nobody here"
+    probe.answers["http://a"] = REFUSED
+    loop.look("p", "a")
+    await asyncio.sleep(0.01)
+    assert fleet.found[-1] == ("p", "a", REFUSED)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import TypeVar
 
 import redis.asyncio as redis
@@ -18,18 +17,20 @@ T = TypeVar("T")
 class RedisStore:
     """One connection pool; every call ends within ``timeout_seconds``, however Redis fails."""
 
-    def __init__(self, url: str, timeout_seconds: float, password_file: Path | None = None) -> None:
-        password = password_file.read_text().strip() if password_file is not None else None
+    def __init__(self, url: str, timeout_seconds: float, password: str | None = None) -> None:
         self._timeout_seconds = timeout_seconds
-        self._redis = redis.Redis.from_url(
+        # Blocking: many new sessions at once wait for a connection, they do not find Redis broken.
+        pool = redis.BlockingConnectionPool.from_url(
             url,
             password=password,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             decode_responses=True,
             max_connections=32,
+            timeout=timeout_seconds,
             retry=None,
         )
+        self._redis = redis.Redis.from_pool(pool)
 
     async def pin(self, key: str) -> str:
         return _text(await self._within(self._redis.get(KEY_PREFIX + key)))

@@ -1,6 +1,6 @@
 """YAML in, typed configuration out, or every mistake with its file, line, value and remedy."""
 
-from router_service.config.load import BadConfig, RouterConfig, load
+from router_service.config.load import BadConfig, RouterConfig, load, redis_password
 from router_service.config.model import Configuration
 
-__all__ = ["BadConfig", "Configuration", "RouterConfig", "load"]
+__all__ = ["BadConfig", "Configuration", "RouterConfig", "load", "redis_password"]

@@ -72,6 +72,29 @@ def load(path: Path) -> RouterConfig:
     return RouterConfig(values, policy, tuple(rules_values.tests), tuple(files), identity)
 
 
+def redis_password(path: Path, values: Configuration) -> str | None:
+    """Read the password that the configuration at ``path`` points to; None when Redis has none.
+
+    Not part of :func:`load`: a configuration can be checked where its secrets are not.
+
+    Raises:
+        BadConfig: the file cannot be read, or is empty.
+    """
+    if values.redis is None or values.redis.password_file is None:
+        return None
+    file = path.parent / values.redis.password_file
+    remedy = "write the password of Redis into it, or leave redis.password_file out"
+    try:
+        password = file.read_text().strip()
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}; {remedy}"
+    else:
+        if password:
+            return password
+        problem = f"is empty; {remedy}"
+    raise BadConfig([Problem(str(file), 1, 1, "", problem)])
+
+
 def _typed(document: Document, model: type[Model]) -> Model | None:
     data = {} if document.data is None else document.data
     if not isinstance(data, dict):

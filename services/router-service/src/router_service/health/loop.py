@@ -33,6 +33,7 @@ class HealthLoop:
         self._failures = failures
         self._failed: dict[tuple[str, str], int] = {}
         self._hurry = asyncio.Event()
+        self._looking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self.swept = asyncio.Event()
 
     def reconfigure(self, interval_seconds: float, failures: int) -> None:
@@ -41,8 +42,19 @@ class HealthLoop:
         self._failures = failures
 
     def hurry(self) -> None:
-        """Sweep now: another replica, or a failed request, found something."""
+        """Sweep now: the backends are others than a moment ago."""
         self._hurry.set()
+
+    def look(self, pool: str, backend: str) -> None:
+        """Probe one backend now: a failed request, or another replica, found it bad. One such probe at a time."""
+        key = (pool, backend)
+        if key in self._looking:
+            return
+        for endpoint in self._fleet.endpoints():
+            if endpoint[:2] == key:
+                task = asyncio.get_running_loop().create_task(self._probe_one(*endpoint))
+                self._looking[key] = task
+                task.add_done_callback(lambda _: self._looking.pop(key))
 
     async def run(self) -> None:
         """Sweep for ever; ends when it is cancelled."""

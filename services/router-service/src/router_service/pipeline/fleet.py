@@ -65,7 +65,11 @@ class Line:
 
 
 class Fleet:
-    """Every pool's backends. ``clock`` gives seconds; ``on_gone`` hears of a removed backend's name, URL."""
+    """Every pool's backends. ``clock`` gives seconds.
+
+    ``on_gone`` hears name and URL of a removed backend; ``on_trouble`` hears pool and name of one that has
+    just been found unusable, by a probe or by its breaker.
+    """
 
     def __init__(
         self,
@@ -73,9 +77,11 @@ class Fleet:
         bounds: Bounds,
         clock: Callable[[], float],
         on_gone: Callable[[str, str], None] = lambda name, url: None,
+        on_trouble: Callable[[str, str], None] = lambda pool, name: None,
     ) -> None:
         self._clock = clock
         self._on_gone = on_gone
+        self._on_trouble = on_trouble
         self.bounds = bounds
         self.budget = RetryBudget(bounds.retry_ratio, bounds.retry_minimum)
         self.pools: dict[str, PoolView] = {}
@@ -162,6 +168,8 @@ class Fleet:
         if health.ready and not was_usable:
             self.refresh(now)
             self.wake(pool)
+        if was_usable and not health.ready:
+            self._on_trouble(pool, name)
 
     def refresh(self, now: float) -> None:
         """Bring breakers and ramps up to ``now``. Costs nothing while every backend is well."""
@@ -197,9 +205,12 @@ class Fleet:
         if healthy is True:
             breaker.succeeded(self._clock())
         elif healthy is False:
+            was_closed = breaker.state == "closed"
             breaker.failed(self._clock())
             if not member.gone:
                 self._unsettled.add(member)
+                if was_closed and breaker.state == "open":
+                    self._on_trouble(backend.pool, backend.name)
         else:
             breaker.cancelled()
         if self._unsettled:

@@ -96,6 +96,12 @@ CONFIG_RELOADED = Metric(
     "router_config_last_reload_successful", "gauge", "0 while the files on disk are refused."
 )
 AFFINITY_UP = Metric("router_affinity_store_up", "gauge", "0 while session pins cannot be shared.")
+HINTS = Metric(
+    "router_probe_hints_total",
+    "counter",
+    "Backends found bad and told to other replicas, or heard from them and probed.",
+    ("direction",),
+)
 BREAKER_OPEN = Metric(
     "router_breaker_open", "gauge", "1 while the breaker keeps requests from a backend.", ("backend",)
 )
@@ -150,6 +156,7 @@ LABELS: dict[str, str] = {
     "result": "ok, failed",
     "kind": "prompt, completion",
     "hash": "one at a time",
+    "direction": "told, heard",
     "gen_ai_operation_name": "one per path",
     "gen_ai_request_model": "configured names and aliases; anything else is `other`",
     "gen_ai_token_type": "input, output",

@@ -1,0 +1,91 @@
+"""Tells other replicas over Redis that a backend looks bad here, and hears it from them.
+
+A hint makes a replica probe that backend at once; what it then does rests on its own probe. So a router
+with a bad network costs the others a few probes and never ejects a healthy backend from them. Hints are
+best effort: without Redis every replica finds out by itself, one interval later.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+CHANNEL = "llm:probe-now"
+
+AGAIN_SECONDS = 1.0
+"""How soon the same backend is hinted at again, and a lost connection is tried again."""
+
+WAITING_MAX = 64
+
+
+class RedisHints:
+    """``clock`` gives seconds."""
+
+    def __init__(
+        self, url: str, timeout_seconds: float, password: str | None, clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
+        self._timeout_seconds = timeout_seconds
+        self._replica = uuid.uuid4().hex
+        self._waiting: asyncio.Queue[str] = asyncio.Queue(WAITING_MAX)
+        self._last: dict[str, float] = {}
+        # No read timeout: a subscriber is silent for as long as nothing happens.
+        self._redis = redis.Redis.from_url(
+            url,
+            password=password,
+            socket_connect_timeout=1.0,
+            health_check_interval=10,
+            decode_responses=True,
+            retry=None,
+        )
+
+    def tell(self, pool: str, backend: str) -> bool:
+        """Say that ``backend`` looks bad, soon and off the request path. False: just told, or too much waits."""
+        about = f"{pool}\n{backend}"
+        now = self._clock()
+        if now - self._last.get(about, float("-inf")) < AGAIN_SECONDS:
+            return False
+        self._last[about] = now
+        if len(self._last) > WAITING_MAX:
+            self._last = {key: at for key, at in self._last.items() if now - at < AGAIN_SECONDS}
+        try:
+            self._waiting.put_nowait(about)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def run(self, heard: Callable[[str, str], None]) -> None:
+        """Send and receive for ever; ``heard(pool, backend)`` is called for every other replica's hint."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._send())
+            group.create_task(self._listen(heard))
+
+    async def close(self) -> None:
+        """Give up connections."""
+        await self._redis.aclose()
+
+    async def _send(self) -> None:
+        while True:
+            about = await self._waiting.get()
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(self._timeout_seconds):
+                    await self._redis.publish(CHANNEL, f"{self._replica}\n{about}")
+
+    async def _listen(self, heard: Callable[[str, str], None]) -> None:
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+                    await channel.subscribe(CHANNEL)
+                    while True:
+                        message = await channel.get_message(timeout=AGAIN_SECONDS)
+                        if message is not None:
+                            self._pass_on(message["data"], heard)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    def _pass_on(self, text: str, heard: Callable[[str, str], None]) -> None:
+        sender, *about = text.split("\n")
+        if sender != self._replica and len(about) == 2:
+            heard(*about)
