@@ -147,6 +147,8 @@ class Router:
             for pool in self.fleet.pools:
                 self.fleet.wake(pool)
             self._update_usable()
+            if self.sessions is not None:
+                self.sessions.try_again()
 
     def _update_usable(self) -> None:
         self.readiness.usable = {pool: self.fleet.usable(pool) for pool in self.fleet.pools}
@@ -224,6 +226,8 @@ class Router:
     def _forget(self, backend: str, url: str) -> None:
         self.upstream.forget(url)
         self.metrics.forget(backend)
+        if self.sessions is not None:
+            self.sessions.forget(backend)
 
     def _trouble(self, pool: str, backend: str) -> None:
         """A backend became unusable here: look again at once, and let the other replicas look."""

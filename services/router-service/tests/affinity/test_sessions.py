@@ -94,10 +94,15 @@ async def test_a_failing_store_is_left_alone_between_attempts_and_warned_of_once
     assert (store.asked, sessions.up, len(warnings)) == (1, False, 1)
     clock.now += RETRY_SECONDS + 0.01
     await sessions.pin("again")
+    assert store.asked == 1, "no request waits for a store that is down"
+    for _ in range(3):
+        sessions.try_again()
+        await asyncio.sleep(0)
     assert store.asked == 2
     assert len(warnings) == 1
     clock.now += WARN_SECONDS
-    await sessions.pin("later")
+    sessions.try_again()
+    await asyncio.sleep(0)
     assert len(warnings) == 2
 
 
@@ -110,6 +115,36 @@ async def test_a_known_pin_outlives_the_store() -> None:
     clock.now += CACHE_SECONDS + 1
     assert await sessions.pin("k") == "a"
     assert not sessions.up
+
+
+async def test_pins_to_a_backend_that_is_gone_are_asked_for_again() -> None:
+    memory = MemoryStore(Clock())
+    sessions = Sessions(memory, 60, Clock())
+    sessions.placed("moved", "a")
+    sessions.placed("kept", "b")
+    await asyncio.sleep(0)
+    await memory.replace("moved", "c", 60)  # another replica was quicker
+    sessions.forget("a")
+    assert sessions.cached("moved") is None
+    assert await sessions.pin("moved") == "c"
+    assert sessions.cached("kept") == "b"
+    await sessions.close()
+
+
+async def test_a_store_that_works_again_is_used_again_and_gets_what_was_placed_meanwhile() -> None:
+    clock, memory = Clock(), MemoryStore(Clock())
+    sessions = Sessions(BrokenStore(), 60, clock)
+    assert await sessions.pin("k") == ""
+    sessions.placed("k", "b")
+    assert sessions.cached("k") == "b"
+    sessions._store = memory
+    clock.now += RETRY_SECONDS
+    sessions.try_again()
+    await asyncio.sleep(0)
+    assert sessions.up
+    sessions.placed("k", "b")
+    await sessions.close()
+    assert await memory.pin("k") == "b"
 
 
 @pytest.mark.service

@@ -1,7 +1,8 @@
 """Session pins as the request path uses them: from a local cache, else from the store, never for long.
 
 The store may be frozen, slow, full or gone: then requests are placed by rendezvous hashing, on which
-all replicas agree without it. Pins are written and renewed off the request path.
+all replicas agree without it, and no request asks the store again until :meth:`Sessions.try_again` has
+found it working. Pins are written and renewed off the request path.
 """
 
 import asyncio
@@ -16,12 +17,15 @@ CACHE_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 """How long a store that failed is left alone; recovery is seen at most this much later."""
 
+TRIAL_KEY = "trial"
+"""Written to find out whether the store works again: one that is full or read-only does not."""
+
 WARN_SECONDS = 10.0
 MAX_CACHED = 50_000
 
 
 class Sessions:
-    """Looks pins up and keeps them. ``on_change(up, detail)`` hears when the store goes and comes.
+    """Looks pins up and keeps them; ``up`` is false while the store fails.
 
     ``clock`` gives seconds; ``warn`` is called at most once per ``WARN_SECONDS``.
     """
@@ -50,10 +54,10 @@ class Sessions:
     def cached(self, key: str) -> str | None:
         """The pin if it is known without asking ("" when there is none), or None: ask :meth:`pin`."""
         found = self._cache.get(key)
+        if not self.up:
+            return found[0] if found is not None else ""
         if found is not None and found[1] > self._clock():
             return found[0]
-        if self._clock() < self._resting_until:
-            return found[0] if found is not None else ""
         return None
 
     async def pin(self, key: str) -> str:
@@ -67,7 +71,6 @@ class Sessions:
             self._failed(error)
             stale = self._cache.get(key)
             return stale[0] if stale is not None else ""
-        self._worked()
         if backend:
             self._remember(key, backend)
         return backend
@@ -80,8 +83,19 @@ class Sessions:
         known = self._cache.get(key)
         self._remember(key, backend)
         fresh = known is not None and known[0] == backend and known[1] > self._clock()
-        if not fresh and self._clock() >= self._resting_until:
+        if not fresh and self.up:
             self._start(self._write(key, backend, moved))
+
+    def forget(self, backend: str) -> None:
+        """A backend is gone: its sessions' pins are asked for again, another replica may have moved them."""
+        for key in [key for key, (pinned, _) in self._cache.items() if pinned == backend]:
+            del self._cache[key]
+
+    def try_again(self) -> None:
+        """While the store is down: see, off the request path, whether it works again. Called from time to time."""
+        if not self.up and self._clock() >= self._resting_until:
+            self._resting_until = self._clock() + RETRY_SECONDS
+            self._start(self._try())
 
     async def close(self) -> None:
         """Wait for writes under way, then close the store."""
@@ -101,8 +115,14 @@ class Sessions:
                     self._remember(key, held)
         except AffinityUnavailable as error:
             self._failed(error)
+
+    async def _try(self) -> None:
+        try:
+            await self._store.replace(TRIAL_KEY, "", RETRY_SECONDS)
+        except AffinityUnavailable as error:
+            self._failed(error)
         else:
-            self._worked()
+            self.up = True
 
     def _start(self, write: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(write)
@@ -110,7 +130,8 @@ class Sessions:
         task.add_done_callback(self._tasks.discard)
 
     def _remember(self, key: str, backend: str) -> None:
-        self._cache[key] = (backend, self._clock() + CACHE_SECONDS)
+        # What is learnt while the store is down is not believed longer: it is written once the store is back.
+        self._cache[key] = (backend, self._clock() + (CACHE_SECONDS if self.up else 0.0))
         self._cache.move_to_end(key)
         if len(self._cache) > MAX_CACHED:
             self._cache.popitem(last=False)
@@ -122,6 +143,3 @@ class Sessions:
         if now - self._warned_at >= WARN_SECONDS:
             self._warned_at = now
             self._warn(str(error))
-
-    def _worked(self) -> None:
-        self.up = True

@@ -14,6 +14,13 @@ from router_service.routing.snapshot import BackendView, PoolView
 LOAD_FACTOR = 1.25
 """A backend may have this many times the mean load before the next one in its key's order takes over."""
 
+FEW = 8
+"""This many requests at once (or a quarter of its limit) are no pile, whatever the mean is.
+
+With few requests under way the mean is small and chance alone exceeds it: without this, replicas would
+place one session in three differently at four requests per backend.
+"""
+
 _OVER_BOUND = 10.0
 
 
@@ -32,7 +39,8 @@ def _scores(key: str, eligible: Sequence[BackendView]) -> list[float]:
     capacity = sum(backend.ramp for backend in eligible)
     found = []
     for backend in eligible:
-        bound = math.ceil(LOAD_FACTOR * total * backend.ramp / capacity)
+        share = LOAD_FACTOR * total / capacity
+        bound = math.ceil(max(share, min(FEW, backend.limit / 4)) * backend.ramp)
         score = 1.0 - rendezvous(key, backend.name)
         if backend.in_flight + 1 > bound:
             score += _OVER_BOUND + backend.in_flight / bound
