@@ -132,7 +132,8 @@ class DecisionRecord:
         }
         if first is not None and decision is not None:
             chosen = decision.chosen
-            candidates = first.candidates if whole else _worth_logging(first)
+            considered = first.candidates
+            candidates = considered if whole else _worth_logging(considered, first)
             fields |= {
                 "rule": decision.rule_name,
                 "passed_over": first.passed_over,
@@ -141,7 +142,7 @@ class DecisionRecord:
                 "policy": decision.policy,
                 "reason": decision.reason.value,
                 "candidates": [_candidate(c) for c in candidates],
-                "candidates_total": len(first.candidates),
+                "candidates_total": len(considered),
                 "snapshot": {"round_robin": first.round_robin, "pin": self.affinity_pin},
                 "affinity": {"state": first.affinity.value},
                 "chosen": chosen.name if chosen is not None else None,
@@ -180,11 +181,11 @@ def _ms(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _worth_logging(decision: Decision) -> list[Candidate]:
-    if len(decision.candidates) <= LOGGED_BEST:
-        return decision.candidates
-    rejected = [c for c in decision.candidates if c.rejected_because is not None]
-    eligible = sorted((c for c in decision.candidates if c.eligible), key=lambda c: c.score or 0.0)
+def _worth_logging(candidates: list[Candidate], decision: Decision) -> list[Candidate]:
+    if len(candidates) <= LOGGED_BEST:
+        return candidates
+    rejected = [c for c in candidates if c.rejected_because is not None]
+    eligible = sorted((c for c in candidates if c.eligible), key=lambda c: c.score or 0.0)
     chosen = decision.chosen.name if decision.chosen is not None else ""
     best = eligible[:LOGGED_BEST]
     return rejected + best + [c for c in eligible[LOGGED_BEST:] if c.backend == chosen]

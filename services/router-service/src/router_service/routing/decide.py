@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from router_service.routing.decision import Candidate, Decision
+from router_service.routing.decision import Decision, read
 from router_service.routing.features import Features
 from router_service.routing.policies import POLICIES, session_scores
 from router_service.routing.policy import Policy
@@ -74,7 +74,7 @@ def _pool_for(features: Features, policy: Policy, decision: Decision) -> str | N
 def _eligible(
     view: PoolView, snapshot: Snapshot, policy: Policy, decision: Decision
 ) -> tuple[list[BackendView], bool]:
-    """Sort a pool's backends into those that may take the request and, as candidates, all others.
+    """Sort a pool's backends into those that may take the request and, with the reason, all others.
 
     At most ``max_ejected_ratio`` of a pool (but always one backend) is held back by open breakers: past
     that the remaining ones are let through, in configured order.
@@ -93,13 +93,15 @@ def _eligible(
             elif backend.breaker_open and ejected < may_eject:
                 ejected += 1
                 rejected = RejectedBecause.BREAKER_OPEN
-            elif backend.in_flight >= max(1, int(backend.limit * backend.ramp)):
+            elif backend.in_flight >= (
+                backend.limit if backend.ramp == 1.0 else max(1, int(backend.limit * backend.ramp))
+            ):
                 rejected = RejectedBecause.AT_LIMIT
                 at_limit = True
             else:
                 eligible.append(backend)
                 continue
-        decision.candidates.append(_candidate(backend, rejected, None))
+        decision.rejected.append((read(backend), rejected))
     return eligible, at_limit
 
 
@@ -128,11 +130,9 @@ def _choose(
     elif len(eligible) == 1:
         reason = Reason.ONLY_CANDIDATE
     scores = choose(eligible, view, features)
-    best = pinned if pinned is not None else eligible[min(range(len(scores)), key=scores.__getitem__)]
-    candidates = decision.candidates
-    for backend, score in zip(eligible, scores, strict=True):
-        candidates.append(_candidate(backend, None, score))
-    decision.chosen = best
+    decision.eligible = list(map(read, eligible))
+    decision.scores = scores
+    decision.chosen = pinned if pinned is not None else eligible[scores.index(min(scores))]
     if snapshot.attempt != "first":
         reason = _ATTEMPT_REASON[snapshot.attempt]
     elif is_fallback:
@@ -142,18 +142,3 @@ def _choose(
 
 def _policy_name(pool: str, policy: Policy, rule: Rule | None) -> str:
     return (rule.policy if rule is not None else None) or policy.pools[pool].policy
-
-
-def _candidate(backend: BackendView, rejected: RejectedBecause | None, score: float | None) -> Candidate:
-    return Candidate(
-        backend.name,
-        backend.pool,
-        rejected,
-        score,
-        backend.in_flight,
-        backend.limit,
-        backend.ramp,
-        backend.waiting,
-        backend.unusable,
-        backend.breaker_open,
-    )

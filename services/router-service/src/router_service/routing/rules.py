@@ -8,6 +8,7 @@ from router_service.routing.conditions import Condition
 from router_service.routing.features import Features
 from router_service.routing.hashing import unit
 
+Test = Callable[[Features], bool]
 SplitKey = Literal["session_id", "client_id", "request_id"]
 
 
@@ -26,16 +27,36 @@ class Group:
             else:
                 yield member
 
-    def matcher(self) -> Callable[[Features], bool]:
+    def matcher(self) -> Test:
         """The tree as one function; members are tested in order and only as far as needed."""
         tests = tuple(m.matcher() if isinstance(m, Group) else m.test for m in self.members)
         if self.join == "all":
-            if len(tests) == 1:
-                return tests[0]
-            return lambda features: all(test(features) for test in tests)
-        if self.join == "any":
-            return lambda features: any(test(features) for test in tests)
-        return lambda features: not any(test(features) for test in tests)
+            return tests[0] if len(tests) == 1 else _every(tests)
+        some = _some(tests)
+        return some if self.join == "any" else lambda features: not some(features)
+
+
+# Loops, not all() and any() over a generator: those cost more than most tests do.
+
+
+def _every(tests: tuple[Test, ...]) -> Test:
+    def test_every(features: Features) -> bool:
+        for test in tests:  # noqa: SIM110
+            if not test(features):
+                return False
+        return True
+
+    return test_every
+
+
+def _some(tests: tuple[Test, ...]) -> Test:
+    def test_some(features: Features) -> bool:
+        for test in tests:  # noqa: SIM110
+            if test(features):
+                return True
+        return False
+
+    return test_some
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +88,7 @@ class Rule:
     timeouts: Timeouts | None = None
     policy: str | None = None
     resume: bool = False
-    matches: Callable[[Features], bool] = field(init=False, compare=False, repr=False)
+    matches: Test = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "matches", self.when.matcher())

@@ -120,6 +120,9 @@ def name_matcher(names: Sequence[str]) -> Callable[[str], bool]:
     globs = [name for name in names if _is_glob(name)]
     if not globs:
         return exact.__contains__
+    if len(globs) == 1 and globs[0].endswith("*") and not _is_glob(globs[0][:-1]):
+        beginning = globs[0][:-1]
+        return lambda text: text.startswith(beginning) or text in exact
     # fnmatch writes (?s:...)\Z; RE2 spells the end \z, and fullmatch needs neither.
     pattern = re2.compile("|".join(translate(glob).removesuffix(r"\Z").removesuffix(r"\z") for glob in globs))
     return lambda text: text in exact or pattern.fullmatch(text) is not None

@@ -35,14 +35,16 @@ def session_scores(eligible: Sequence[BackendView], pool: PoolView, features: Fe
 
 
 def _scores(key: str, eligible: Sequence[BackendView]) -> list[float]:
-    total = sum(backend.in_flight for backend in eligible) + 1
-    capacity = sum(backend.ramp for backend in eligible)
+    total = sum([backend.in_flight for backend in eligible]) + 1
+    capacity = sum([backend.ramp for backend in eligible])
+    share = LOAD_FACTOR * total / capacity
     found = []
-    for backend in eligible:
-        share = LOAD_FACTOR * total / capacity
-        bound = math.ceil(max(share, min(FEW, backend.limit / 4)) * backend.ramp)
-        score = 1.0 - rendezvous(key, backend.name)
-        if backend.in_flight + 1 > bound:
-            score += _OVER_BOUND + backend.in_flight / bound
+    for backend, weight in zip(eligible, rendezvous(key, [b.name for b in eligible]), strict=True):
+        score = 1.0 - weight
+        in_flight = backend.in_flight
+        if in_flight >= FEW or in_flight * 4 >= backend.limit or backend.ramp < 1.0:
+            bound = math.ceil(max(share, min(FEW, backend.limit / 4)) * backend.ramp)
+            if in_flight + 1 > bound:
+                score += _OVER_BOUND + in_flight / bound
         found.append(score)
     return found
