@@ -11,6 +11,7 @@ import pytest
 import yaml
 from terraform_check.checks import check_folder, check_pool_wiring
 from terraform_check.layout import FOLDERS, INFRASTRUCTURE
+from terraform_check.module_readme import readme
 from terraform_check.provider_schema import Schema
 from terraform_check.source import read_folder
 
@@ -119,3 +120,8 @@ def test_terraform_validates_the_environment_where_its_registry_is_reachable(
             [terraform, *command], cwd=folder, capture_output=True, text=True, env={**os.environ}
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("folder", sorted((INFRASTRUCTURE / "modules").iterdir()), ids=name_of)
+def test_a_modules_readme_is_as_generated(folder: Path) -> None:
+    assert (folder / "README.md").read_text() == readme(folder), "run: make generate"

@@ -1,4 +1,4 @@
-"""Engine workloads, pods and nodes through kubectl, with whatever access the person has. Decides nothing."""
+"""Engine workloads, pods, nodes and load balancers through kubectl, with whatever access the person has. Decides nothing."""
 
 from __future__ import annotations
 
@@ -44,6 +44,18 @@ class Kubectl:
             int(node["status"].get("allocatable", {}).get(self._gpu_resource, 0))
             for node in self._get("nodes")
         )
+
+    def entrances(self) -> list[str]:
+        """Services and Ingresses that have a load balancer outside the cluster, as ``kind/namespace/name``."""
+        services = [s for s in self._get("services", "-A") if s["spec"].get("type") == "LoadBalancer"]
+        return [
+            f"{item['kind'].lower()}/{item['metadata']['namespace']}/{item['metadata']['name']}"
+            for item in [*services, *self._get("ingresses", "-A")]
+        ]
+
+    def delete_entrance(self, entrance: str) -> None:
+        kind, namespace, name = entrance.split("/")
+        self._run("delete", f"{kind}/{name}", "-n", namespace, "--wait=false", "--ignore-not-found")
 
     def _read(self, item: dict[str, Any]) -> Engine:
         memory = item["metadata"].get("annotations", {}).get(self._annotation)

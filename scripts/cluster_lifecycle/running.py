@@ -1,0 +1,62 @@
+"""What of an environment runs now, found by its tags through boto3. Decides nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from cluster_lifecycle.bill import Item
+
+_TAGS_AT_ONCE = 20  # more is refused
+
+
+class Running:
+    """Reads EC2, EKS and load balancers of one region. ``session`` is a boto3 session."""
+
+    def __init__(self, session: Any, tags: dict[str, str]) -> None:
+        self._ec2 = session.client("ec2")
+        self._eks = session.client("eks")
+        self._elb = session.client("elbv2")
+        self._environment_tag = tags["environment"]
+        self._component_tag = tags["component"]
+
+    def items(self, environment: str, cluster: str) -> list[Item]:
+        """Return everything that costs by the hour and carries the environment's tag, or belongs to its cluster."""
+        found: Counter[tuple[str, str]] = Counter()
+        mine = [{"Name": f"tag:{self._environment_tag}", "Values": [environment]}]
+        states = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+        for page in self._ec2.get_paginator("describe_instances").paginate(Filters=[*mine, states]):
+            for reservation in page["Reservations"]:
+                for instance in reservation["Instances"]:
+                    found[self._component(instance), instance["InstanceType"]] += 1
+        for page in self._ec2.get_paginator("describe_volumes").paginate(Filters=mine):
+            for volume in page["Volumes"]:
+                found[self._component(volume), f"{volume['VolumeType']}-gib"] += volume["Size"]
+        gateways = self._ec2.describe_nat_gateways(
+            Filters=[*mine, {"Name": "state", "Values": ["pending", "available"]}]
+        )
+        found["network", "nat-gateway"] += len(gateways["NatGateways"])
+        for endpoint in self._ec2.describe_vpc_endpoints(Filters=mine)["VpcEndpoints"]:
+            if endpoint["VpcEndpointType"] == "Interface":
+                found["network", "interface-endpoint"] += len(endpoint.get("SubnetIds") or [1])
+        found["cluster", "eks-cluster"] += cluster in self._eks.list_clusters()["clusters"]
+        found["edge", "load-balancer"] += len(self.load_balancers(cluster))
+        return [Item(component, name, count) for (component, name), count in sorted(found.items()) if count]
+
+    def load_balancers(self, cluster: str) -> list[str]:
+        """ARNs of the load balancers that Kubernetes made for ``cluster``."""
+        arns = [
+            balancer["LoadBalancerArn"] for balancer in self._elb.describe_load_balancers()["LoadBalancers"]
+        ]
+        found = []
+        for start in range(0, len(arns), _TAGS_AT_ONCE):
+            asked = self._elb.describe_tags(ResourceArns=arns[start : start + _TAGS_AT_ONCE])
+            for described in asked["TagDescriptions"]:
+                tags = {tag["Key"]: tag["Value"] for tag in described["Tags"]}
+                if f"kubernetes.io/cluster/{cluster}" in tags or tags.get("elbv2.k8s.aws/cluster") == cluster:
+                    found.append(described["ResourceArn"])
+        return found
+
+    def _component(self, resource: dict[str, Any]) -> str:
+        tags = {tag["Key"]: tag["Value"] for tag in resource.get("Tags", [])}
+        return str(tags.get(self._component_tag, "untagged"))
