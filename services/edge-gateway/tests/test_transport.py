@@ -188,7 +188,10 @@ def test_connections_beyond_the_limit_are_closed_and_telemetry_still_answers(
 def test_an_edge_short_of_memory_sheds_the_largest_and_lives(
     tmp_path: Path, upstream: RecordingUpstream
 ) -> None:
-    """64 MiB of heap, and sixty bodies of 4 MiB that are begun and never ended."""
+    """64 MiB of heap, and up to 480 MiB of bodies that are begun and never ended.
+
+    Envoy looks at its heap from time to time, later on a busy machine: it overshoots, but it does not take it all.
+    """
     settings = {
         "bounds": {"max_heap_bytes": 64 << 20, "max_body_bytes": 8 << 20},
         "timeouts": {"request_body_seconds": 5},
@@ -199,7 +202,7 @@ def test_an_edge_short_of_memory_sheds_the_largest_and_lives(
     )
     with running_edge(tmp_path, upstream.port, settings) as edge:
         held, turned_away, largest = [], 0, 0
-        for _ in range(60):
+        while len(held) < 120 and turned_away < 10:
             connection = socket.create_connection(("127.0.0.1", edge.port), timeout=1)
             held.append(connection)
             try:
@@ -208,7 +211,7 @@ def test_an_edge_short_of_memory_sheds_the_largest_and_lives(
                 turned_away += 1
             largest = max(largest, resident_bytes(edge.process.pid))
         assert turned_away > 0, "it took everything"
-        assert largest < 4 * (64 << 20), "heap and everything around it stay within reach of the limit"
+        assert largest < 400 << 20, "heap and everything around it stay within reach of the limit"
         assert edge.process.poll() is None
         for connection in held:
             connection.close()
