@@ -10,7 +10,6 @@ from random import Random
 from time import perf_counter
 
 from fastapi import FastAPI
-from opentelemetry.sdk.trace.export import SpanExporter
 from watchfiles import awatch
 
 from router_service.affinity.memory_store import MemoryStore
@@ -62,7 +61,8 @@ class Router:
         self.fleet = Fleet(
             list(values.pools), _bounds(values), perf_counter, self._forget, on_trouble=self._trouble
         )
-        self.spans = SpanSink(_exporter(values))
+        self._exporter = _exporter(values)
+        self.spans = SpanSink(self._exporter)
         self.sessions = _sessions(values, path, self._warn)
         self.hints = _hints(values, path)
         self._hinted = Counter(names.HINTS)
@@ -268,6 +268,7 @@ class Router:
         yield Gauge(names.CONFIG_INFO, lambda: [((self.config.hash,), 1.0)])
         yield Gauge(names.CONFIG_RELOADED, one(lambda: self.reload_ok))
         yield Gauge(names.AFFINITY_UP, one(lambda: self.sessions is None or self.sessions.up))
+        yield Gauge(names.SPANS_DROPPED, one(lambda: 0 if self._exporter is None else self._exporter.failed))
         yield Gauge(names.LOG_DROPPED, one(lambda: self.lines.dropped))
 
 
@@ -316,7 +317,7 @@ def _sessions(values: Configuration, path: Path, warn: Callable[[str], None]) ->
     return Sessions(store, values.affinity.ttl_seconds, perf_counter, warn)
 
 
-def _exporter(values: Configuration) -> SpanExporter | None:
+def _exporter(values: Configuration) -> OtlpJsonExporter | None:
     """OTLP over HTTP when an endpoint is configured (or named by OpenTelemetry's own variable)."""
     endpoint = values.telemetry.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not endpoint:

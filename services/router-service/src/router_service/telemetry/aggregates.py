@@ -101,7 +101,7 @@ class Histogram:
 
 
 class Gauge:
-    """A gauge read when scraped: ``read`` gives value by label values."""
+    """A gauge, or a total that somebody else counts, read when scraped: ``read`` gives value by label values."""
 
     __slots__ = ("metric", "read")
 
@@ -111,7 +111,9 @@ class Gauge:
 
     def family(self) -> Metric:
         """For prometheus_client."""
-        family = GaugeMetricFamily(self.metric.name, self.metric.help, labels=self.metric.labels)
+        metric = self.metric
+        kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        family = kind(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)
         for labels, value in self.read():
             family.add_metric(labels, value)
         return family

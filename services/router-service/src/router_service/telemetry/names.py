@@ -111,7 +111,9 @@ BACKEND_USABLE = Metric(
 LOG_DROPPED = Metric(
     "router_log_lines_dropped_total", "counter", "Log lines given up: the writer was too slow."
 )
-SPANS_DROPPED = Metric("router_spans_dropped_total", "counter", "Spans given up: the exporter was too slow.")
+SPANS_DROPPED = Metric(
+    "router_spans_dropped_total", "counter", "Spans given up: the collector did not take them."
+)
 GENAI_DURATION = Metric(
     "gen_ai_server_request_duration_seconds",
     "histogram",
