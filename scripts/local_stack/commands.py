@@ -81,6 +81,7 @@ def _summary(
     console.line(f"  router         {settings.url('ROUTER_PORT')}  (/debug/decisions, /metrics)")
     console.line(f"  Prometheus     {settings.url('PROMETHEUS_PORT')}")
     console.line(f"  Alertmanager   {settings.url('ALERTMANAGER_PORT')}")
+    console.line(f"  dashboards     {settings.url('PICTURES_PORT')}")
     console.line(f"  logs           {_shown(settings, settings.logs)}/<part>.jsonl")
     console.line()
     console.line("Try it:")

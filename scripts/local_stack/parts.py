@@ -279,6 +279,17 @@ def _observers(settings: Settings) -> list[Part]:
             _on(settings, "REDIS_EXPORTER_PORT"),
             Http(settings.url("REDIS_EXPORTER_PORT", "/metrics")),
         ),
+        Part(
+            "pictures",
+            (
+                _bin(settings, "observability"),
+                "pictures",
+                *("--port", str(settings.port("PICTURES_PORT"))),
+                *("--prometheus", settings.url("PROMETHEUS_PORT")),
+            ),
+            _on(settings, "PICTURES_PORT"),
+            Http(settings.url("PICTURES_PORT", "/healthz")),
+        ),
     ]
 
 

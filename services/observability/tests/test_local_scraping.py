@@ -23,6 +23,16 @@ def test_both_engines_are_one_job_told_apart_by_backend() -> None:
     assert labels == ["backend-a", "backend-b"]
 
 
+def test_only_simulated_engines_have_simulated_devices() -> None:
+    jobs = {
+        job["job_name"]: job for job in prometheus_configuration({"PROFILE": "sim"}, "x")["scrape_configs"]
+    }
+    hosts = [config["labels"]["hostname"] for config in jobs["dcgm-exporter"]["static_configs"]]
+    assert hosts == ["backend-a", "backend-b"]
+    real = {job["job_name"] for job in prometheus_configuration({"PROFILE": "vllm"}, "x")["scrape_configs"]}
+    assert "dcgm-exporter" not in real
+
+
 @pytest.mark.service
 def test_the_real_programs_accept_the_files(tmp_path: Path) -> None:
     assert main(["render", "--profile", "local", "--out", str(tmp_path)]) == 0

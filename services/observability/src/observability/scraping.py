@@ -16,12 +16,19 @@ LOCAL_JOBS: Mapping[str, tuple[str, int, str, Mapping[str, str]]] = {
     "node-exporter": ("NODE_EXPORTER_PORT", 9100, "/metrics", {}),
     "redis-exporter": ("REDIS_EXPORTER_PORT", 9121, "/metrics", {}),
 }
+# An engine simulator also plays the GPU it does not have, under the DCGM exporter's names.
+SIMULATED_DEVICES = {
+    "dcgm-a": ("ENGINE_A_PORT", 8101, "/sim/dcgm", {"hostname": "backend-a"}),
+    "dcgm-b": ("ENGINE_B_PORT", 8102, "/sim/dcgm", {"hostname": "backend-b"}),
+}
 # Two engines are one job, so that a query names `job="vllm"` and tells them apart by `backend`.
 JOB_NAMES = {
     "vllm-a": "vllm",
     "vllm-b": "vllm",
     "backend-agent-a": "backend-agent",
     "backend-agent-b": "backend-agent",
+    "dcgm-a": "dcgm-exporter",
+    "dcgm-b": "dcgm-exporter",
 }
 SCRAPE_SECONDS = 5
 
@@ -29,7 +36,8 @@ SCRAPE_SECONDS = 5
 def prometheus_configuration(environment: Mapping[str, str], rules: str) -> dict[str, Any]:
     """Return prometheus.yml of the local stack; ``rules`` is a pattern of rule files."""
     jobs: dict[str, dict[str, Any]] = {}
-    for key, (variable, default, path, labels) in LOCAL_JOBS.items():
+    simulated = SIMULATED_DEVICES if environment.get("PROFILE") == "sim" else {}
+    for key, (variable, default, path, labels) in {**LOCAL_JOBS, **simulated}.items():
         name = JOB_NAMES.get(key, key)
         job = jobs.setdefault(name, {"job_name": name, "metrics_path": path, "static_configs": []})
         job["static_configs"].append(
