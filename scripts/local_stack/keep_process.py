@@ -6,7 +6,9 @@ The keeper, a process of its own,
 
 - writes the process's output as JSON lines into a log of bounded size,
 - kills what the process leaves behind in its process group (an engine's workers, say),
-- ends the process when the supervisor is gone, so that no part of a stack outlives it.
+- ends the process when the supervisor is gone, so that no part of a stack outlives it,
+- ends it when its liveness probe fails as often as a pod's would (an engine that is stuck): the supervisor
+  starts it again.
 
 Standard library only: it starts in milliseconds and runs once per part.
 """
@@ -21,6 +23,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -111,6 +114,9 @@ class Lines:
 def keep(read_end: int, leader: int, leader_fd: int, supervisor_fd: int | None, spec: dict[str, Any]) -> None:
     """Copy output and watch both processes until the kept one and its output have ended."""
     lines = Lines(BoundedLog(spec["log"], spec["max_bytes"]), spec["service"])
+    if spec.get("liveness"):
+        watching = (leader, leader_fd, lines, spec)
+        threading.Thread(target=watch_liveness, args=watching, daemon=True).start()
     poller = select.poll()
     for descriptor in (read_end, leader_fd, supervisor_fd):
         if descriptor is not None:
@@ -148,6 +154,42 @@ def keep(read_end: int, leader: int, leader_fd: int, supervisor_fd: int | None, 
         select.select([leader_fd], [], [], spec["stop_seconds"])
     _signal_group(leader, signal.SIGKILL)
     lines.say("process ended", "info", pid=leader)
+
+
+def watch_liveness(leader: int, leader_fd: int, lines: Lines, spec: dict[str, Any]) -> None:
+    """Ask the probe until it has failed ``failures`` times in a row, then end the process.
+
+    As a kubelet does: nothing counts before the first success, and silence is a failure as well.
+    """
+    from http.client import HTTPConnection, HTTPException
+    from urllib.parse import urlsplit
+
+    probe = spec["liveness"]
+    address = urlsplit(probe["url"])
+    failed: int | None = None
+    while not select.select([leader_fd], [], [], probe["period_seconds"])[0]:
+        connection = HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=2)
+        why = ""
+        try:
+            connection.request("GET", address.path)
+            answer = connection.getresponse()
+            why = (
+                "" if answer.status == 200 else f"{answer.status} {answer.read(500).decode(errors='replace')}"
+            )
+        except (OSError, HTTPException) as error:
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            connection.close()
+        if not why:
+            failed = 0
+        elif failed is not None:
+            failed += 1
+            if failed >= probe["failures"]:
+                lines.say("liveness failed, ending the process", "error", probe=probe["url"], why=why)
+                _signal_group(leader, signal.SIGTERM)
+                select.select([leader_fd], [], [], spec["stop_seconds"])
+                _signal_group(leader, signal.SIGKILL)
+                return
 
 
 def _signal_group(group: int, number: int) -> None:

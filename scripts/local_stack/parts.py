@@ -36,6 +36,18 @@ class RouterReady:
     url: str
 
 
+@dataclass(frozen=True)
+class Liveness:
+    """A process is ended, and so started again, when ``url`` fails this often in a row.
+
+    The thresholds are those of the chart's probe: together longer than the 60 s an agent may be away.
+    """
+
+    url: str
+    period_seconds: float = 10.0
+    failures: int = 9
+
+
 Readiness = Http | RedisPing | RouterReady
 
 
@@ -54,6 +66,7 @@ class Part:
     env: Mapping[str, str] = field(default_factory=dict)
     stop_seconds: float = 5.0
     before_stop: tuple[str, ...] = ()
+    liveness: Liveness | None = None
 
     @property
     def port(self) -> int:
@@ -155,15 +168,17 @@ def _router(settings: Settings) -> Part:
 
 def _agent(settings: Settings, letter: str) -> Part:
     upper = letter.upper()
+    engine_url = settings.url(f"ENGINE_{upper}_PORT")
     return Part(
         f"agent-{letter}",
         (
             _bin(settings, "backend-agent"),
             "serve",
             *("--name", f"backend-{letter}"),
-            *("--engine-url", settings.url(f"ENGINE_{upper}_PORT")),
+            *("--engine-url", engine_url),
             *("--port", str(settings.port(f"AGENT_{upper}_PORT"))),
             *("--model-file", str(model_file(settings))),
+            *("--device", f"dcgm:{engine_url}/sim/dcgm" if settings.profile == "sim" else "process"),
         ),
         _on(settings, f"AGENT_{upper}_PORT"),
         Http(settings.url(f"AGENT_{upper}_PORT", "/readyz")),
@@ -198,6 +213,7 @@ def _engine(
         Http(settings.url(variable, "/health")),
         env=env,
         stop_seconds=GENERATE_SECONDS,
+        liveness=Liveness(settings.url(f"AGENT_{letter.upper()}_PORT", "/livez")),
     )
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 import xmlrpc.client
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -180,7 +180,12 @@ class Supervisor:
 
     def _spec(self, part: Part) -> str:
         return self._json(
-            part.name, list(part.command), dict(part.env), part.stop_seconds, ends_with_parent=True
+            part.name,
+            list(part.command),
+            dict(part.env),
+            part.stop_seconds,
+            ends_with_parent=True,
+            liveness=asdict(part.liveness) if part.liveness is not None else None,
         )
 
     def _supervisor_spec(self) -> str:
@@ -195,6 +200,7 @@ class Supervisor:
         stop_seconds: float,
         *,
         ends_with_parent: bool,
+        liveness: dict[str, object] | None = None,
     ) -> str:
         document = {
             "service": name,
@@ -205,6 +211,7 @@ class Supervisor:
             "max_bytes": LOG_BYTES,
             "stop_seconds": stop_seconds,
             "ends_with_parent": ends_with_parent,
+            "liveness": liveness,
         }
         return json.dumps(document, indent=2) + "\n"
 

@@ -1,13 +1,16 @@
 """A real engine that is killed leaves nothing behind, is replaced, and meanwhile the other one answers."""
 
+import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from harness.stacks import Stack
@@ -59,3 +62,61 @@ def test_a_killed_engine_takes_its_workers_along_and_comes_back_warm(vllm_stack:
 
     until(lambda: all(row["why"] is None for row in vllm_stack.states().values()), RESTART_SECONDS)
     assert vllm_stack.states()["backend-a"]["pid"] != engine
+
+
+def engine_core(engine: int) -> int:
+    """Return the process that runs the model: the server's busiest child, while it answers health checks."""
+    children = psutil.Process(engine).children(recursive=True)
+    return max(children, key=lambda one: one.memory_info().rss).pid
+
+
+def test_a_frozen_engine_core_is_called_stuck_within_15_seconds_and_works_again_when_it_moves(
+    vllm_stack: Stack,
+) -> None:
+    """The server in front of the core goes on answering /health and /metrics: only tokens and CPU time tell."""
+    agent = vllm_stack.url("AGENT_A_PORT", "/status")
+    engine_url = vllm_stack.url("ENGINE_A_PORT")
+    core = engine_core(vllm_stack.states()["backend-a"]["pid"])
+    stop = threading.Event()
+
+    def ask_for_ever() -> None:
+        body = {
+            "model": "smollm2-135m-instruct",
+            "prompt": "Once upon a time",
+            "max_tokens": 400,
+            "stream": True,
+        }
+        while not stop.is_set():
+            with (
+                contextlib.suppress(httpx.HTTPError),
+                httpx.Client(timeout=10) as http,
+                http.stream("POST", f"{engine_url}/v1/completions", json=body) as answer,
+            ):
+                for _ in answer.iter_bytes():
+                    if stop.is_set():
+                        return
+
+    asking = threading.Thread(target=ask_for_ever)
+    asking.start()
+    try:
+        until(lambda: httpx.get(agent).json()["state"] in ("working", "saturated"), 30)
+        until(lambda: len(httpx.get(agent).json()["baseline"]["busy"]) > 0, 60)
+        time.sleep(5)
+        os.kill(core, signal.SIGSTOP)
+        frozen = time.monotonic()
+        assert psutil.Process(core).status() == psutil.STATUS_STOPPED
+        until(lambda: httpx.get(agent).json()["state"] == "stuck", 20)
+        seconds = time.monotonic() - frozen
+        status = httpx.get(agent).json()
+        health = httpx.get(f"{engine_url}/health", timeout=5).status_code
+        print(f"\nstuck after {seconds:.1f} s, /health {health}: {status['evidence']}")
+        assert seconds <= 15.5, "15 s, and half a second of looking"
+        assert any("CPU" in line for line in status["evidence"])
+        assert httpx.get(vllm_stack.url("AGENT_A_PORT", "/readyz")).status_code == 503
+    finally:
+        os.kill(core, signal.SIGCONT)
+    try:
+        until(lambda: httpx.get(agent).json()["state"] in ("working", "saturated", "idle"), 60)
+    finally:
+        stop.set()
+        asking.join(30)

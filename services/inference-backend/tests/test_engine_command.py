@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from backend_agent.engine_command import engine_command, engine_environment
+from backend_agent.main import main
 from backend_agent.model_file import BadModelFile, load_model_file
+from backend_agent.vllm_arguments import check_arguments
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -37,3 +39,42 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadModelFile, match="No such file"):
         load_model_file(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_pinned_vllm_knows_every_argument_of_every_model(path: Path) -> None:
+    check_arguments(load_model_file(path), path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("--enable-prefix-caching", "--enable-prefix-cache", "did you mean --enable-prefix-caching?"),
+        ("--enable-prefix-caching", "--port=9", '"--port" is set from the start command: remove it'),
+        ("awq_marlin", "awq_merlin", 'engine.quantization: "awq_merlin" is none of vLLM 0.32.0'),
+    ],
+)
+def test_an_argument_that_vllm_would_refuse_is_refused_before_it_starts(
+    old: str, new: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text((MODELS / "mistral-7b-instruct-v0.2-awq.yaml").read_text().replace(old, new))
+    words = ["engine-command", "--model-file", str(path), "--port", "1", "--model-path", "/m"]
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_llama_answers_to_the_name_that_does_not_exist_and_to_its_own() -> None:
+    names = load_model_file(MODELS / "llama-3.1-8b-instruct-awq.yaml").served_names
+    assert {"llama-3.1-8b-instruct-awq", "Llama-3.2-8B-Instruct-AWQ"} <= set(names)
+
+
+def test_a_gpu_model_says_what_it_needs_and_gets_it_on_the_command_line() -> None:
+    model = load_model_file(MODELS / "mistral-7b-instruct-v0.2-awq.yaml")
+    command = engine_command(model, Path("/models/x"), "0.0.0.0", 8000)
+    assert command[command.index("--quantization") + 1] == "awq_marlin"
+    assert command[command.index("--kv-offloading-size") + 1] == "4"
+    assert "--tensor-parallel-size" not in command
+    two = model.model_copy(update={"needs": model.needs.model_copy(update={"gpus": 2})})
+    command = engine_command(two, Path("/models/x"), "0.0.0.0", 8000)
+    assert command[command.index("--tensor-parallel-size") + 1] == "2"

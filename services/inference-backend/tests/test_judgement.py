@@ -1,9 +1,11 @@
 """What an engine is doing is judged from token progress; a full engine is never called stuck."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
+from backend_agent.busy_baseline import Baseline, Learner, Reading
 from backend_agent.judgement import READY_STATES, Limits, Sample, State, judge
 
 LIMITS = Limits()
@@ -36,14 +38,75 @@ def test_tokens_that_come_mean_working() -> None:
     assert judge(samples(30, running=2, tokens=range(30)), LIMITS).state is State.WORKING
 
 
-def test_requests_without_a_token_for_the_limit_mean_stuck() -> None:
-    verdict = judge(samples(17, running=1, tokens=[7] * 17), LIMITS)
+GPU = Baseline(busy={"power_watts": 200.0, "clock_mhz": 1980.0}, idle={"power_watts": 30.0})
+
+
+def standing_still(seconds: int, device: Reading | None) -> list[Sample]:
+    return [replace(one, device=device) for one in samples(seconds, running=1, tokens=[7] * seconds)]
+
+
+def test_no_token_and_a_device_that_does_not_work_mean_stuck_within_15_seconds() -> None:
+    wedged = Reading(utilization_ratio=1.0, power_watts=31.0)
+    verdict = judge(standing_still(15, wedged), LIMITS, GPU)
     assert verdict.state is State.STUCK
-    assert "16 s" in verdict.evidence[0]
+    assert "for 14 s" in verdict.evidence[0]
+    assert "power 31 W (at work 200 W, idle 30 W)" in verdict.evidence
 
 
 def test_a_pause_shorter_than_the_limit_is_no_wedge() -> None:
-    assert judge(samples(14, running=1, tokens=[7] * 14), LIMITS).state is State.WORKING
+    assert judge(standing_still(13, Reading(power_watts=31.0)), LIMITS, GPU).state is State.WORKING
+
+
+def test_a_long_prefill_on_a_busy_device_is_work_until_the_bound() -> None:
+    busy = Reading(power_watts=180.0)
+    assert judge(standing_still(100, busy), LIMITS, GPU).state is State.WORKING
+    assert judge(standing_still(122, busy), LIMITS, GPU).state is State.STUCK
+
+
+def test_silent_telemetry_is_unknown_stays_ready_and_ends_at_the_bound() -> None:
+    assert judge(standing_still(60, None), LIMITS, GPU).state is State.UNKNOWN
+    assert judge(standing_still(60, Reading(power_watts=31.0)), LIMITS).state is State.UNKNOWN, "not learnt"
+    assert State.UNKNOWN in READY_STATES
+    assert judge(standing_still(122, None), LIMITS, GPU).state is State.STUCK
+
+
+def test_an_error_code_is_evidence_and_never_a_reason() -> None:
+    noisy = Reading(power_watts=190.0, xid=31)
+    moving = [replace(one, device=noisy) for one in samples(60, running=1, tokens=range(60))]
+    assert judge(moving, LIMITS, GPU).state is State.WORKING
+    stuck = judge(standing_still(20, Reading(power_watts=30.0, xid=79)), LIMITS, GPU)
+    assert "XID 79 reported" in stuck.evidence
+
+
+@pytest.mark.parametrize(
+    ("clock", "reasons", "state"),
+    [
+        (600.0, 0x8, State.THROTTLED),
+        (600.0, None, State.THROTTLED),
+        (600.0, 0x4, State.WORKING),  # a power cap is no fault
+        (1900.0, 0x8, State.WORKING),  # a reason without an effect
+    ],
+)
+def test_throttled_needs_slow_clocks_and_the_devices_own_reason(
+    clock: float, reasons: int | None, state: State
+) -> None:
+    slow = Reading(power_watts=110.0, clock_mhz=clock, throttle_reasons=reasons)
+    moving = [replace(one, device=slow) for one in samples(30, running=1, tokens=range(30))]
+    assert judge(moving, LIMITS, GPU).state is state
+
+
+def test_a_cpu_engine_is_judged_by_the_time_its_processes_take() -> None:
+    cpu = Baseline(busy={"cpu_cores": 1.4}, idle={"cpu_cores": 0.02})
+    assert judge(standing_still(15, Reading(cpu_cores=0.01)), LIMITS, cpu).state is State.STUCK
+    assert judge(standing_still(60, Reading(cpu_cores=0.7)), LIMITS, cpu).state is State.WORKING
+
+
+def test_a_throttled_device_does_not_become_the_measure() -> None:
+    learner = Learner()
+    for _ in range(5):
+        learner.learn(Reading(power_watts=200.0, clock_mhz=1980.0, throttle_reasons=0), at_work=True)
+        learner.learn(Reading(power_watts=100.0, clock_mhz=600.0, throttle_reasons=0x8), at_work=True)
+    assert learner.baseline().busy == {"power_watts": 200.0, "clock_mhz": 1980.0}
 
 
 def test_the_time_before_a_request_came_does_not_count_as_a_pause() -> None:

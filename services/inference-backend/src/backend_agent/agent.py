@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections import deque
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import httpx
 import structlog
 
+from backend_agent.busy_baseline import Learner, Reading
+from backend_agent.devices import Device, NoDevice
 from backend_agent.engine_metrics import read_sample
-from backend_agent.judgement import READY_STATES, Limits, Sample, State, Verdict, judge
+from backend_agent.judgement import READY_STATES, Limits, Sample, State, Verdict, judge, tokens
 from backend_agent.model_file import ModelFile
 from backend_agent.telemetry import Metrics
 from backend_agent.warm_up import Round, WarmUpFailed, warm_up
@@ -19,25 +23,44 @@ SAMPLE_SECONDS = 1.0
 ASK_SECONDS = 2.0
 KEPT_SAMPLES = 300
 RETRY_SECONDS = 2.0
+RESTART_AFTER_SECONDS = 60.0
+RATE_SECONDS = 10.0
+LEARN_SECONDS = 0.2
 
 
 class Agent:
     """One engine's agent. :meth:`run` is its only task; everything else only reads."""
 
     def __init__(
-        self, name: str, engine_url: str, model: ModelFile, metrics: Metrics, limits: Limits | None = None
+        self,
+        name: str,
+        engine_url: str,
+        model: ModelFile,
+        metrics: Metrics,
+        *,
+        device: Device | None = None,
+        limits: Limits | None = None,
+        restart_after_seconds: float = RESTART_AFTER_SECONDS,
     ) -> None:
+        """``restart_after_seconds``: how long the engine may be stuck or silent before liveness fails."""
         self._name = name
         self._engine_url = engine_url
         self._model = model
         self._metrics = metrics
+        self._device = device or NoDevice()
         self._limits = limits or Limits()
+        self._restart_after_seconds = restart_after_seconds
+        self._learner = Learner()
+        self._reading: Reading | None = None
+        self._began = time.time()
+        self._version = ""
         self._samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
         self._rounds: list[Round] = []
         self._warm = False
         self._draining = False
         self._log = structlog.get_logger().bind(backend=name)
         self._verdict = Verdict(State.STARTING, ("the engine has not answered yet",))
+        self._since = time.monotonic()
         self._metrics.show_state(self._verdict.state)
 
     @property
@@ -50,6 +73,15 @@ class Agent:
         """Whether requests may be sent: warm, not draining, and nothing known to be wrong."""
         return self._warm and self._verdict.state in READY_STATES
 
+    @property
+    def worth_restarting(self) -> bool:
+        """Whether the engine has been stuck, or silent after it had been ready, for the bound.
+
+        A saturated engine never is, and neither is one that is still loading its model.
+        """
+        hopeless = self._verdict.state in (State.STUCK, State.UNREACHABLE)
+        return hopeless and time.monotonic() - self._since >= self._restart_after_seconds
+
     def drain(self) -> None:
         """Turn not ready for good; running generations go on."""
         self._draining = True
@@ -58,7 +90,13 @@ class Agent:
     def status(self) -> dict[str, Any]:
         """Return what /status and /readyz answer."""
         last = self._samples[-1] if self._samples else None
-        engine: dict[str, Any] = {"model": self._model.name, "served_names": self._model.served_names}
+        baseline = self._learner.baseline()
+        engine: dict[str, Any] = {
+            "model": self._model.name,
+            "served_names": self._model.served_names,
+            "version": self._version,
+            "watched_seconds": round(time.time() - self._began, 1),
+        }
         if last is not None and last.reachable:
             engine |= {
                 "running": last.running,
@@ -66,6 +104,7 @@ class Agent:
                 "kv_usage": last.kv_usage,
                 "prompt_tokens": last.prompt_tokens,
                 "generated_tokens": last.generated_tokens,
+                **self._rates(),
             }
         engine["warm_up"] = [
             {"first_token_seconds": round(one.first_token_seconds, 4), "tokens": one.tokens}
@@ -76,7 +115,25 @@ class Agent:
             "state": self._verdict.state.value,
             "evidence": list(self._verdict.evidence),
             "engine": engine,
-            "gpu": {},
+            "gpu": {} if self._reading is None else _figures(self._reading),
+            "baseline": {"busy": dict(baseline.busy), "idle": dict(baseline.idle)},
+        }
+
+    def _rates(self) -> dict[str, float]:
+        """Tokens per second over the last ten seconds of samples."""
+        known = [one for one in self._samples if one.reachable and tokens(one) is not None]
+        known = [one for one in known if one.at_seconds >= known[-1].at_seconds - RATE_SECONDS]
+        if len(known) < 2:
+            return {}
+        first, last = known[0], known[-1]
+        seconds = last.at_seconds - first.at_seconds
+        return {
+            "prompt_tokens_per_second": round(
+                ((last.prompt_tokens or 0) - (first.prompt_tokens or 0)) / seconds, 2
+            ),
+            "generated_tokens_per_second": round(
+                ((last.generated_tokens or 0) - (first.generated_tokens or 0)) / seconds, 2
+            ),
         }
 
     async def run(self) -> None:
@@ -99,10 +156,14 @@ class Agent:
 
     async def _warm_engine(self, http: httpx.AsyncClient) -> None:
         began = time.monotonic()
+        self._version = await self._ask_version(http)
         while not self._warm:
             self._conclude(Verdict(State.WARMING, (f"warming for {time.monotonic() - began:.0f} s",)))
             try:
-                self._rounds = await warm_up(http, self._engine_url, self._model.name, self._model.warm_up)
+                async with _background(self._learn_at_work()):
+                    self._rounds = await warm_up(
+                        http, self._engine_url, self._model.name, self._model.warm_up
+                    )
             except WarmUpFailed as error:
                 self._conclude(Verdict(State.WARMING, (f"warm-up failed: {error}",)))
                 self._log.warning("warm-up failed", reason=str(error))
@@ -112,21 +173,69 @@ class Agent:
                 continue
             seconds = time.monotonic() - began
             self._metrics.warmup_seconds.set(seconds)
+            self._metrics.show_rounds(self._rounds)
             self._warm = True
             self._log.info("engine is warm", seconds=round(seconds, 3), rounds=len(self._rounds))
         self._samples.clear()
         self._samples.append(await self._sample(http))
-        self._conclude(judge(self._samples, self._limits))
+        self._conclude(judge(self._samples, self._limits, self._learner.baseline()))
+
+    async def _ask_version(self, http: httpx.AsyncClient) -> str:
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+            return str((await http.get(f"{self._engine_url}/version")).json()["version"])
+        return ""
+
+    async def _learn_at_work(self) -> None:
+        """Warm-up is work: what the device does meanwhile is the first thing known of its working."""
+        while True:
+            await asyncio.sleep(LEARN_SECONDS)
+            reading = await asyncio.to_thread(self._device.read)
+            if reading is not None:
+                self._learner.learn(reading, at_work=True)
 
     async def _watch(self, http: httpx.AsyncClient) -> None:
         while self._warm:
             await asyncio.sleep(SAMPLE_SECONDS)
             self._samples.append(await self._sample(http))
-            self._conclude(judge(self._samples, self._limits))
+            self._learn()
+            self._conclude(judge(self._samples, self._limits, self._learner.baseline()))
             if self._verdict.state is State.UNREACHABLE:
+                # Liveness needs to know for how long: stay here until it answers, then warm it again.
+                await self._wait_out_silence(http)
                 self._warm = False
 
+    async def _wait_out_silence(self, http: httpx.AsyncClient) -> None:
+        began = time.monotonic() - self._limits.unreachable_seconds
+        while True:
+            try:
+                answer = await http.get(f"{self._engine_url}/health")
+                if answer.status_code == 200:
+                    return
+            except httpx.ConnectError:
+                return  # it ended, and was perhaps restarted: that is a start, not silence
+            except httpx.HTTPError:
+                pass
+            silent_seconds = time.monotonic() - began
+            self._conclude(Verdict(State.UNREACHABLE, (f"no answer for {silent_seconds:.0f} s",)))
+            await asyncio.sleep(SAMPLE_SECONDS / 4)
+
+    def _learn(self) -> None:
+        """Learn from a reading whose second is beyond doubt: tokens came at work, or nothing was asked for."""
+        if len(self._samples) < 2:
+            return
+        before, now = self._samples[-2], self._samples[-1]
+        if now.device is None or tokens(before) is None or tokens(now) is None:
+            return
+        asked = [bool(one.running) for one in (before, now)]
+        moved = tokens(now) != tokens(before)
+        if all(asked) and moved:
+            self._learner.learn(now.device, at_work=True)
+        elif not any(asked) and not moved:
+            self._learner.learn(now.device, at_work=False)
+
     async def _sample(self, http: httpx.AsyncClient) -> Sample:
+        self._reading = await asyncio.to_thread(self._device.read)
+        self._metrics.show_device(self._reading)
         now = time.monotonic()
         try:
             answer = await http.get(f"{self._engine_url}/metrics")
@@ -138,7 +247,7 @@ class Agent:
         if answer.status_code != 200:
             return Sample(now, reachable=False)
         try:
-            return read_sample(answer.text, now)
+            return dataclasses.replace(read_sample(answer.text, now), device=self._reading)
         except ValueError:
             return Sample(now, reachable=True)
 
@@ -146,6 +255,27 @@ class Agent:
         if self._draining:
             verdict = Verdict(State.DRAINING, ("asked to drain",))
         if verdict.state is not self._verdict.state:
+            self._since = time.monotonic()
             self._log.info("state", state=verdict.state.value, evidence=list(verdict.evidence))
             self._metrics.show_state(verdict.state)
         self._verdict = verdict
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _figures(reading: Reading) -> dict[str, Any]:
+    """What the device says, without the figures it does not have."""
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in dataclasses.asdict(reading).items()
+        if value is not None
+    }

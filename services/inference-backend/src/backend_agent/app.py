@@ -28,9 +28,10 @@ def create_app(agent: Agent, metrics: Metrics) -> FastAPI:
 
     @app.get("/livez")
     async def livez() -> Response:
-        """200 while the agent itself watches."""
-        alive = not app.state.watching.done()
-        return JSONResponse({"alive": alive}, 200 if alive else 503)
+        """200 while the agent watches and its engine is not beyond hope: what liveness probes ask."""
+        watches = not app.state.watching.done()
+        alive = watches and not agent.worth_restarting
+        return JSONResponse({"alive": alive, "watches": watches, **agent.status()}, 200 if alive else 503)
 
     @app.get("/readyz")
     async def readyz() -> Response:

@@ -23,9 +23,14 @@ ENVIRONMENT = {
 def engine_command(model: ModelFile, model_path: Path, host: str, port: int) -> list[str]:
     """Return the command line. The module is named because the CPU wheel's `vllm` command does not start."""
     engine = model.engine
+    gpus = model.needs.gpus
+    parallel = ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
+    share = engine.gpu_memory_utilization
+    memory = ["--gpu-memory-utilization", f"{share:g}"] if share is not None else []
+    offload = ["--kv-offloading-size", f"{engine.kv_offload_gib:g}"] if engine.kv_offload_gib else []
     quantization = ["--quantization", engine.quantization] if engine.quantization else []
     return [
-        "python",
+        "python3",
         "-m",
         "vllm.entrypoints.openai.api_server",
         *("--model", str(model_path)),
@@ -33,6 +38,9 @@ def engine_command(model: ModelFile, model_path: Path, host: str, port: int) -> 
         *("--host", host, "--port", str(port)),
         *("--dtype", engine.dtype),
         *quantization,
+        *parallel,
+        *memory,
+        *offload,
         *("--max-model-len", str(engine.max_model_len)),
         *("--max-num-seqs", str(engine.max_num_seqs)),
         *("--shutdown-timeout", str(SHUTDOWN_SECONDS)),

@@ -28,4 +28,13 @@ def read_sample(page: str, at_seconds: float) -> Sample:
             field = FIELDS.get(sample.name)
             if field is not None:
                 figures[field] = figures.get(field, 0.0) + sample.value
-    return Sample(at_seconds=at_seconds, reachable=True, **figures)
+    return Sample(
+        at_seconds,
+        reachable=True,
+        running=figures.get("running"),
+        waiting=figures.get("waiting"),
+        kv_usage=figures.get("kv_usage"),
+        prompt_tokens=figures.get("prompt_tokens"),
+        generated_tokens=figures.get("generated_tokens"),
+        finished_requests=figures.get("finished_requests"),
+    )

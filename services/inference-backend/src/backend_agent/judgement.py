@@ -1,11 +1,15 @@
 """What an engine is doing, judged from samples. Pure: no clock, no network; time comes with each sample.
 
-Token progress is the evidence: an engine that answers /health may be wedged for hours, and its gauges lag.
+Token progress is the evidence: an engine that answers /health may be wedged for hours, its gauges lag, and a
+wedged device shows a utilisation of 100 %. Where tokens stand still, the device decides: not how busy it says
+it is, but whether it draws what it drew when it last gave tokens (``busy_baseline``).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from backend_agent.busy_baseline import Baseline, Reading, activity, clocks_are_down
 
 
 class State(StrEnum):
@@ -29,7 +33,7 @@ READY_STATES = frozenset({State.IDLE, State.WORKING, State.SATURATED, State.THRO
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the engine. Counters only grow; ``cpu_seconds`` is None where the process is not ours."""
+    """One look at the engine and its device. Counters only grow; ``device`` is None where it said nothing."""
 
     at_seconds: float
     reachable: bool
@@ -39,16 +43,24 @@ class Sample:
     prompt_tokens: float | None = None
     generated_tokens: float | None = None
     finished_requests: float | None = None
+    device: Reading | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When silence counts (seconds) and when an engine counts as full."""
+    """When silence counts (seconds) and when an engine counts as full.
+
+    A stuck engine must be seen within 15 s of its last token: ``no_progress_seconds`` is shorter by the looks,
+    one a second, that first miss the token and then find the limit passed. ``no_progress_bound_seconds`` ends
+    every doubt, whatever the device says.
+    """
 
     unreachable_seconds: float = 3.0
-    no_progress_seconds: float = 15.0
+    no_progress_seconds: float = 12.5
+    no_progress_bound_seconds: float = 120.0
     waiting_is_saturated: float = 1.0
     kv_is_saturated: float = 0.95
+    recent_seconds: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -59,27 +71,49 @@ class Verdict:
     evidence: tuple[str, ...]
 
 
-def judge(samples: Sequence[Sample], limits: Limits) -> Verdict:
+NOTHING_LEARNT = Baseline()
+
+
+def judge(samples: Sequence[Sample], limits: Limits, baseline: Baseline = NOTHING_LEARNT) -> Verdict:
     """Return what the engine is doing; ``samples`` are in order of time, the last one is now."""
     if not samples:
         return Verdict(State.UNKNOWN, ("no sample was taken",))
     now = samples[-1]
     if not now.reachable:
         return _silent(samples, limits)
-    if now.running is None or now.waiting is None or _tokens(now) is None:
+    if now.running is None or now.waiting is None or tokens(now) is None:
         return Verdict(State.UNKNOWN, ("the engine's metrics lack running, waiting or token counts",))
     busy = now.running + now.waiting
     stalled_seconds = now.at_seconds - _last_progress(samples)
     figures = f"running {now.running:.0f}, waiting {now.waiting:.0f}"
+    since = now.at_seconds - limits.recent_seconds
+    recent = [one.device for one in samples if one.device is not None and one.at_seconds >= since]
     if busy > 0 and stalled_seconds >= limits.no_progress_seconds:
-        return Verdict(
-            State.STUCK, (f"no token, prompt token or finished request for {stalled_seconds:.0f} s", figures)
-        )
+        return _stalled(stalled_seconds, limits, figures, recent, baseline)
+    if busy > 0 and (down := clocks_are_down(recent, baseline)):
+        return Verdict(State.THROTTLED, (down, figures))
     if now.waiting >= limits.waiting_is_saturated or (now.kv_usage or 0.0) >= limits.kv_is_saturated:
         return Verdict(State.SATURATED, (figures, f"KV cache {100 * (now.kv_usage or 0.0):.0f} % used"))
     if busy > 0:
         return Verdict(State.WORKING, (figures, f"last progress {stalled_seconds:.1f} s ago"))
     return Verdict(State.IDLE, ("no request is running or waiting",))
+
+
+def _stalled(
+    seconds: float, limits: Limits, figures: str, recent: Sequence[Reading], baseline: Baseline
+) -> Verdict:
+    standing = f"no token, prompt token or finished request for {seconds:.0f} s"
+    doing = activity(recent, baseline)
+    evidence = (standing, figures, doing.evidence, *_errors(recent))
+    if doing.busy is False or seconds >= limits.no_progress_bound_seconds:
+        return Verdict(State.STUCK, evidence)
+    return Verdict(State.WORKING if doing.busy else State.UNKNOWN, evidence)
+
+
+def _errors(recent: Sequence[Reading]) -> tuple[str, ...]:
+    """XIDs support a conclusion and never make one: healthy devices report them too."""
+    codes = sorted({one.xid for one in recent if one.xid})
+    return (f"XID {', '.join(map(str, codes))} reported",) if codes else ()
 
 
 def _silent(samples: Sequence[Sample], limits: Limits) -> Verdict:
@@ -98,16 +132,17 @@ def _last_progress(samples: Sequence[Sample]) -> float:
     moved = samples[0].at_seconds
     before: Sample | None = None
     for sample in samples:
-        if not sample.reachable or _tokens(sample) is None:
+        if not sample.reachable or tokens(sample) is None:
             continue
         idle = not (sample.running or 0) + (sample.waiting or 0)
-        if before is None or idle or _tokens(sample) != _tokens(before):
+        if before is None or idle or tokens(sample) != tokens(before):
             moved = sample.at_seconds
         before = sample
     return moved
 
 
-def _tokens(sample: Sample) -> tuple[float, float, float] | None:
+def tokens(sample: Sample) -> tuple[float, float, float] | None:
+    """Return the counters whose change is progress; None where the engine did not give them."""
     if sample.prompt_tokens is None or sample.generated_tokens is None:
         return None
     return (sample.prompt_tokens, sample.generated_tokens, sample.finished_requests or 0.0)

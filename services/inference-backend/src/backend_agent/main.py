@@ -1,44 +1,100 @@
-"""The command `backend-agent`: serve, engine-command. Only wires the other modules."""
+"""The command `backend-agent`: serve, engine-command, drain, load-weights. Only wires the other modules."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from backend_agent.model_file import BadModelFile, ModelFile, load_model_file
+from backend_agent.model_file import BadModelFile, load_model_file
 
 KEEP_ALIVE_SECONDS = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Exit 0 fine, 2 bad input."""
+    """Run one subcommand. Exit 0 fine, 1 it could not be done, 2 bad input."""
     options = _parser().parse_args(arguments)
     try:
-        model = load_model_file(options.model_file)
-    except BadModelFile as error:
+        return int(options.run(options))
+    except (BadModelFile, BadInput) as error:
         print(error, file=sys.stderr)
         return 2
-    if options.command == "engine-command":
-        from backend_agent.engine_command import engine_command, engine_environment
 
-        command = engine_command(model, options.model_path, options.host, options.port)
-        print(json.dumps({"argv": command, "env": engine_environment(model)}))
-        return 0
-    _serve(model, options)
+
+class BadInput(Exception):
+    """An option cannot be used. The message names it."""
+
+
+def _engine_command(options: argparse.Namespace) -> int:
+    from backend_agent.engine_command import engine_command, engine_environment
+    from backend_agent.vllm_arguments import check_arguments
+
+    model = load_model_file(options.model_file)
+    check_arguments(model, options.model_file)
+    command = engine_command(model, options.model_path, options.host, options.port)
+    document = model.model_dump(mode="json")
+    print(json.dumps({"argv": command, "env": engine_environment(model), "model": document}, indent=1))
     return 0
 
 
-def _serve(model: ModelFile, options: argparse.Namespace) -> None:
+def _drain(options: argparse.Namespace) -> int:
+    from backend_agent.draining import CannotDrain, drain
+
+    try:
+        empty = drain(
+            options.url.rstrip("/"),
+            settle_seconds=options.settle_seconds,
+            limit_seconds=options.limit_seconds,
+            say=lambda text: print(text, flush=True),
+        )
+    except CannotDrain as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0 if empty else 1
+
+
+def _load_weights(options: argparse.Namespace) -> int:
+    from backend_agent.weights import CannotLoad, load
+
+    try:
+        path = load(options.source, options.to, options.name, say=lambda text: print(text, flush=True))
+    except CannotLoad as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
     import uvicorn
 
     from backend_agent.agent import Agent
     from backend_agent.app import create_app
+    from backend_agent.devices import device_of
+    from backend_agent.judgement import Limits
     from backend_agent.telemetry import Metrics, configure_log
 
+    model = load_model_file(options.model_file)
+    engine_url = options.engine_url.rstrip("/")
+    try:
+        device = device_of(options.device, urlsplit(engine_url).port or 80)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
     configure_log()
     metrics = Metrics(options.name)
-    agent = Agent(options.name, options.engine_url.rstrip("/"), model, metrics)
+    agent = Agent(
+        options.name,
+        engine_url,
+        model,
+        metrics,
+        device=device,
+        limits=Limits(
+            no_progress_seconds=options.no_progress_seconds,
+            no_progress_bound_seconds=options.no_progress_bound_seconds,
+        ),
+        restart_after_seconds=options.restart_after_seconds,
+    )
     uvicorn.run(
         create_app(agent, metrics),
         host=options.host,
@@ -47,22 +103,50 @@ def _serve(model: ModelFile, options: argparse.Namespace) -> None:
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="backend-agent", description="The agent beside one vLLM engine.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(required=True)
     serve = commands.add_parser("serve", help="Watch an engine and answer for it.")
+    serve.set_defaults(run=_serve)
     serve.add_argument("--name", required=True, help="the backend's name")
     serve.add_argument("--engine-url", required=True)
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, required=True)
     serve.add_argument("--model-file", type=Path, required=True)
-    command = commands.add_parser("engine-command", help="Print the engine's command line as JSON.")
+    serve.add_argument(
+        "--device",
+        default="auto",
+        help="auto, nvml, process (the engine's CPU time), none, or dcgm:URL[#label=value,...]",
+    )
+    serve.add_argument("--no-progress-seconds", type=float, default=12.5)
+    serve.add_argument("--no-progress-bound-seconds", type=float, default=120.0)
+    serve.add_argument(
+        "--restart-after-seconds", type=float, default=60.0,
+        help="liveness fails once the engine has been stuck or silent this long",
+    )  # fmt: skip
+    command = commands.add_parser(
+        "engine-command", help="Print the engine's command line, and the model file, as JSON."
+    )
+    command.set_defaults(run=_engine_command)
     command.add_argument("--model-file", type=Path, required=True)
     command.add_argument("--model-path", type=Path, required=True)
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, required=True)
+    empty = commands.add_parser("drain", help="Turn not ready and wait until nothing runs: the stop hook.")
+    empty.set_defaults(run=_drain)
+    empty.add_argument("--url", default="http://127.0.0.1:8001", help="the agent's")
+    empty.add_argument("--settle-seconds", type=float, default=2.0, help="what routers get to notice")
+    empty.add_argument("--limit-seconds", type=float, default=600.0)
+    weights = commands.add_parser("load-weights", help="Bring a model's files into the node's cache.")
+    weights.set_defaults(run=_load_weights)
+    weights.add_argument(
+        "--source", required=True, help="s3://bucket/prefix, hf://owner/name[@revision], or a folder"
+    )
+    weights.add_argument("--to", type=Path, required=True, help="the cache")
+    weights.add_argument("--name", required=True, help="folder in the cache")
     return parser
 
 

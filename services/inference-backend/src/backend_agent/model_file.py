@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class BadModelFile(Exception):
@@ -24,6 +24,8 @@ class Engine(Strict):
     quantization: str | None = None
     max_model_len: int = Field(ge=1)
     max_num_seqs: int = Field(ge=1)
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+    kv_offload_gib: float = Field(0, ge=0)  # KV cache kept in the pod's memory when the GPU's is full
     arguments: list[str] = []
     environment: dict[str, str] = {}
 
@@ -38,14 +40,38 @@ class WarmUp(Strict):
     settled_factor: float = Field(2.0, gt=1)
 
 
+class Needs(Strict):
+    """What the node must have: whole GPUs, GiB of memory of each GPU, of the pod, and of /dev/shm."""
+
+    gpus: int = Field(0, ge=0)
+    gpu_memory_gib: float = Field(0, ge=0)
+    memory_gib: float = Field(gt=0)
+    shm_gib: float = Field(1, gt=0)
+    cpus: float = Field(1, gt=0)
+    disk_gib: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _gpus_have_memory(self) -> "Needs":
+        if (self.gpus > 0) != (self.gpu_memory_gib > 0):
+            raise ValueError("gpus and gpu_memory_gib go together: both, or neither for a CPU engine")
+        return self
+
+
 class ModelFile(Strict):
-    """One model: its names, its engine, its warm-up."""
+    """One model: its names, where it comes from, its engine, what that needs, its warm-up.
+
+    ``repository`` is the hub's name and ``revision`` what of it was chosen; empty for weights that are brought
+    otherwise. ``licence`` is an SPDX name or the title of the model's own.
+    """
 
     name: str
     source: str
+    repository: str = ""
+    revision: str = ""
     licence: str
     aliases: list[str] = []
     engine: Engine
+    needs: Needs
     warm_up: WarmUp = WarmUp()
 
     @property

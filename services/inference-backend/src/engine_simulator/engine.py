@@ -171,6 +171,7 @@ class Engine:
             self._prefilling = False
             self.busy_seconds += seconds
             while self.wedged:
+                self._faults.on("wedge")
                 await asyncio.sleep(0.05)
                 due = time.monotonic()
             self._step()

@@ -21,7 +21,7 @@ Kind = Literal[
     "long_prefill",  # every prefill takes `seconds` longer, with the device busy
     "kv_full",  # only `factor` (0-1) of the KV cache is left
     "xid_noise",  # an XID error on a device that works
-    "telemetry_silent",  # metrics and device say nothing
+    "telemetry_silent",  # the device says nothing
     "health_lies",  # /health answers 503
 ]
 

@@ -11,6 +11,7 @@ import yaml
 
 from observability import pictures, why_ttft
 from observability.alerts import RUNBOOKS, alert_groups
+from observability.cluster_scraping import cluster_configuration
 from observability.grafana import write_dashboards
 from observability.notifying import alertmanager_configuration
 from observability.prometheus_api import Prometheus
@@ -18,13 +19,15 @@ from observability.promql import TimeScale
 from observability.scraping import prometheus_configuration
 from observability.verdict import recording_groups
 
+CLUSTER_RULES = "/etc/prometheus/rules/*.yml"  # where the chart mounts them
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand. Exit 0 fine, 2 bad input."""
     parser = argparse.ArgumentParser(prog="observability", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     rendering = commands.add_parser("render", help="Write prometheus.yml, alertmanager.yml and rules/.")
-    rendering.add_argument("--profile", choices=["local"], required=True)
+    rendering.add_argument("--profile", choices=["local", "cluster"], required=True)
     rendering.add_argument("--out", type=Path, required=True)
     rendering.add_argument("--runbooks", default=RUNBOOKS, help="URL of the folder with the runbooks")
     rendering.add_argument(
@@ -58,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     documents = {
         "rules/recording.yml": {"groups": recording_groups(scale)},
         "rules/alerts.yml": {"groups": alert_groups(scale, options.runbooks)},
-        "prometheus.yml": prometheus_configuration(os.environ, str(out / "rules" / "*.yml")),
+        "prometheus.yml": (
+            prometheus_configuration(os.environ, str(out / "rules" / "*.yml"))
+            if options.profile == "local"
+            else cluster_configuration(CLUSTER_RULES)
+        ),
         "alertmanager.yml": alertmanager_configuration(),
     }
     for name, document in documents.items():

@@ -1,0 +1,153 @@
+"""Weights arrive whole and checked, or not at all; against an S3-compatible server and folders."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from backend_agent.main import main
+from backend_agent.weights import CannotLoad, load
+
+pytestmark = pytest.mark.service
+BUCKET = "models"
+FILES = {
+    "config.json": b"{}",
+    "shards/one.safetensors": b"1" * 9_000_000,
+    "shards/two.safetensors": b"2" * 70_000,
+}
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        yield client
+    server.stop()
+
+
+def sums(files: dict[str, bytes]) -> bytes:
+    return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()).encode()
+
+
+def put(s3: Any, prefix: str, files: dict[str, bytes]) -> str:
+    for name, data in files.items():
+        s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=data)
+    return f"s3://{BUCKET}/{prefix}"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: path.read_bytes() for name, path in found.items() if name not in (".complete", "SHA256SUMS")
+    }
+
+
+def test_a_model_comes_from_s3_checked_and_is_not_fetched_twice(s3: Any, tmp_path: Path) -> None:
+    source = put(s3, "good", {**FILES, "SHA256SUMS": sums(FILES)})
+    said: list[str] = []
+    folder = load(source, tmp_path, "m", say=said.append)
+    assert content(folder) == FILES
+    s3.delete_object(Bucket=BUCKET, Key="good/config.json")
+    assert load(source, tmp_path, "m", say=said.append) == folder
+    assert said == [f"{folder} is there already"]
+
+
+def test_an_interrupted_fetch_goes_on_where_it_was(s3: Any, tmp_path: Path) -> None:
+    source = put(s3, "resumed", {**FILES, "SHA256SUMS": sums(FILES)})
+    begun = tmp_path / ".m.partial" / "shards" / "one.safetensors"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(FILES["shards/one.safetensors"][:5_000_000])
+    # Were it fetched from its beginning, the first half would be what the bucket holds now.
+    changed = b"x" * 5_000_000 + FILES["shards/one.safetensors"][5_000_000:]
+    s3.put_object(Bucket=BUCKET, Key="resumed/shards/one.safetensors", Body=changed)
+    assert content(load(source, tmp_path, "m", say=print)) == FILES
+
+
+def test_a_wrong_checksum_is_named_and_the_next_run_repairs_it(
+    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = put(s3, "wrong", {**FILES, "SHA256SUMS": sums(FILES), "config.json": b"[]"})
+    words = ["load-weights", "--source", source, "--to", str(tmp_path), "--name", "m"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "config.json has the checksum" in said
+    assert "upload it again" in said
+    assert not (tmp_path / "m").exists(), "a pod never sees it"
+    put(s3, "wrong", FILES)
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("listed", "there", "said"),
+    [
+        (
+            FILES,
+            {"config.json": b"{}"},
+            "shards/one.safetensors, shards/two.safetensors stands in SHA256SUMS",
+        ),
+        ({"config.json": b"{}"}, FILES, "shards/one.safetensors, shards/two.safetensors does not stand"),
+    ],
+)
+def test_a_missing_and_an_unlisted_file_are_named(
+    listed: dict[str, bytes], there: dict[str, bytes], said: str, s3: Any, tmp_path: Path
+) -> None:
+    source = put(s3, f"list-{len(listed)}", {**there, "SHA256SUMS": sums(listed)})
+    with pytest.raises(CannotLoad, match=said):
+        load(source, tmp_path, "m", say=print)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("s3://models/nothing-here", "there are no files; is the prefix right?"),
+        ("s3://no-such-bucket/x", "NoSuchBucket"),
+        ("/no/such/folder", "/no/such/folder: no such folder"),
+        ("ftp://host/x", '"ftp://host/x" is none of s3://bucket/prefix'),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_one_sentence(
+    source: str, said: str, s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["load-weights", "--source", source, "--to", str(tmp_path), "--name", "m"]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_name_cannot_leave_the_cache(tmp_path: Path) -> None:
+    with pytest.raises(CannotLoad, match="plain name"):
+        load("/tmp", tmp_path, "../m", say=print)
+
+
+def test_pods_of_one_node_fetch_once(tmp_path: Path) -> None:
+    origin = tmp_path / "origin"
+    (origin / "shards").mkdir(parents=True)
+    for name, data in FILES.items():
+        (origin / name).write_bytes(data)
+    (origin / "SHA256SUMS").write_bytes(sums(FILES))
+    words = ["load-weights", "--source", str(origin), "--to", str(tmp_path / "cache"), "--name", "m"]
+    pods = [
+        subprocess.Popen(
+            [sys.executable, "-m", "backend_agent.main", *words], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    said = [pod.communicate(timeout=60)[0] for pod in pods]
+    assert [pod.returncode for pod in pods] == [0] * 4
+    assert content(tmp_path / "cache" / "m") == FILES
+    assert sum("is there already" in lines for lines in said) == 3
