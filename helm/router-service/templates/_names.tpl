@@ -1,8 +1,8 @@
 {{/* Object names do not depend on the release: other charts address this one by its Service. */}}
-{{- define "name" -}}router-service{{- end }}
+{{- define "name" -}}{{ .Chart.Name }}{{- end }}
 
 {{- define "selector" -}}
-app.kubernetes.io/name: router-service
+app.kubernetes.io/name: {{ include "name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
@@ -45,4 +45,9 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with .Values.tolerations | default $placement.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* What asks in `helm test`, where the chart's own image has no shell. */}}
+{{- define "testImage" -}}
+{{- include "image" (dict "Values" (dict "global" .Values.global "image" .Values.testImage) "Chart" .Chart) -}}
 {{- end }}

@@ -1,0 +1,157 @@
+"""The chart's engine pod, run from its own manifest: loader, agent and vLLM with their commands and probes.
+
+Only mount points, ports and the interpreter's place are moved; what a cluster adds is not tried here.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from harness.kubernetes_tools import tool
+from harness.ports import free_port
+from harness.processes import answers, running
+from harness.stacks import ROOT
+
+pytestmark = [pytest.mark.platform, pytest.mark.timeout(400)]
+BIN = ROOT / ".venv" / "bin"
+WEIGHTS = ROOT / ".run" / "models" / "smollm2-135m-instruct"
+CHART = ROOT / "helm" / "inference-backend"
+
+
+def rendered_pod(source: Path) -> tuple[dict[str, Any], str]:
+    """Return the pod's containers by name, and the model file of its ConfigMap."""
+    done = subprocess.run(
+        [
+            tool("helm"), "template", "r", CHART, "-n", "llm", "-f", CHART / "examples/cpu.yaml",
+            "--set", f"weights.source={source}",
+        ],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+    (deployment,) = (document for document in documents if document["kind"] == "Deployment")
+    (config,) = (document for document in documents if document["kind"] == "ConfigMap")
+    spec = deployment["spec"]["template"]["spec"]
+    parts = {part["name"]: part for part in [*spec["initContainers"], *spec["containers"]]}
+    return parts, config["data"]["model.yaml"]
+
+
+def test_the_engine_pod_loads_warms_answers_and_drains_as_the_chart_says(tmp_path: Path) -> None:
+    parts, model = rendered_pod(WEIGHTS)
+    engine_port, agent_port = free_port(), free_port()
+    (tmp_path / "model.yaml").write_text(model)
+    (tmp_path / "models").mkdir()
+    moves = {
+        "/etc/model/model.yaml": str(tmp_path / "model.yaml"),
+        "/models": str(tmp_path / "models"),
+        "http://127.0.0.1:8000": f"http://127.0.0.1:{engine_port}",
+        "--port=8001": f"--port={agent_port}",
+        "$(POD_NAME)": "smollm2-0",
+        "0.0.0.0": "127.0.0.1",
+    }
+
+    def moved(words: list[str]) -> list[str]:
+        result = []
+        for word in words:
+            for there, here in moves.items():
+                # The source of the weights is a place of this machine already.
+                if word != str(WEIGHTS):
+                    word = word.replace(there, here)
+            result.append(word)
+        return result
+
+    loader = [str(BIN / "backend-agent"), *moved(parts["weights"]["args"])]
+    done = subprocess.run(loader, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    agent_url = f"http://127.0.0.1:{agent_port}"
+    probes = {
+        kind: agent_url + parts["engine"][f"{kind}Probe"]["httpGet"]["path"]
+        for kind in ("startup", "readiness", "liveness")
+    }
+    sidecar = [str(BIN / "backend-agent"), *moved(parts["agent"]["args"])]
+    started = agent_url + parts["agent"]["startupProbe"]["httpGet"]["path"]
+    with running(sidecar, log=tmp_path / "agent.log", ready=answers(started)):
+        assert httpx.get(probes["readiness"]).status_code == 503, "no engine yet"
+        assert httpx.get(probes["liveness"]).status_code == 200, "which is no reason to restart anything"
+        command = moved(parts["engine"]["command"])
+        assert command[0] == "python3"
+        command[0] = str(ROOT / ".venv-vllm" / "bin" / "python3")
+        command[command.index("--port") + 1] = str(engine_port)
+        env = {one["name"]: one["value"] for one in parts["engine"]["env"] if one["name"] != "HOME"}
+        with running(
+            command,
+            log=tmp_path / "engine.log",
+            ready=answers(probes["startup"]),
+            ready_seconds=200,
+            stop_seconds=40,
+            env=env,
+        ) as engine:
+            status = httpx.get(f"{agent_url}/status").json()
+            assert status["engine"]["warm_up"], "ready means warm"
+            assert httpx.get(probes["liveness"]).status_code == 200
+            _chart_test_asks(engine_port)
+            stream = _Stream(engine_port)
+            stream.begun.wait(30)
+            stop_hook = moved(parts["engine"]["lifecycle"]["preStop"]["exec"]["command"])
+            stop_hook[0] = str(BIN / "backend-agent")
+            began = time.monotonic()
+            done = subprocess.run(
+                [*stop_hook, "--url", agent_url], capture_output=True, text=True, check=False, timeout=100
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert time.monotonic() - began >= 5, "routers get time to notice"
+            assert httpx.get(probes["readiness"]).status_code == 503
+            stream.thread.join(30)
+            assert stream.text.rstrip().endswith("data: [DONE]"), (
+                "what had begun was finished before the hook ended"
+            )
+            engine.terminate()
+            assert engine.wait(40) is not None
+
+
+def _chart_test_asks(port: int) -> None:
+    """Run the script of the chart's own `helm test` pod."""
+    done = subprocess.run(
+        [tool("helm"), "template", "r", CHART, "-f", CHART / "examples/cpu.yaml", "-s", "templates/tests.yaml"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    script = yaml.safe_load(done.stdout)["spec"]["containers"][0]["command"][2]
+    asked = subprocess.run(
+        [sys.executable, "-c", script.replace("http://smollm2:8000", f"http://127.0.0.1:{port}")],
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.strip()
+
+
+class _Stream:
+    """A generation that is under way while the pod is told to end."""
+
+    def __init__(self, port: int) -> None:
+        self.text = ""
+        self.begun = threading.Event()
+        self._port = port
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        body = {
+            "model": "smollm2-135m-instruct",
+            "prompt": "Once",
+            "max_tokens": 300,
+            "ignore_eos": True,
+            "stream": True,
+        }
+        url = f"http://127.0.0.1:{self._port}/v1/completions"
+        with httpx.stream("POST", url, content=json.dumps(body), timeout=120,
+                          headers={"content-type": "application/json"}) as answer:  # fmt: skip
+            for text in answer.iter_text():
+                self.text += text
+                self.begun.set()
