@@ -19,6 +19,10 @@ KINDS = {
     "deployments": ("apps/v1", "Deployment", True),
     "statefulsets": ("apps/v1", "StatefulSet", True),
     "ingresses": ("networking.k8s.io/v1", "Ingress", True),
+    "secrets": ("v1", "Secret", True),
+    "storageclasses": ("storage.k8s.io/v1", "StorageClass", False),
+    "apiservices": ("apiregistration.k8s.io/v1", "APIService", False),
+    "customresourcedefinitions": ("apiextensions.k8s.io/v1", "CustomResourceDefinition", False),
 }
 
 
