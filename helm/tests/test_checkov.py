@@ -59,7 +59,9 @@ def test_checkov_finds_only_what_has_a_reason_to_stay(tmp_path: Path) -> None:
     found = findings(tmp_path)
     unexplained = {
         check: {
-            place for place in places if check not in skipped or not re.fullmatch(skipped[check]["where"], place)
+            place
+            for place in places
+            if check not in skipped or not re.fullmatch(skipped[check]["where"], place)
         }
         for check, places in found.items()
     }
