@@ -18,6 +18,7 @@ from local_stack.stack import (
     bring_up,
     ports_in_use,
     resident_bytes,
+    restart_engines,
     rows,
     take_down,
     undisturbed,
@@ -138,6 +139,23 @@ def status(settings: Settings) -> int:
         )
     print(f"\n{ready} of {len(table)} parts are ready (PROFILE={settings.profile}, {settings.run_dir})")
     return 0 if ready == len(table) else EXIT_FAILED
+
+
+def restart(settings: Settings) -> int:
+    """Restart the engines one by one while the stack goes on answering."""
+    console = Console()
+    if not Supervisor(settings).is_alive():
+        console.problem("restart-engines: the stack does not run; start it with: make up")
+        return EXIT_FAILED
+    try:
+        restart_engines(settings, configured_parts(settings), console)
+    except StackFailed as error:
+        console.problem(f"restart-engines: {error}")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        console.problem("\ninterrupted; make up repairs what is down")
+        return EXIT_INTERRUPTED
+    return 0
 
 
 def demo(settings: Settings) -> int:

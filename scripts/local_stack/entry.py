@@ -36,5 +36,10 @@ def run(command: str, arguments: list[str]) -> int:
     if command == "status" and "--json" in arguments:
         print(commands.as_json(settings))
         return 0
-    simple = {"down": commands.down, "status": commands.status, "demo": commands.demo}
+    simple = {
+        "down": commands.down,
+        "status": commands.status,
+        "demo": commands.demo,
+        "restart": commands.restart,
+    }
     return simple[command](settings)

@@ -170,6 +170,34 @@ def take_down(settings: Settings, parts: list[Part]) -> list[str]:
     return [f"process {left.pid} ({left.command[:100]})" for left in find_leftovers(settings.run_dir)]
 
 
+def restart_engines(settings: Settings, parts: list[Part], console: Console) -> None:
+    """Restart the engines one after another without losing a request: drained, stopped, warm again, next.
+
+    Raises:
+        StackFailed: one could not be drained, or was not ready in time; the others run on.
+    """
+    supervisor = Supervisor(settings)
+    by_name = {part.name: part for part in parts}
+    for letter in ("a", "b"):
+        engine, agent = by_name[f"backend-{letter}"], by_name[f"agent-{letter}"]
+        with console.step(f"{engine.name} drained"):
+            command = [
+                str(settings.platform_bin / "backend-agent"),
+                "drain",
+                *("--url", f"http://127.0.0.1:{agent.port}"),
+                *("--settle-seconds", "3", "--limit-seconds", "600"),
+            ]
+            drained = subprocess.run(command, capture_output=True, text=True, check=False)
+            if drained.returncode:
+                raise StackFailed(f"{engine.name}: {drained.stdout.strip()}{drained.stderr.strip()}")
+        # An agent that was told to drain drains for good; in a pod it ends with its engine too.
+        supervisor.stop_parts([engine.name, agent.name], engine.stop_seconds + 5)
+        for part in (agent, engine):
+            supervisor.start_part(part.name)
+        # The router too: the next one may only go once this one is used again.
+        _wait_until_ready(settings, supervisor, [agent, engine, by_name["router"]], console)
+
+
 def _run_before_stop(part: Part) -> None:
     # In a session of its own: an impatient second Ctrl-C must not reach it.
     subprocess.run(

@@ -169,6 +169,7 @@ class Fleet:
             self.refresh(now)
             self.wake(pool)
         if was_usable and not health.ready:
+            self.refresh(now)
             self._on_trouble(pool, name)
 
     def refresh(self, now: float) -> None:
@@ -181,6 +182,20 @@ class Fleet:
             view.ramp = member.breaker.ramp(now)
             if member.breaker.state == "closed" and view.ramp >= 1.0:
                 self._unsettled.discard(member)
+        for pool in {member.view.pool for member in self._unsettled}:
+            self._relate_ramps(pool)
+
+    def _relate_ramps(self, pool: str) -> None:
+        """Slow start is a share among peers: where all of them are starting, the furthest takes a whole load.
+
+        Without this a rolling restart of a pool would refuse requests that its warm engines could serve.
+        """
+        view = self.pools.get(pool)
+        usable = [b for b in view.backends if b.unusable is None and not b.breaker_open] if view else []
+        furthest = max((backend.ramp for backend in usable), default=1.0)
+        if furthest < 1.0:
+            for backend in usable:
+                backend.ramp /= furthest
 
     def usable(self, pool: str) -> int:
         """Backends of ``pool`` a request could go to now if they had a free place."""

@@ -1,0 +1,62 @@
+"""A backend that came back gets a ramped share among its peers; where nobody else is there, all of it."""
+
+import pytest
+
+from router_service.pipeline.fleet import Bounds, Fleet
+from router_service.ports import Endpoint, Health
+from router_service.resilience.breaker import BreakerSettings
+from router_service.routing.vocabulary import State
+
+READY, AWAY = Health(True, State.IDLE), Health(False, State.DRAINING)
+
+
+class Time:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def fleet(time: Time) -> Fleet:
+    fleet = Fleet(["p"], Bounds(breaker=BreakerSettings(slow_start_seconds=30)), time)
+    fleet.set_endpoints("p", [Endpoint(name, f"http://{name}", f"http://{name}/readyz") for name in "ab"])
+    for name in "ab":
+        fleet.set_health("p", name, READY)
+    return fleet
+
+
+def restart(fleet: Fleet, name: str) -> None:
+    fleet.set_health("p", name, AWAY)
+    fleet.set_health("p", name, READY)
+
+
+def ramps(fleet: Fleet, time: Time) -> dict[str, float]:
+    fleet.refresh(time.now)
+    return {backend.name: round(backend.ramp, 3) for backend in fleet.pools["p"].backends}
+
+
+def test_one_that_came_back_starts_slowly_beside_one_that_stayed(fleet: Fleet, time: Time) -> None:
+    restart(fleet, "a")
+    assert ramps(fleet, time) == {"a": 0.1, "b": 1.0}
+    time.now += 15
+    assert ramps(fleet, time) == {"a": 0.5, "b": 1.0}
+    time.now += 15
+    assert ramps(fleet, time) == {"a": 1.0, "b": 1.0}
+
+
+def test_the_only_one_left_takes_everything_and_shares_again_when_the_other_is_back(
+    fleet: Fleet, time: Time
+) -> None:
+    restart(fleet, "a")
+    time.now += 6
+    fleet.set_health("p", "b", AWAY)
+    assert ramps(fleet, time)["a"] == 1.0, "b drains: refusing what a can serve helps nobody"
+    time.now += 3
+    fleet.set_health("p", "b", READY)
+    assert ramps(fleet, time) == {"a": 1.0, "b": 0.333}
