@@ -239,7 +239,7 @@ def test_a_registry_of_the_environment_and_a_digest_are_obeyed(tmp_path: Path) -
     digest = "sha256:" + "0" * 64
     values = {
         "global": {"registry": "reg.example/llm-platform"},
-        "image": {"repository": "router-service", "digest": digest},
+        "image": {"digest": digest},
     }
     (tmp_path / "v.yaml").write_text(yaml.safe_dump(values))
     router = manifests("router-service", HELM / "router-service/examples/two-pools.yaml", tmp_path / "v.yaml")

@@ -23,13 +23,18 @@ ROOT = Path(__file__).resolve().parents[2]
 HELM = ROOT / "helm"
 ENVIRONMENTS = ("dev", "kind", "prod")
 RELEASES = yaml.safe_load((HELM / "releases.yaml").read_text())["releases"]
+CONTRACT = yaml.safe_load((ROOT / "infrastructure" / "contract.yaml").read_text())
 # What scripts/cluster-up hands over, as far as charts read it.
-HANDED_OVER = {
+HANDED_OVER: dict[str, Any] = {
     "global": {
         "region": "eu-central-1",
         "registry": "registry.example/llm-platform",
         "storageClass": "ebs-csi-default-sc",
         "buckets": {"models": "m", "logs": "l", "traces": "t"},
+        "placement": {
+            pool: {"nodeSelector": {"llm-platform/pool": pool}, "tolerations": facts["taints"]}
+            for pool, facts in CONTRACT["pools"].items()
+        },
     }
 }
 
@@ -98,6 +103,38 @@ def test_everything_is_there_so_everything_is_installed_in_order(environment: st
     assert [line.split()[2] for line in script.installed] == releases_in(environment)
     assert all("--wait" in line and str(script.values) in line for line in script.installed)
     assert "No request was made: set OPENAI_API_KEY" in done.stdout
+
+
+def rendered_images(environment: str, folder: Path) -> set[str]:
+    values = folder / "global.yaml"
+    values.write_text(yaml.safe_dump(HANDED_OVER))
+    found: set[str] = set()
+    for release in RELEASES:
+        if environment not in release.get("environments", ENVIRONMENTS):
+            continue
+        own = HELM / "environments" / environment / f"{release['name']}.yaml"
+        words = ["-f", str(own)] if own.exists() else []
+        done = subprocess.run(
+            [tool("helm"), "template", "r", HELM / release["chart"], *words, "-f", values],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        found |= {
+            line.split("image: ", 1)[1].strip() for line in done.stdout.splitlines() if " image: " in line
+        }
+    return found
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_our_images_come_from_the_environments_registry_and_others_from_their_own(
+    environment: str, tmp_path: Path
+) -> None:
+    versions = yaml.safe_load((ROOT / "versions.yaml").read_text())["images"]
+    foreign = {f"{facts['source']}:{facts['version']}" for facts in versions.values()}
+    registry = HANDED_OVER["global"]["registry"]
+    ours = {f"{registry}/{name}:0.1.0" for name in CONTRACT["images"]}
+    images = rendered_images(environment, tmp_path)
+    assert images <= ours | foreign
+    assert images & ours
 
 
 def test_a_dry_run_changes_nothing_and_says_every_command(script: Script, cluster: FakeKubernetes) -> None:

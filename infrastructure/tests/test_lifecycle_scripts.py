@@ -159,8 +159,8 @@ def test_a_night_and_a_morning_through_the_real_kubectl(world: World) -> None:
     assert night.returncode == 0, night.stderr
     assert replicas(world) == {"mistral": 0, "llama": 0}
     assert {name: size["desiredSize"] for name, size in sizes(world).items()} == {"system": 0, "gpu": 0}
-    # Two g5.xlarge at 1.006 for 12 hours; m7i.large has no price and is said to have none.
-    assert "saves at least 24.14 USD; no price is known for m7i.large" in night.stdout
+    # Two g5.xlarge at 1.006 and two m7i.large at 0.1008 for 12 hours.
+    assert "saves 26.56 USD" in night.stdout
     again = world.run("night-off")
     assert again.returncode == 0, again.stderr
     assert "no node was awake" in again.stdout
@@ -169,6 +169,21 @@ def test_a_night_and_a_morning_through_the_real_kubectl(world: World) -> None:
     assert (sizes(world), replicas(world)) == before
     annotations = [o["metadata"].get("annotations", {}) for o in world.kubernetes.objects["deployments"]]
     assert annotations == [{}], "nothing is remembered any more"
+
+
+def test_an_engine_that_keda_scales_stays_asleep_and_is_handed_back(world: World) -> None:
+    dev_cluster(world)
+    labels = {"app.kubernetes.io/component": "inference-engine"}
+    scaler = world.kubernetes.add("scaledobjects", "mistral", "llm", labels=labels, spec={})
+    assert world.run("night-off").returncode == 0
+    paused = "autoscaling.keda.sh/paused-replicas"
+    assert scaler["metadata"]["annotations"] == {paused: "0"}
+    changes = [change for change in world.kubernetes.changes if "mistral" in change]
+    assert changes == ["PATCH scaledobjects/mistral", "PATCH deployments/mistral"], (
+        "held still before it is scaled"
+    )
+    assert world.run("resume").returncode == 0
+    assert scaler["metadata"]["annotations"] == {}
 
 
 def test_an_api_server_that_is_not_there_is_one_sentence(world: World, tmp_path: Path) -> None:

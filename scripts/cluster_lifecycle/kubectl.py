@@ -9,6 +9,8 @@ from typing import Any
 
 from cluster_lifecycle.night import Engine
 
+PAUSED = "autoscaling.keda.sh/paused-replicas"
+
 
 class Kubectl:
     def __init__(self, command: Sequence[str], selector: str, annotation: str, gpu_resource: str) -> None:
@@ -24,11 +26,13 @@ class Kubectl:
     def rest(self, engine: Engine) -> None:
         """Remember and scale in one patch, so no interruption can come between the two."""
         remembered = engine.replicas if engine.remembered is None else engine.remembered
+        self._pause_scaler(engine, "0")
         self._patch(engine, str(remembered), 0)
 
     def wake(self, engine: Engine) -> None:
         assert engine.remembered is not None
         self._patch(engine, None, engine.remembered)
+        self._pause_scaler(engine, None)
 
     def engine_pods(self) -> int:
         return len(self._get("pods", "-A", "-l", self._selector))
@@ -56,6 +60,16 @@ class Kubectl:
     def delete_entrance(self, entrance: str) -> None:
         kind, namespace, name = entrance.split("/")
         self._run("delete", f"{kind}/{name}", "-n", namespace, "--wait=false", "--ignore-not-found")
+
+    def _pause_scaler(self, engine: Engine, replicas: str | None) -> None:
+        """KEDA would wake an engine at once: its scaler, named like the engine by the chart, holds still meanwhile."""
+        if not self._run("api-resources", "--api-group=keda.sh", "--no-headers").strip():
+            return
+        scalers = self._get("scaledobjects.keda.sh", "-n", engine.namespace, "-l", self._selector)
+        if any(one["metadata"]["name"] == engine.name for one in scalers):
+            patch = {"metadata": {"annotations": {PAUSED: replicas}}}
+            target = f"scaledobjects.keda.sh/{engine.name}"
+            self._run("patch", target, "-n", engine.namespace, "--type", "merge", "-p", json.dumps(patch))
 
     def _read(self, item: dict[str, Any]) -> Engine:
         memory = item["metadata"].get("annotations", {}).get(self._annotation)

@@ -19,6 +19,7 @@ KINDS = {
     "deployments": ("apps/v1", "Deployment", True),
     "statefulsets": ("apps/v1", "StatefulSet", True),
     "ingresses": ("networking.k8s.io/v1", "Ingress", True),
+    "scaledobjects": ("keda.sh/v1alpha1", "ScaledObject", True),
     "secrets": ("v1", "Secret", True),
     "storageclasses": ("storage.k8s.io/v1", "StorageClass", False),
     "apiservices": ("apiregistration.k8s.io/v1", "APIService", False),

@@ -14,11 +14,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{/* A digest wins over a tag: it is what was tested. */}}
+{{/* A digest wins over a tag: it is what was tested. The environment's registry holds our own images and no others. */}}
 {{- define "image" -}}
 {{- $image := .Values.image -}}
-{{- $registry := ((.Values.global).registry) | default $image.registry -}}
-{{- $repository := ternary (printf "%s/%s" $registry $image.repository) $image.repository (ne $registry "") -}}
+{{- $registry := (.Values.global).registry | default "" -}}
+{{- $repository := $image.repository -}}
+{{- if and $registry (hasPrefix "llm-platform/" $repository) -}}
+{{- $repository = printf "%s/%s" $registry (trimPrefix "llm-platform/" $repository) -}}
+{{- else if $image.registry -}}
+{{- $repository = printf "%s/%s" $image.registry $repository -}}
+{{- end -}}
 {{- if $image.digest }}{{ $repository }}@{{ $image.digest }}{{ else }}{{ $repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end -}}
 {{- end }}
 
