@@ -7,11 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SHOWN_SKIPS = 20
+SECOND_LOOKS = 3
+"""More failures than this in one tier are a break, not a busy machine: nothing is run again."""
 
 
 @dataclass
 class Tier:
-    """One tier's result. ``not_run`` says why when it was not started at all."""
+    """One tier's result. ``not_run`` says why when it was not started at all.
+
+    ``unstable`` names the tests that failed in the tier and passed when run again alone; they are counted
+    as passed, and named. ``crashed``: pytest itself failed, so that its counts are not the whole truth.
+    """
 
     name: str
     seconds: float = 0.0
@@ -20,6 +26,8 @@ class Tier:
     skipped: int = 0
     skip_reasons: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    unstable: list[str] = field(default_factory=list)
+    crashed: bool = False
     not_run: str | None = None
 
 
@@ -32,6 +40,7 @@ def read_junit(tier: Tier, path: Path, exit_code: int) -> Tier:
         root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError):
         tier.failed += 1
+        tier.crashed = True
         tier.failures.append(f"pytest wrote no report (exit {exit_code})")
         return tier
     for case in root.iter("testcase"):
@@ -48,7 +57,27 @@ def read_junit(tier: Tier, path: Path, exit_code: int) -> Tier:
     if exit_code not in (0, 1, 5) and not tier.failures:
         tier.failed += 1
         tier.failures.append(f"pytest itself ended with exit code {exit_code}")
+    tier.crashed = exit_code not in (0, 1, 5)
     return tier
+
+
+def may_be_looked_at_again(tier: Tier) -> bool:
+    """Whether so few tests failed that a busy machine may be the reason."""
+    return not tier.crashed and 0 < tier.failed <= SECOND_LOOKS
+
+
+def merge_second_look(tier: Tier, again: Tier) -> None:
+    """Count what passed the second time as passed and unstable; every other failure stays one.
+
+    Only a whole, orderly second run counts: as many tests as had failed, and the same ones.
+    """
+    still = set(again.failures)
+    if again.crashed or again.passed + again.failed != tier.failed or not still <= set(tier.failures):
+        return
+    tier.unstable = [name for name in tier.failures if name not in still]
+    tier.failures = [name for name in tier.failures if name in still]
+    tier.passed += len(tier.unstable)
+    tier.failed = len(tier.failures)
 
 
 def summary(tiers: Sequence[Tier], left_out: Sequence[str]) -> list[str]:
@@ -64,6 +93,9 @@ def summary(tiers: Sequence[Tier], left_out: Sequence[str]) -> list[str]:
     failures = [f"  {tier.name}: {name}" for tier in tiers for name in tier.failures]
     if failures:
         lines += ["", "failed:", *failures]
+    unstable = [f"  {tier.name}: {name}" for tier in tiers for name in tier.unstable]
+    if unstable:
+        lines += ["", "unstable (failed among the others, passed when run again alone):", *unstable]
     missing = [f"  {tier.name}: {tier.not_run}" for tier in tiers if tier.not_run is not None]
     for tier in tiers:
         for reason, count in tier.skip_reasons.most_common(SHOWN_SKIPS):

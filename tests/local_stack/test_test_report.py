@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from local_stack.test_report import Tier, exit_code, read_junit, summary
+from local_stack.test_report import (
+    SECOND_LOOKS,
+    Tier,
+    exit_code,
+    may_be_looked_at_again,
+    merge_second_look,
+    read_junit,
+    summary,
+)
 
 JUNIT = """<testsuites><testsuite>
 <testcase classname="a" name="one"/>
@@ -49,3 +57,31 @@ def test_the_exit_code_is_zero_only_when_something_ran_and_nothing_failed() -> N
     assert exit_code([good, Tier("service", failed=1)], every_tier_must_run=False) == 1
     assert exit_code([missing], every_tier_must_run=False) == 1
     assert exit_code([Tier("contract")], every_tier_must_run=False) == 1
+
+
+def test_a_test_that_passes_alone_is_counted_as_passed_and_named_as_unstable() -> None:
+    tier = Tier("service", passed=5, failed=2, failures=["a::two", "a::three"])
+    assert may_be_looked_at_again(tier)
+    merge_second_look(tier, Tier("service", passed=1, failed=1, failures=["a::three"]))
+    assert (tier.passed, tier.failed) == (6, 1)
+    assert (tier.unstable, tier.failures) == (["a::two"], ["a::three"])
+    text = "\n".join(summary([tier], []))
+    assert "unstable" in text
+    assert "service: a::two" in text
+
+
+def test_a_second_look_that_did_not_run_the_same_tests_changes_nothing() -> None:
+    for again in (
+        Tier("service", passed=2, crashed=True),
+        Tier("service", passed=1),
+        Tier("service", passed=1, failed=1, failures=["a::another"]),
+    ):
+        tier = Tier("service", passed=5, failed=2, failures=["a::two", "a::three"])
+        merge_second_look(tier, again)
+        assert (tier.passed, tier.failed, tier.unstable) == (5, 2, [])
+
+
+def test_a_break_or_a_crash_is_not_looked_at_again() -> None:
+    assert not may_be_looked_at_again(Tier("service", passed=5))
+    assert not may_be_looked_at_again(Tier("service", failed=SECOND_LOOKS + 1))
+    assert not may_be_looked_at_again(Tier("service", failed=1, crashed=True))
