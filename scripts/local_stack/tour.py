@@ -23,6 +23,7 @@ LEDGER = {
     "edge": "edge: authentication, checks, on the way to the router",
     "router_queue": "router: waiting for a free place",
     "router": "router: features, rules, choice",
+    "earlier_attempts": "attempts that failed before",
     "connect": "router: connection to the backend",
     "engine_queue": "engine: waiting to be scheduled",
     "prefill": "engine: prefill of the prompt",

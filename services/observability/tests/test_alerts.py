@@ -50,6 +50,8 @@ def gauge(name: str, value: float) -> Series:
     return {name: is_(value)}
 
 
+EDGE = 'router_ttft_component_seconds_{}{{pool="p",component="edge"}}'
+GAP = 'vllm:inter_token_latency_seconds_{}{{backend="a"}}'
 CAPACITY = 'pool:bottleneck:verdict{{pool="p",verdict="{}"}}'
 
 # alert -> (series in which it fires, series in which it stays quiet)
@@ -106,6 +108,23 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
     "RouterEventLoopBlocked": (
         {f"{LAG}_sum": grows(0.1 * 60), f"{LAG}_count": grows(60)},
         {f"{LAG}_sum": grows(0.01 * 60), f"{LAG}_count": grows(60)},
+    ),
+    "EdgeRunsLate": (
+        {EDGE.format("sum"): "0+0.6x1700 1140+60x220", EDGE.format("count"): grows(60)},
+        # slow clients that were as slow in the hour before
+        {EDGE.format("sum"): grows(30), EDGE.format("count"): grows(60)},
+    ),
+    "BackendSlow": (
+        {GAP.format("sum"): "0+10x1750 17550+50x170", GAP.format("count"): grows(500)},
+        # more to do makes tokens slower, and gives more of them
+        {
+            GAP.format("sum"): "0+10x1750 17600+100x170",
+            GAP.format("count"): "0+500x1750 876000+1000x170",
+        },
+    ),
+    "BackendPreempting": (
+        {'vllm:num_preemptions_total{backend="a"}': grows(2)},
+        {'vllm:num_preemptions_total{backend="a"}': "0x1000 30x900"},
     ),
     "PoolAtCapacity": (
         {CAPACITY.format("capacity"): is_(1), CAPACITY.format("none"): is_(0)},

@@ -25,6 +25,8 @@ def world(**means: float) -> dict[str, str]:
         'backend_state{backend="a",state="working"}': f"1x{STEPS}",
         'vllm:inter_token_latency_seconds_sum{backend="a"}': f"0+15x{STEPS}",
         'vllm:inter_token_latency_seconds_count{backend="a"}': f"0+500x{STEPS}",
+        'vllm:num_preemptions_total{backend="a"}': f"0x{STEPS}",
+        "router_affinity_store_up": f"1x{STEPS}",
     }
     parts = {"edge": 0.002, "router": 0.001, "connect": 0.001, "engine_queue": 0.01, "prefill": 0.1, **means}
     for component, mean in parts.items():
@@ -60,12 +62,45 @@ WORLDS = {
         },
         "execution",
     ),
-    "decoding slowly because requests queue": (
+    "a slower engine explains its queue": (
         {
             **world(engine_queue=0.9),
             'vllm:inter_token_latency_seconds_sum{backend="a"}': "0+15x400 6045+45x80",
         },
+        "execution",
+    ),
+    "decoding slowly because there is more to do": (
+        {
+            **world(engine_queue=0.9),
+            'vllm:inter_token_latency_seconds_sum{backend="a"}': "0+15x400 6090+90x80",
+            'vllm:inter_token_latency_seconds_count{backend="a"}': "0+500x400 201000+1000x80",
+        },
         "capacity",
+    ),
+    "a KV cache that is too small, although tokens come slowly": (
+        {
+            **world(),
+            'vllm:inter_token_latency_seconds_sum{backend="a"}': "0+15x400 6045+45x80",
+            'vllm:num_preemptions_total{backend="a"}': "0x400 5+5x80",
+        },
+        "capacity",
+    ),
+    "sessions away from their backends because pins cannot be read": (
+        {
+            **world(prefill=0.5),
+            'router_first_tokens_total{pool="p",backend="a",affinity="kept"}': "0+150x400 60000x80",
+            'router_first_tokens_total{pool="p",backend="a",affinity="placed"}': "0x400 150+150x80",
+            "router_affinity_store_up": "1x400 0x80",
+        },
+        "routing",
+    ),
+    "a store of pins that is down and costs nothing": (
+        {
+            **world(),
+            'router_first_tokens_total{pool="p",backend="a",affinity="kept"}': f"0+150x{STEPS}",
+            "router_affinity_store_up": "1x400 0x80",
+        },
+        "none",
     ),
 }
 

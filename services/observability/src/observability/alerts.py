@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from observability.promql import REAL_TIME, TimeScale
+from observability.verdict import BASELINE_SECONDS, slower_backend
 
 RUNBOOKS = "https://github.com/your-org/llm-inference-platform/blob/main/docs/runbooks"
 """Where the runbooks are read; `observability render --runbooks URL` names your own place."""
@@ -163,9 +164,21 @@ def _states() -> list[Alert]:
     ]  # fmt: skip
 
 
+EDGE_LATE_SECONDS = 0.05
+EDGE_LATE_FACTOR = 2
+"""The edge is late when its part grew by this much and is this many times what it was in the hour before."""
+
+
 def _limits(scale: TimeScale) -> list[Alert]:
     window = scale.window(300)
+    baseline = scale.window(BASELINE_SECONDS)
     lag = "router_event_loop_lag_seconds"
+    part = "router_ttft_component_seconds"
+
+    def edge(span: str, offset: str = "") -> str:
+        total = f'sum(rate({part}_sum{{component="edge"}}[{span}]{offset}))'
+        return f'{total} / (sum(rate({part}_count{{component="edge"}}[{span}]{offset})) > 0)'
+
     return [
         Alert(
             "RouterConfigRefused", "min by (instance) (router_config_last_reload_successful) == 0", 30, "ticket",
@@ -193,6 +206,25 @@ def _limits(scale: TimeScale) -> list[Alert]:
             60, "page",
             "The router at {{ $labels.instance }} runs late",
             "Timers run {{ $value | humanizeDuration }} late on average: something blocks its event loop, or it has no CPU.",
+        ),
+        Alert(
+            "EdgeRunsLate",
+            f"{edge(window)} > {EDGE_LATE_SECONDS} + {EDGE_LATE_FACTOR} * ({edge(baseline, f' offset {window}')})",
+            60, "ticket",
+            "Requests spend {{ $value | humanizeDuration }} in the edge before the router gets them",
+            "The edge has too little CPU, or clients send their bodies more slowly than before.",
+        ),
+        Alert(
+            "BackendSlow", slower_backend(window, baseline), 120, "ticket",
+            "{{ $labels.backend }} takes over twice as long for a token as in the hour before",
+            "It gives no more tokens than before and does not preempt: the engine or its device is slower, not loaded.",
+        ),
+        Alert(
+            "BackendPreempting",
+            f"min_over_time((sum by (backend) (rate(vllm:num_preemptions_total[{window}])))[{window}:]) > 0", 0,
+            "ticket",
+            "{{ $labels.backend }} has been throwing requests out of its KV cache for 5 minutes",
+            "Its KV cache is too small for what runs at once. Preempted requests start over: work is done twice.",
         ),
         Alert(
             "PoolAtCapacity", 'max by (pool) (pool:bottleneck:verdict{verdict="capacity"}) == 1', 300, "ticket",

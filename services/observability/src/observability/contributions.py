@@ -9,10 +9,9 @@ separated by the symmetric shift-share identity, applied level by level:
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-LEVELS = ("prompt_bucket", "rule", "backend")
+LEVELS = ("prompt_bucket", "rule", "affinity", "backend")
 """What a request's kind is, in the order in which mix is attributed: what was asked before where it went."""
 
 Cell = tuple[str, ...]
@@ -49,7 +48,26 @@ class Contribution:
 
 
 def contributions(before: Window, after: Window) -> list[Contribution]:
-    """Return what changed, largest first; the seconds add up to the change of the mean.
+    """Return what changed, largest first, one entry per part; the seconds add up to the change of the mean.
+
+    Raises:
+        ValueError: one of the windows has no first token.
+    """
+    found = []
+    by_component: dict[str, dict[str, float]] = defaultdict(dict)
+    for part in parts_by_backend(before, after):
+        if part.kind == "mix":
+            found.append(part)
+        else:
+            by_component[part.name][part.backend] = part.seconds
+    for component, backends in by_component.items():
+        most = max(backends, key=lambda name: abs(backends[name]))
+        found.append(Contribution(component, "slower", sum(backends.values()), most))
+    return sorted(found, key=lambda c: -abs(c.seconds))
+
+
+def parts_by_backend(before: Window, after: Window) -> list[Contribution]:
+    """Return what changed with a slowdown told apart by backend; the seconds add up to the change of the mean.
 
     A kind of request that only one window has counts as mix: nobody can say whether it became slower.
 
@@ -61,14 +79,13 @@ def contributions(before: Window, after: Window) -> list[Contribution]:
     mix: dict[str, float] = defaultdict(float)
     slower: dict[tuple[str, str], float] = defaultdict(float)
     _descend(before, after, (), 1.0, mix, slower)
-    found = [Contribution(level, "mix", seconds) for level, seconds in mix.items()]
-    by_component: dict[str, dict[str, float]] = defaultdict(dict)
-    for (component, backend), seconds in slower.items():
-        by_component[component][backend] = seconds
-    for component, backends in by_component.items():
-        most = max(backends, key=lambda name: abs(backends[name]))
-        found.append(Contribution(component, "slower", sum(backends.values()), most))
-    return sorted(found, key=lambda c: -abs(c.seconds))
+    return [
+        *(Contribution(level, "mix", seconds) for level, seconds in mix.items()),
+        *(
+            Contribution(component, "slower", seconds, backend)
+            for (component, backend), seconds in slower.items()
+        ),
+    ]
 
 
 def _descend(
@@ -120,10 +137,12 @@ def _level(window: Window, prefix: Cell) -> dict[str, tuple[float, float]]:
 _WORDS = {
     ("mix", "prompt_bucket"): ("longer prompts", "shorter prompts"),
     ("mix", "rule"): ("requests under slower rules", "requests under quicker rules"),
+    ("mix", "affinity"): ("sessions away from their backend", "sessions on their backend"),
     ("mix", "backend"): ("requests on slower backends", "requests on quicker backends"),
     ("slower", "edge"): ("edge", "edge"),
     ("slower", "router_queue"): ("router's line", "router's line"),
     ("slower", "router"): ("router", "router"),
+    ("slower", "earlier_attempts"): ("failed attempts", "failed attempts"),
     ("slower", "connect"): ("connecting", "connecting"),
     ("slower", "engine_queue"): ("engine queue", "engine queue"),
     ("slower", "prefill"): ("prefill", "prefill"),
@@ -144,18 +163,6 @@ def words(contribution: Contribution) -> str:
         "connect",
     )
     return f"{text} ({contribution.backend})" if engine and contribution.backend else text
-
-
-def sentence(what: str, before: Window, after: Window, found: Sequence[Contribution]) -> str:
-    """The change in one sentence, with every part worth a twentieth of it or a millisecond."""
-    old, new = before.mean_seconds, after.mean_seconds
-    assert old is not None
-    assert new is not None
-    change = new - old
-    least = max(abs(change) / 20, 0.001)
-    parts = [f"{words(c)} {c.seconds * 1000:+.0f}" for c in found if abs(c.seconds) >= least]
-    told = ", ".join(parts) or "no part changed by a millisecond"
-    return f"{what} {change * 1000:+.0f} ms ({old * 1000:.0f} -> {new * 1000:.0f} ms): {told}"
 
 
 def composition(window: Window) -> list[tuple[str, float]]:
@@ -184,22 +191,3 @@ def composition_text(what: str, window: Window) -> str:
     ]
     head = f"{what} {mean * 1000:.0f} ms over {window.requests:.0f} first tokens; none before to compare with"
     return "\n".join([head, *rows])
-
-
-def as_table(found: Sequence[Contribution]) -> str:
-    """Every contribution with its milliseconds, and their sum."""
-    rows = [f"{c.seconds * 1000:>+10.1f} ms  {words(c)}  [{c.kind}]" for c in found]
-    total = sum(c.seconds for c in found)
-    return "\n".join([*rows, f"{total * 1000:>+10.1f} ms  in all"])
-
-
-def as_json(before: Window, after: Window, found: Sequence[Contribution]) -> Mapping[str, object]:
-    """The same for machines; seconds."""
-    return {
-        "before": {"mean_seconds": before.mean_seconds, "first_tokens": before.requests},
-        "after": {"mean_seconds": after.mean_seconds, "first_tokens": after.requests},
-        "contributions": [
-            {"name": c.name, "kind": c.kind, "seconds": c.seconds, "backend": c.backend, "words": words(c)}
-            for c in found
-        ],
-    }

@@ -16,7 +16,7 @@ from observability.grafana import write_dashboards
 from observability.notifying import alertmanager_configuration
 from observability.prometheus_api import Prometheus
 from observability.promql import TimeScale
-from observability.scraping import prometheus_configuration
+from observability.scraping import SCRAPE_SECONDS, prometheus_configuration
 from observability.verdict import recording_groups
 
 CLUSTER_RULES = "/etc/prometheus/rules/*.yml"  # where the chart mounts them
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rendering.add_argument(
         "--time-scale",
         type=float,
-        default=1.0,
-        help="shrink every window and hold time, for tests (1/30 = 0.0333)",
+        default=float(os.environ.get("OBSERVABILITY_TIME_SCALE") or 1.0),
+        help="shrink every window, hold time and scrape interval, for tests (1/30 = 0.0333)",
     )
     asking = commands.add_parser("why-ttft", help="Say why the time to first token changed.")
     why_ttft.add_arguments(asking)
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rules/recording.yml": {"groups": recording_groups(scale)},
         "rules/alerts.yml": {"groups": alert_groups(scale, options.runbooks)},
         "prometheus.yml": (
-            prometheus_configuration(os.environ, str(out / "rules" / "*.yml"))
+            prometheus_configuration(os.environ, str(out / "rules" / "*.yml"), scale.scrape(SCRAPE_SECONDS))
             if options.profile == "local"
             else cluster_configuration(CLUSTER_RULES)
         ),

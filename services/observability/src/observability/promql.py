@@ -21,5 +21,9 @@ class TimeScale:
         """How long a condition must hold; this may shrink to nothing."""
         return f"{round(seconds * self.factor)}s"
 
+    def scrape(self, seconds: float) -> float:
+        """The interval between two scrapes: never under a second."""
+        return max(round(seconds * self.factor), 1) if self.factor < 1 else seconds
+
 
 REAL_TIME = TimeScale()

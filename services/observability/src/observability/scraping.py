@@ -33,8 +33,11 @@ JOB_NAMES = {
 SCRAPE_SECONDS = 5
 
 
-def prometheus_configuration(environment: Mapping[str, str], rules: str) -> dict[str, Any]:
+def prometheus_configuration(
+    environment: Mapping[str, str], rules: str, scrape_seconds: float = SCRAPE_SECONDS
+) -> dict[str, Any]:
     """Return prometheus.yml of the local stack; ``rules`` is a pattern of rule files."""
+    interval = f"{scrape_seconds:g}s"
     jobs: dict[str, dict[str, Any]] = {}
     simulated = SIMULATED_DEVICES if environment.get("PROFILE") == "sim" else {}
     for key, (variable, default, path, labels) in {**LOCAL_JOBS, **simulated}.items():
@@ -45,7 +48,7 @@ def prometheus_configuration(environment: Mapping[str, str], rules: str) -> dict
         )
     alertmanager = address(environment, "ALERTMANAGER_PORT", 9093)
     return {
-        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
+        "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "rule_files": [rules],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
         "scrape_configs": list(jobs.values()),

@@ -15,7 +15,13 @@ ROUTING_FLOOR_SECONDS = 0.05
 
 QUEUEING_FLOOR_SECONDS = 0.1
 SLOWDOWN = 2.0
-"""Execution is slow when a step takes this many times its own baseline while nothing waits."""
+"""Execution is slow when a step takes this many times its own baseline..."""
+
+MORE_WORK = 1.25
+"""...and the engine gives at most this many times the tokens of its baseline: else it is loaded, not slow."""
+
+AFFINITY_LOST = 0.8
+"""Session affinity is lost when sessions keep their backend this many times as often as before."""
 
 
 def recording_groups(scale: TimeScale = REAL_TIME) -> list[dict[str, Any]]:
@@ -35,15 +41,8 @@ def recording_groups(scale: TimeScale = REAL_TIME) -> list[dict[str, Any]]:
             f' max by (backend) (backend_state{{state=~"{selector}"}})) or {none})'
         )
 
-    gap = "vllm:inter_token_latency_seconds"
-
-    def per_backend(metric: str, span: str, offset: str = "") -> str:
-        return (
-            f"sum by (backend) (rate({metric}_sum[{span}]{offset}))"
-            f" / (sum by (backend) (rate({metric}_count[{span}]{offset})) > 0)"
-        )
-
-    slow_backend = f"({per_backend(gap, window)}) > bool {SLOWDOWN} * ({per_backend(gap, baseline, f' offset {window}')})"
+    lost = affinity_lost(window, baseline)
+    preempting = f"(sum by (backend) (rate(vllm:num_preemptions_total[{window}])) > bool 0)"
     lag = "router_event_loop_lag_seconds"
     return [
         {
@@ -70,8 +69,8 @@ def recording_groups(scale: TimeScale = REAL_TIME) -> list[dict[str, Any]]:
                 _evidence(
                     "execution",
                     "slower_than_its_baseline",
-                    "(max by (pool) (pool_backend:serves:group * on (backend) group_left ()"
-                    f" ({slow_backend})) or {none})",
+                    f"(max by (pool) (pool_backend:serves:group * on (backend) group_left ()"
+                    f" (group by (backend) ({slower_backend(window, baseline)}))) or {none})",
                 ),
                 _evidence(
                     "routing",
@@ -86,6 +85,13 @@ def recording_groups(scale: TimeScale = REAL_TIME) -> list[dict[str, Any]]:
                     "event_loop_blocked",
                     f"({none}) + on () group_left () (max(sum by (instance) (rate({lag}_sum[{window}]))"
                     f" / (sum by (instance) (rate({lag}_count[{window}])) > 0)) > bool {ROUTING_FLOOR_SECONDS})",
+                ),
+                _evidence("routing", "affinity_lost", f"({none}) + on () group_left () ({lost})"),
+                _evidence(
+                    "capacity",
+                    "preempting",
+                    "(max by (pool) (pool_backend:serves:group * on (backend) group_left ()"
+                    f" {preempting}) or {none})",
                 ),
                 _evidence(
                     "capacity",
@@ -104,10 +110,41 @@ def recording_groups(scale: TimeScale = REAL_TIME) -> list[dict[str, Any]]:
     ]
 
 
+def slower_backend(window: str, baseline: str) -> str:
+    """Backends whose tokens take over twice as long as in the baseline, at no more work and without preempting."""
+    gap = "vllm:inter_token_latency_seconds"
+
+    def rate(part: str, span: str, offset: str = "") -> str:
+        return f"sum by (backend) (rate({gap}_{part}[{span}]{offset}))"
+
+    def mean(span: str, offset: str = "") -> str:
+        return f"{rate('sum', span, offset)} / ({rate('count', span, offset)} > 0)"
+
+    before = f" offset {window}"
+    return (
+        f"({mean(window)} > {SLOWDOWN} * ({mean(baseline, before)}))"
+        f" and on (backend) ({rate('count', window)} <= {MORE_WORK} * {rate('count', baseline, before)})"
+        f" unless on (backend) (sum by (backend) (rate(vllm:num_preemptions_total[{window}])) > 0)"
+    )
+
+
+def affinity_lost(window: str, baseline: str) -> str:
+    """1 while pins cannot be read and sessions keep their backend more rarely than in the baseline, else 0."""
+    firsts = "router_first_tokens_total"
+
+    def kept(span: str, offset: str = "") -> str:
+        kept = f'(sum(rate({firsts}{{affinity="kept"}}[{span}]{offset})) or vector(0))'
+        return f'{kept} / (sum(rate({firsts}{{affinity!="off"}}[{span}]{offset})) > 0)'
+
+    down = "(min(router_affinity_store_up) == bool 0)"
+    fewer = f"(({kept(window)}) < bool {AFFINITY_LOST} * ({kept(baseline, f' offset {window}')}))"
+    return f"({down} * {fewer}) or vector(0)"
+
+
 def _verdicts(none: str) -> list[dict[str, Any]]:
     """One verdict per pool. A backend that does not execute explains queues and slow routing alike, so it
-    comes first; a blocked router explains queues; only then is it capacity; slowness without any of these
-    is execution."""
+    comes first; a blocked router explains queues and slow tokens; an engine slower than itself at no more work
+    explains its queue; only then is it capacity."""
 
     def seen(layer: str, evidence: str = ".+") -> str:
         return (
@@ -119,9 +156,9 @@ def _verdicts(none: str) -> list[dict[str, Any]]:
     routing, capacity = seen("routing"), seen("capacity")
     slow = seen("execution", "slower_than_its_baseline")
     parts = {
-        "execution": f"clamp_max({dead} + {slow} * (1 - {routing}) * (1 - {capacity}), 1)",
+        "execution": f"clamp_max({dead} + {slow} * (1 - {routing}), 1)",
         "routing": f"{routing} * (1 - {dead})",
-        "capacity": f"{capacity} * (1 - {routing}) * (1 - {dead})",
+        "capacity": f"{capacity} * (1 - {routing}) * (1 - {dead}) * (1 - {slow})",
     }
     rules = [_record("pool:bottleneck:verdict", text, verdict=name) for name, text in parts.items()]
     named = 'sum by (pool) (pool:bottleneck:verdict{verdict!="none"})'

@@ -9,24 +9,15 @@ import time
 
 import httpx
 
-from observability.contributions import (
-    LEVELS,
-    Window,
-    as_json,
-    as_table,
-    composition,
-    composition_text,
-    contributions,
-    sentence,
-)
+from observability.causes import Cause, causes
+from observability.contributions import Window, composition, composition_text, contributions, parts_by_backend
+from observability.telling import as_json, sentence, table
+from observability.windows import CannotSay, read_circumstances, read_window
 
-SECONDS_METRIC = "router_ttft_component_seconds_sum_by"
-COUNT_METRIC = "router_first_tokens_total"
+POPULATIONS = (("mean time to first token", ".*"), ("mean of the slow requests", "true"))
+"""What is decomposed, and the value of the label `slow` that selects it. Means, never quantiles: those do not add up."""
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-class CannotSay(Exception):
-    """There is no answer; the message says why and what would help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", type=_span, default=300.0, help="length of the window in question (5m)")
     parser.add_argument("--ago", type=_span, default=0.0, help="how long ago that window ended (0s)")
     parser.add_argument("--baseline", type=_span, default=1800.0, help="length of the window before it (30m)")
+    parser.add_argument(
+        "--baseline-ago",
+        type=_span,
+        default=None,
+        help="how long before the window the baseline ended (0s; 24h compares with yesterday)",
+    )
     parser.add_argument("--pool", default=".+", help="only this pool (a regular expression)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -48,18 +45,22 @@ def run(options: argparse.Namespace) -> int:
     """
     end = time.time() - options.ago
     start = end - options.window
+    baseline_end = start - (options.baseline_ago or 0.0)
+    baseline_start = baseline_end - options.baseline
+    answers: dict[str, tuple[Window, Window, list[Cause]]] = {}
+    alone: dict[str, Window] = {}
     try:
         with httpx.Client(base_url=options.prometheus, timeout=10.0, trust_env=False) as http:
-            answers = {}
-            alone = {}
-            for what, slow in (
-                ("mean time to first token", ".*"),
-                ("mean of the slow requests", "true"),
-            ):
-                before = read_window(http, start - options.baseline, start, options.pool, slow)
+            around = (
+                read_circumstances(http, baseline_start, baseline_end),
+                read_circumstances(http, start, end),
+            )
+            for what, slow in POPULATIONS:
+                before = read_window(http, baseline_start, baseline_end, options.pool, slow)
                 after = read_window(http, start, end, options.pool, slow)
                 if before.requests and after.requests:
-                    answers[what] = (before, after, contributions(before, after))
+                    parts = parts_by_backend(before, after)
+                    answers[what] = (before, after, causes(parts, (before, after), around))
                 elif after.requests:
                     alone[what] = after
     except CannotSay as problem:
@@ -69,7 +70,10 @@ def run(options: argparse.Namespace) -> int:
         print("why-ttft: the window has no first token; try a longer one: --window 1h", file=sys.stderr)
         return 2
     if options.json:
-        told = {what: as_json(*answer) for what, answer in answers.items()}
+        told = {
+            what: as_json(before, after, found, contributions(before, after))
+            for what, (before, after, found) in answers.items()
+        }
         made_of = {
             what: {
                 "mean_seconds": window.mean_seconds,
@@ -85,55 +89,9 @@ def run(options: argparse.Namespace) -> int:
         print()
     for what, (before, after, found) in answers.items():
         print(sentence(what, before, after, found))
-        print(as_table(found))
+        print(table(found))
         print()
     return 0
-
-
-def read_window(http: httpx.Client, start: float, end: float, pool: str, slow: str) -> Window:
-    """Return what happened between two epoch times, exactly: counters at the end minus at the start.
-
-    A series that is not there at the start began at 0; one that fell was reset and counts from 0 again.
-
-    Raises:
-        CannotSay: Prometheus does not answer, or refuses the query.
-    """
-    window = Window()
-    selector = f'{{pool=~"{pool}",slow=~"{slow}"}}'
-    for labels, value in _difference(http, COUNT_METRIC + selector, start, end):
-        cell = tuple(labels.get(level, "") for level in LEVELS)
-        window.counts[cell] = window.counts.get(cell, 0.0) + value
-    for labels, value in _difference(http, SECONDS_METRIC + selector, start, end):
-        cell = tuple(labels.get(level, "") for level in LEVELS)
-        parts = window.seconds.setdefault(cell, {})
-        component = labels.get("component", "")
-        parts[component] = parts.get(component, 0.0) + value
-    return window
-
-
-def _difference(
-    http: httpx.Client, query: str, start: float, end: float
-) -> list[tuple[dict[str, str], float]]:
-    first = {tuple(sorted(labels.items())): value for labels, value in _instant(http, query, start)}
-    found = []
-    for labels, value in _instant(http, query, end):
-        known = first.get(tuple(sorted(labels.items())), 0.0)
-        grown = value - known if value >= known else value
-        if grown or "component" in labels:
-            found.append((labels, grown))
-    return found
-
-
-def _instant(http: httpx.Client, query: str, at: float) -> list[tuple[dict[str, str], float]]:
-    try:
-        response = http.get("/api/v1/query", params={"query": query, "time": at})
-    except httpx.HTTPError as error:
-        raise CannotSay(
-            f"{http.base_url} does not answer ({error}); --prometheus URL names another"
-        ) from error
-    if response.status_code != 200:
-        raise CannotSay(f"Prometheus refused the query: {response.text[:300]}")
-    return [(r["metric"], float(r["value"][1])) for r in response.json()["data"]["result"]]
 
 
 def _span(text: str) -> float:

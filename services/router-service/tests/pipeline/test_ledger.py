@@ -22,6 +22,17 @@ def test_every_part_has_its_own_stamps() -> None:
     assert found.first_token_ms == pytest.approx(1001.0)
 
 
+def test_failed_attempts_before_are_a_part_of_their_own_and_waiting_between_them_is_not() -> None:
+    # 2 s on an engine that gave nothing and 0.5 s in the line before the second attempt.
+    retried = Stamps(999.5, 1000.0, 10.0, 0.7, 10.25, 12.75, 12.76, 12.76, 13.0, 13.001, 0.5, True)
+    found = ledger(retried, 50.0, 150.0)
+    assert found.parts["earlier_attempts"] == pytest.approx(2000.0)
+    assert found.parts["router_queue"] == pytest.approx(700.0)
+    assert found.parts["router"] == pytest.approx(50.0)
+    assert found.parts["unexplained"] == pytest.approx(40.0)
+    assert sum(v for v in found.parts.values() if v is not None) == pytest.approx(found.first_token_ms)
+
+
 def test_without_the_engines_figures_the_wait_is_given_and_they_are_null() -> None:
     parts = ledger(stamps(), None, None).parts
     assert parts["engine_queue"] is None

@@ -97,6 +97,7 @@ class Completion:
                 operation=job.inbound.path.operation,
                 model=_model_label(job) if served else "other",
                 prompt_chars=features.prompt_chars if features is not None else 0,
+                affinity=job.first_decision.affinity.value if job.first_decision is not None else "off",
                 seconds=(record.total_ms or 0.0) / 1e3,
                 first_token_seconds=None if record.first_token_ms is None else record.first_token_ms / 1e3,
                 decode_seconds=None if record.decode_ms is None else record.decode_ms / 1e3,

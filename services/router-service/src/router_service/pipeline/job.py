@@ -35,6 +35,7 @@ class Job:
     pin: str = ""
     decide_seconds: float = 0.0
     queued_seconds: float = 0.0
+    queued_first_seconds: float = 0.0
     queue_position: int | None = None
     deadline: float = 0.0
     retrying: bool = False
@@ -131,6 +132,8 @@ class Job:
                 answer.sent_at,
                 answer.first_event_at,
                 answer.first_written_at,
+                self.queued_seconds - self.queued_first_seconds,
+                len(self.attempts) > 1,
             )
 
     def take_report(self, report: EngineReport | None) -> None:

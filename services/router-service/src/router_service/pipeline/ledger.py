@@ -9,7 +9,10 @@ MAX_EDGE_SECONDS = 5.0
 @dataclass(slots=True)
 class Stamps:
     """Clock readings of one streamed request. Epoch seconds for ``edge_start`` and ``received_epoch``,
-    `time.perf_counter` seconds for the others; the last attempt's where there were several."""
+    `time.perf_counter` seconds for the others; the last attempt's where there were several.
+
+    ``queued_between_seconds`` is the share of ``queued_seconds`` spent after the first attempt had begun.
+    """
 
     edge_start: float | None
     received_epoch: float
@@ -21,6 +24,8 @@ class Stamps:
     sent: float
     first_byte: float
     first_written: float
+    queued_between_seconds: float = 0.0
+    retried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,8 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
     ``router`` is from receipt to the first attempt, less the time in the waiting line; ``connect`` is the
     answering attempt's; ``relay`` from the engine's first byte to ours. ``engine_queue`` and ``prefill``
     are the engine's own figures: without them they are None and ``first_byte_wait`` is given, the time
-    from sending the request to its first byte. Attempts that failed before are in ``unexplained``: they
-    have their own times in the record.
+    from sending the request to its first byte. Where attempts failed before, ``earlier_attempts`` is given: from the
+    first one's beginning to the answering one's, less the time in the waiting line.
     """
     edge_ms: float | None = None
     skewed = False
@@ -50,7 +55,8 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
         else:
             skewed = True
     queue = stamps.queued_seconds * 1e3
-    router = (stamps.attempts_began - stamps.received) * 1e3 - queue
+    between = stamps.queued_between_seconds * 1e3
+    router = (stamps.attempts_began - stamps.received) * 1e3 - (queue - between)
     connect = (stamps.connected - stamps.attempt_began) * 1e3
     relay = (stamps.first_written - stamps.first_byte) * 1e3
     total = (edge_ms or 0.0) + (stamps.first_written - stamps.received) * 1e3
@@ -63,6 +69,10 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
         "prefill": prefill_ms,
     }
     known = (edge_ms or 0.0) + queue + router + connect + relay
+    if stamps.retried:
+        earlier = (stamps.attempt_began - stamps.attempts_began) * 1e3 - between
+        parts["earlier_attempts"] = earlier
+        known += earlier
     if queue_ms is None or prefill_ms is None:
         parts["engine_queue"] = parts["prefill"] = None
         wait = (stamps.first_byte - stamps.sent) * 1e3

@@ -346,6 +346,8 @@ class Pipeline:
         """Connect, send, and wait for the end of the answer; a stale connection is dialled again once."""
         upstream = self._upstream
         job.attempt_began = perf_counter()
+        if len(job.attempts) == 1:
+            job.queued_first_seconds = job.queued_seconds
         exchange: Exchange | None = upstream.idle(backend.url)
         request = job.request_head(upstream, backend.url, len(body)) + body
         while True:

@@ -30,6 +30,7 @@ _PARTS = {
     "edge": "edge gateway",
     "router_queue": "waiting in the router's line",
     "router": "router's own work",
+    "earlier_attempts": "attempts that failed before",
     "connect": "connecting to the backend",
     "engine_queue": "waiting in the engine",
     "prefill": "prefill",

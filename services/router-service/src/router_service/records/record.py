@@ -18,6 +18,7 @@ LEDGER_PARTS = (
     "edge",
     "router_queue",
     "router",
+    "earlier_attempts",
     "connect",
     "engine_queue",
     "prefill",

@@ -76,13 +76,13 @@ TTFT_SUM_BY = Metric(
     "router_ttft_component_seconds_sum_by",
     "counter",
     "Seconds of time to first token by part; divided by router_first_tokens_total it is a mean.",
-    ("component", "pool", "backend", "rule", "prompt_bucket", "slow"),
+    ("component", "pool", "backend", "rule", "prompt_bucket", "affinity", "slow"),
 )
 FIRST_TOKENS = Metric(
     "router_first_tokens_total",
     "counter",
     "Streams that reached their first token. slow=true: later than the objective.",
-    ("pool", "backend", "rule", "prompt_bucket", "slow"),
+    ("pool", "backend", "rule", "prompt_bucket", "affinity", "slow"),
 )
 DECIDE = Metric("router_decide_seconds", "histogram", "Time to choose a backend.", (), _SHORT)
 LOOP_LAG = Metric(
@@ -154,6 +154,7 @@ LABELS: dict[str, str] = {
     "outcome": "closed list: how it ended",
     "component": "parts of the time to first token, a closed list",
     "prompt_bucket": "size of the prompt in characters, five ranges",
+    "affinity": "off, placed, kept, broken: what session affinity did",
     "slow": "true, false",
     "result": "ok, failed",
     "kind": "prompt, completion",
@@ -168,7 +169,7 @@ LABELS: dict[str, str] = {
 
 COMPONENTS = ("edge", "router_queue", "router", "connect", "engine_queue", "prefill", "relay", "unexplained")
 """Parts of the time to first token; `first_byte_wait` stands for both engine parts when the engine
-does not report them."""
+does not report them, and `earlier_attempts` is there when attempts failed before the one that answered."""
 
 PROMPT_BUCKETS = ((500, "0-500"), (2000, "500-2k"), (8000, "2k-8k"), (32000, "8k-32k"))
 PROMPT_BUCKET_LAST = "32k+"

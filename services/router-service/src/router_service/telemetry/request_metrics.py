@@ -19,6 +19,7 @@ class RequestSample:
     operation: str
     model: str
     prompt_chars: int
+    affinity: str
     seconds: float
     first_token_seconds: float | None
     decode_seconds: float | None
@@ -86,6 +87,7 @@ class RequestMetrics:
             backend,
             sample.rule,
             names.prompt_bucket(sample.prompt_chars),
+            sample.affinity,
             "true" if sample.slow else "false",
         )
         self.first_tokens.add(by)

@@ -1,0 +1,206 @@
+"""From parts that changed to causes: which parts belong together, and what the engines and routers say about them.
+
+The parts come from the ledger and add up to the change; putting them together keeps the sum. Readings of the same
+two windows decide between causes that look alike in the ledger. Pure.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from observability.circumstances import Circumstances
+from observability.contributions import Contribution, Window, words
+
+Name = Literal[
+    "event_loop_blocked",  # the router ran late: everything that waits for it grew
+    "engine_stuck",  # attempts ended at an engine that gave nothing
+    "failed_attempts",  # attempts failed before one succeeded
+    "kv_cache_full",  # an engine preempts: its KV cache is too small for its load
+    "slow_engine",  # an engine is slower than it was, at no more work
+    "engine_queue",
+    "longer_prompts",
+    "affinity_lost",  # sessions were served away from the backend that knows their prefix
+    "other_rules",
+    "other_backends",
+    "edge",
+    "router_queue",
+    "router",
+    "connect",
+    "prefill",
+    "first_byte_wait",
+    "relay",
+    "unexplained",
+]
+"""Every cause. The eight that docs/bottlenecks.md describes are told apart by their circumstances."""
+
+LATE_SECONDS = 0.005
+"""Timers that run this much later than before, and twice as late, make the router late."""
+
+SLOWER = 1.5
+"""A token that takes this many times as long as before makes an engine slower..."""
+
+MORE_WORK = 1.25
+"""...unless it gave this many times as many tokens a second: then it is loaded, not slow."""
+
+LONGER = 1.2
+"""Prompts with this many times as many tokens are longer, also within one class of sizes."""
+
+NOT_WORKING = frozenset({"stuck", "unreachable"})
+
+_WAITS_FOR_ROUTER = frozenset({"edge", "router", "connect", "relay", "unexplained"})
+_ENGINE_PARTS = frozenset({"engine_queue", "prefill", "first_byte_wait"})
+_MIX: dict[str, Name] = {
+    "prompt_bucket": "longer_prompts",
+    "affinity": "affinity_lost",
+    "rule": "other_rules",
+    "backend": "other_backends",
+}
+_BY_BACKEND = frozenset({"engine_stuck", "kv_cache_full", "slow_engine"})
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One cause: ``seconds`` of the change, the ``backend`` it happened at (or most of it), in ``words``."""
+
+    name: Name
+    seconds: float
+    backend: str
+    words: str
+    parts: tuple[Contribution, ...]
+
+
+def causes(
+    parts: Sequence[Contribution],
+    windows: tuple[Window, Window],
+    circumstances: tuple[Circumstances, Circumstances],
+) -> list[Cause]:
+    """Return the causes, largest first; their seconds add up to those of ``parts``.
+
+    ``windows`` and ``circumstances`` are (before, after); ``parts`` is what
+    :func:`observability.contributions.parts_by_backend` found between the windows.
+    """
+    groups: dict[tuple[Name, str], list[Contribution]] = defaultdict(list)
+    for part in parts:
+        for name, share in _named(part, circumstances):
+            backend = _culprit(name, share, circumstances) if name in _BY_BACKEND else ""
+            groups[(name, backend)].append(share)
+    found = []
+    for (name, backend), members in groups.items():
+        seconds = sum(part.seconds for part in members)
+        where = backend or _most(members)
+        told = _words(name, where, members, seconds, windows, circumstances)
+        found.append(Cause(name, seconds, where, told, tuple(members)))
+    return sorted(found, key=lambda cause: -abs(cause.seconds))
+
+
+def _named(
+    part: Contribution, circumstances: tuple[Circumstances, Circumstances]
+) -> list[tuple[Name, Contribution]]:
+    if part.kind == "mix":
+        return [(_MIX[part.name], part)]
+    if part.name in _WAITS_FOR_ROUTER and _router_is_late(circumstances):
+        return [("event_loop_blocked", part)]
+    if part.name == "earlier_attempts":
+        _, after = circumstances
+        stuck = any(reading.states & NOT_WORKING for reading in after.engines.values())
+        return [("engine_stuck" if stuck else "failed_attempts", part)]
+    if part.name not in _ENGINE_PARTS:
+        return [(part.name, part)]  # type: ignore[list-item]
+    if _preempts(part.backend, circumstances):
+        return [("kv_cache_full", part)]
+    if _is_slower(part.backend, circumstances):
+        return [("slow_engine", part)]
+    if part.name == "prefill" and part.seconds > 0:
+        return _prefill(part, circumstances)
+    return [(part.name, part)]  # type: ignore[list-item]
+
+
+def _router_is_late(circumstances: tuple[Circumstances, Circumstances]) -> bool:
+    before, after = circumstances
+    lag = after.loop_lag_seconds
+    return lag > before.loop_lag_seconds + LATE_SECONDS and lag > 2 * before.loop_lag_seconds
+
+
+def _preempts(backend: str, circumstances: tuple[Circumstances, Circumstances]) -> bool:
+    before, after = (one.engine(backend).preemptions for one in circumstances)
+    return after > before
+
+
+def _is_slower(backend: str, circumstances: tuple[Circumstances, Circumstances]) -> bool:
+    before, after = (one.engine(backend) for one in circumstances)
+    if not before.token_seconds or not after.token_seconds:
+        return False
+    slower = after.token_seconds >= SLOWER * before.token_seconds
+    return slower and after.tokens_per_second <= MORE_WORK * before.tokens_per_second
+
+
+def _prefill(
+    part: Contribution, circumstances: tuple[Circumstances, Circumstances]
+) -> list[tuple[Name, Contribution]]:
+    """Longer prompts within one class of sizes explain a longer prefill; the classes themselves are mix."""
+    before, after = (one.engine(part.backend).prompt_tokens_per_request for one in circumstances)
+    if before and after and after >= LONGER * before:
+        return [("longer_prompts", part)]
+    return [("prefill", part)]
+
+
+def _culprit(name: Name, part: Contribution, circumstances: tuple[Circumstances, Circumstances]) -> str:
+    """The backend a cause happened at: for failed attempts not the one that answered in the end."""
+    if name != "engine_stuck":
+        return part.backend
+    before, after = circumstances
+    failed = {
+        backend: readings.failed_attempts - before.engine(backend).failed_attempts
+        for backend, readings in after.engines.items()
+        if readings.states & NOT_WORKING
+    }
+    return max(failed, key=lambda backend: failed[backend])
+
+
+def _most(members: Sequence[Contribution]) -> str:
+    return max(members, key=lambda part: abs(part.seconds)).backend
+
+
+def _words(
+    name: Name,
+    backend: str,
+    members: Sequence[Contribution],
+    seconds: float,
+    windows: tuple[Window, Window],
+    circumstances: tuple[Circumstances, Circumstances],
+) -> str:
+    before, after = circumstances
+    old, new = before.engine(backend), after.engine(backend)
+    if name == "event_loop_blocked":
+        lag = after.loop_lag_seconds * 1e3
+        return f"the router runs late (its timers {lag:.0f} ms on average)"
+    if name == "engine_stuck":
+        state = ", ".join(sorted(new.states & NOT_WORKING))
+        return f"{backend} is {state}: {new.failed_attempts:.0f} attempts there brought nothing"
+    if name == "failed_attempts":
+        failed = {b: r.failed_attempts for b, r in after.engines.items() if r.failed_attempts}
+        most = max(failed, key=lambda b: failed[b]) if failed else ""
+        return f"failed attempts ({most}: {failed[most]:.0f})" if most else "failed attempts"
+    if name == "kv_cache_full":
+        return f"KV cache of {backend} is full ({new.preemptions:.0f} preemptions, {100 * new.kv_usage:.0f} % used)"
+    if name == "slow_engine":
+        ratio = (new.token_seconds or 0.0) / (old.token_seconds or 1.0)
+        state = "throttled, " if "throttled" in new.states else ""
+        return f"{backend} is slower ({state}a token takes {ratio:.1f} times as long)"
+    if name == "affinity_lost" and seconds > 0:
+        kept = [_kept_share(window) for window in windows]
+        down = ", the store of pins is down" if after.affinity_store_down else ""
+        return f"affinity hits {100 * kept[0]:.0f} -> {100 * kept[1]:.0f} %{down}"
+    if name == "longer_prompts" and seconds > 0:
+        return "longer prompts"
+    return words(Contribution(members[0].name, members[0].kind, seconds, backend))
+
+
+def _kept_share(window: Window) -> float:
+    """Share of a window's requests with a session that their pinned backend took."""
+    by_state: dict[str, float] = defaultdict(float)
+    for cell, count in window.counts.items():
+        by_state[cell[2]] += count
+    of_sessions = sum(count for state, count in by_state.items() if state not in ("", "off"))
+    return by_state["kept"] / of_sessions if of_sessions else 0.0

@@ -1,0 +1,52 @@
+"""An answer of `why-ttft` as text and as JSON. Computes nothing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from observability.causes import Cause
+from observability.contributions import Contribution, Window
+
+LEAST_SHARE = 0.05
+LEAST_SECONDS = 0.001
+"""What a sentence leaves out: parts below a twentieth of the change, or below a millisecond."""
+
+
+def sentence(what: str, before: Window, after: Window, found: Sequence[Cause]) -> str:
+    """The change in one sentence, with every cause worth a twentieth of it and a millisecond."""
+    old, new = before.mean_seconds, after.mean_seconds
+    assert old is not None
+    assert new is not None
+    change = new - old
+    least = max(abs(change) * LEAST_SHARE, LEAST_SECONDS)
+    parts = [f"{cause.words} {cause.seconds * 1000:+.0f}" for cause in found if abs(cause.seconds) >= least]
+    told = ", ".join(parts) or "no part changed by a millisecond"
+    return f"{what} {change * 1000:+.0f} ms ({old * 1000:.0f} -> {new * 1000:.0f} ms): {told}"
+
+
+def table(found: Sequence[Cause]) -> str:
+    """Every cause with its milliseconds, and their sum."""
+    rows = [f"{cause.seconds * 1000:>+10.1f} ms  {cause.words}  [{_kinds(cause)}]" for cause in found]
+    total = sum(cause.seconds for cause in found)
+    return "\n".join([*rows, f"{total * 1000:>+10.1f} ms  in all"])
+
+
+def _kinds(cause: Cause) -> str:
+    """The ledger's parts that a cause is made of, or the mix that changed."""
+    names = dict.fromkeys(part.name if part.kind == "slower" else f"mix: {part.name}" for part in cause.parts)
+    return ", ".join(names)
+
+
+def as_json(
+    before: Window, after: Window, found: Sequence[Cause], parts: Sequence[Contribution]
+) -> Mapping[str, Any]:
+    """The same for machines; seconds. ``contributions`` are the ledger's parts as they are."""
+    return {
+        "before": {"mean_seconds": before.mean_seconds, "first_tokens": before.requests},
+        "after": {"mean_seconds": after.mean_seconds, "first_tokens": after.requests},
+        "causes": [
+            {"name": c.name, "seconds": c.seconds, "backend": c.backend, "words": c.words} for c in found
+        ],
+        "contributions": [
+            {"name": c.name, "kind": c.kind, "seconds": c.seconds, "backend": c.backend} for c in parts
+        ],
+    }
