@@ -76,21 +76,21 @@ class Stack:
         return self.run("stop-stack")
 
 
-def new_stack(profile: str, run_dir: Path) -> Stack:
-    """Return a stack on free ports that does not run yet."""
+def new_stack(profile: str, run_dir: Path, **variables: str) -> Stack:
+    """Return a stack on free ports that does not run yet; ``variables`` are given to every script."""
     ports = (port for port in range(random.randrange(*PORTS), PORTS[1] + 500) if can_bind(port))
     chosen = {variable: str(next(ports)) for variable in DEFAULT_PORTS}
-    return Stack({"PROFILE": profile, "RUN_DIR": str(run_dir), **chosen})
+    return Stack({"PROFILE": profile, "RUN_DIR": str(run_dir), **chosen, **variables})
 
 
 @contextlib.contextmanager
-def running_stack(profile: str, run_dir: Path) -> Iterator[Stack]:
-    """Run a stack until the block ends.
+def running_stack(profile: str, run_dir: Path, **variables: str) -> Iterator[Stack]:
+    """Run a stack until the block ends; ``variables`` are given to every script.
 
     Raises:
         AssertionError: it did not come up, or something of it was left afterwards.
     """
-    stack = new_stack(profile, run_dir)
+    stack = new_stack(profile, run_dir, **variables)
     try:
         up = stack.run("start-stack")
         assert up.returncode == 0, f"make up PROFILE={profile} failed:\n{up.stdout}\n{up.stderr}"

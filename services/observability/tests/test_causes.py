@@ -131,6 +131,9 @@ def test_the_sentence_and_the_table_say_it_with_milliseconds() -> None:
     result = found(before, after, around())
     text = sentence("mean", before, after, result)
     assert text == "mean +300 ms (114 -> 414 ms): engine queue (b) +300"
+    quiet = sentence("mean", before, after, result, noise=0.35)
+    assert quiet == "mean +300 ms (114 -> 414 ms): nothing beyond what it varies by anyway (350 ms)"
+    assert as_json(before, after, result, [], 0.35)["changed"] is False
     assert "+300.0 ms  engine queue (b)  [engine_queue]" in table(result)
     told = as_json(before, after, result, [])
     assert told["causes"][0]["name"] == "engine_queue"

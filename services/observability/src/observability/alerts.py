@@ -168,12 +168,18 @@ EDGE_LATE_SECONDS = 0.05
 EDGE_LATE_FACTOR = 2
 """The edge is late when its part grew by this much and is this many times what it was in the hour before."""
 
+BLOCKED_ROUTER_SECONDS = 0.05
+LATE_ROUTER_SECONDS = 0.02
+"""A router whose timers run this late is itself why requests reach it late."""
+
 
 def _limits(scale: TimeScale) -> list[Alert]:
     window = scale.window(300)
     baseline = scale.window(BASELINE_SECONDS)
     lag = "router_event_loop_lag_seconds"
     part = "router_ttft_component_seconds"
+
+    late = f"sum by (instance) (rate({lag}_sum[{window}])) / sum by (instance) (rate({lag}_count[{window}]))"
 
     def edge(span: str, offset: str = "") -> str:
         total = f'sum(rate({part}_sum{{component="edge"}}[{span}]{offset}))'
@@ -202,14 +208,15 @@ def _limits(scale: TimeScale) -> list[Alert]:
         ),
         Alert(
             "RouterEventLoopBlocked",
-            f"sum by (instance) (rate({lag}_sum[{window}])) / sum by (instance) (rate({lag}_count[{window}])) > 0.05",
+            f"{late} > {BLOCKED_ROUTER_SECONDS}",
             60, "page",
             "The router at {{ $labels.instance }} runs late",
             "Timers run {{ $value | humanizeDuration }} late on average: something blocks its event loop, or it has no CPU.",
         ),
         Alert(
             "EdgeRunsLate",
-            f"{edge(window)} > {EDGE_LATE_SECONDS} + {EDGE_LATE_FACTOR} * ({edge(baseline, f' offset {window}')})",
+            f"{edge(window)} > {EDGE_LATE_SECONDS} + {EDGE_LATE_FACTOR} * ({edge(baseline, f' offset {window}')})"
+            f" unless on () (max({late}) > {LATE_ROUTER_SECONDS})",
             60, "ticket",
             "Requests spend {{ $value | humanizeDuration }} in the edge before the router gets them",
             "The edge has too little CPU, or clients send their bodies more slowly than before.",

@@ -1,69 +1,8 @@
 """The dashboards as a catalogue: what each shows, by which query, in which unit. Knows no drawing and no Grafana."""
 
-from dataclasses import dataclass
-from typing import Literal
+from observability.panels import REQUEST_ID, WINDOW, Dashboard, Panel, Query, mean_by, one, quantiles
 
-Kind = Literal["lines", "stacked", "states"]
-
-WINDOW = "{window}"
-"""Stands for the rate window; whoever asks replaces it (Grafana by its own variable)."""
-
-UNITS = ("s", "requests/s", "requests", "tokens/s", "ratio", "count", "W", "MHz", "MiB", "bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One PromQL expression; ``legend`` is a label's name in braces, or a text."""
-
-    expression: str
-    legend: str
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One chart and the question it answers. ``states`` draws who is in which state, not a number."""
-
-    title: str
-    unit: str
-    queries: tuple[Query, ...]
-    kind: Kind = "lines"
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Dashboard:
-    """A page of panels around one question."""
-
-    uid: str
-    title: str
-    question: str
-    panels: tuple[Panel, ...]
-
-
-def _one(title: str, unit: str, expression: str, legend: str, kind: Kind = "lines", note: str = "") -> Panel:
-    return Panel(title, unit, (Query(expression, legend),), kind, note)
-
-
-def _quantiles(title: str, metric: str, note: str = "") -> Panel:
-    return Panel(
-        title,
-        "s",
-        tuple(
-            Query(
-                f"histogram_quantile({q}, sum by (le) (rate({metric}_bucket[{WINDOW}])))",
-                f"p{round(q * 100)}",
-            )
-            for q in (0.5, 0.95, 0.99)
-        ),
-        note=note,
-    )
-
-
-def _mean_by(label: str, metric: str) -> str:
-    return f"sum by ({label}) (rate({metric}_sum[{WINDOW}])) / (sum by ({label}) (rate({metric}_count[{WINDOW}])) > 0)"
-
-
-_LEDGER = _one(
+_LEDGER = one(
     "Where the time to first token goes (mean)",
     "s",
     f"sum by (component) (rate(router_ttft_component_seconds_sum_by[{WINDOW}]))"
@@ -72,7 +11,7 @@ _LEDGER = _one(
     "stacked",
     "Sums over counts, so the parts add up. Quantiles would not.",
 )
-_STATES = _one(
+_STATES = one(
     "What each backend is doing", "", "max by (backend, state) (backend_state) == 1", "{backend}", "states"
 )
 
@@ -82,7 +21,7 @@ DASHBOARDS: tuple[Dashboard, ...] = (
         "Overview",
         "Is it well, and if not, which layer is it?",
         (
-            _one(
+            one(
                 "Bottleneck of each pool",
                 "",
                 "max by (pool, verdict) (pool:bottleneck:verdict) == 1",
@@ -90,7 +29,7 @@ DASHBOARDS: tuple[Dashboard, ...] = (
                 "states",
             ),
             _STATES,
-            _one(
+            one(
                 "Requests by outcome",
                 "requests/s",
                 f"sum by (outcome) (rate(router_requests_total[{WINDOW}]))",
@@ -98,8 +37,8 @@ DASHBOARDS: tuple[Dashboard, ...] = (
                 "stacked",
             ),
             _LEDGER,
-            _quantiles("Time to first token", "router_ttft_seconds"),
-            _one("Usable backends", "count", "max by (pool) (router_usable_backends)", "{pool}"),
+            quantiles("Time to first token", "router_ttft_seconds"),
+            one("Usable backends", "count", "max by (pool) (router_usable_backends)", "{pool}"),
         ),
     ),
     Dashboard(
@@ -107,43 +46,51 @@ DASHBOARDS: tuple[Dashboard, ...] = (
         "Router and affinity",
         "Where do requests go, and does the router keep up?",
         (
-            _one(
+            one(
                 "Why a backend was chosen",
                 "requests/s",
                 f"sum by (reason) (rate(router_requests_total[{WINDOW}]))",
                 "{reason}",
                 "stacked",
             ),
-            _one(
+            one(
                 "Requests by backend",
                 "requests/s",
                 f"sum by (backend) (rate(router_requests_total[{WINDOW}]))",
                 "{backend}",
                 "stacked",
             ),
-            _one("In flight", "requests", "sum by (backend) (router_in_flight)", "{backend}"),
-            _one("Waiting in the line", "requests", "sum by (pool) (router_queue_length)", "{pool}"),
-            _one(
+            one("In flight", "requests", "sum by (backend) (router_in_flight)", "{backend}"),
+            one("Waiting in the line", "requests", "sum by (pool) (router_queue_length)", "{pool}"),
+            one(
                 "Attempts by how they ended",
                 "requests/s",
                 f"sum by (outcome) (rate(router_attempts_total[{WINDOW}]))",
                 "{outcome}",
                 "stacked",
             ),
-            _one(
+            one(
                 "Retries that would be allowed",
                 "count",
                 "min by (instance) (router_retry_budget_remaining)",
                 "{instance}",
             ),
-            _one(
+            one(
                 "Event loop: how late timers run (mean)",
                 "s",
-                _mean_by("instance", "router_event_loop_lag_seconds"),
+                mean_by("instance", "router_event_loop_lag_seconds"),
                 "{instance}",
             ),
-            _quantiles("Time to decide", "router_decide_seconds"),
-            _one(
+            quantiles("Time to decide", "router_decide_seconds"),
+            one(
+                "First tokens by what session affinity did",
+                "requests/s",
+                f"sum by (affinity) (rate(router_first_tokens_total[{WINDOW}]))",
+                "{affinity}",
+                "stacked",
+                "kept: on the backend that knows the session. broken: that backend could not take it.",
+            ),
+            one(
                 "Affinity store reachable",
                 "count",
                 "min by (instance) (router_affinity_store_up)",
@@ -156,21 +103,21 @@ DASHBOARDS: tuple[Dashboard, ...] = (
         "Inference",
         "What are the engines doing with their time?",
         (
-            _one("Running", "requests", "sum by (backend) (vllm:num_requests_running)", "{backend}"),
-            _one(
+            one("Running", "requests", "sum by (backend) (vllm:num_requests_running)", "{backend}"),
+            one(
                 "Waiting in the engine",
                 "requests",
                 "sum by (backend) (vllm:num_requests_waiting)",
                 "{backend}",
             ),
-            _one(
+            one(
                 "Tokens produced",
                 "tokens/s",
                 f"sum by (backend) (rate(vllm:generation_tokens_total[{WINDOW}]))",
                 "{backend}",
                 "stacked",
             ),
-            _one(
+            one(
                 "Prompt tokens taken in",
                 "tokens/s",
                 f"sum by (backend) (rate(vllm:prompt_tokens_total[{WINDOW}]))",
@@ -181,26 +128,26 @@ DASHBOARDS: tuple[Dashboard, ...] = (
                 "Prefill against decode (mean per request)",
                 "s",
                 (
-                    Query(_mean_by("backend", "vllm:request_prefill_time_seconds"), "prefill {backend}"),
-                    Query(_mean_by("backend", "vllm:request_decode_time_seconds"), "decode {backend}"),
+                    Query(mean_by("backend", "vllm:request_prefill_time_seconds"), "prefill {backend}"),
+                    Query(mean_by("backend", "vllm:request_decode_time_seconds"), "decode {backend}"),
                 ),
                 note="From the engine's own histograms, each a sum over its count.",
             ),
-            _one(
+            one(
                 "Time between tokens (mean)",
                 "s",
-                _mean_by("backend", "vllm:inter_token_latency_seconds"),
+                mean_by("backend", "vllm:inter_token_latency_seconds"),
                 "{backend}",
             ),
-            _one("KV cache in use", "ratio", "max by (backend) (vllm:kv_cache_usage_perc)", "{backend}"),
-            _one(
+            one("KV cache in use", "ratio", "max by (backend) (vllm:kv_cache_usage_perc)", "{backend}"),
+            one(
                 "Prefix cache hits",
                 "ratio",
                 f"sum by (backend) (rate(vllm:prefix_cache_hits_total[{WINDOW}]))"
                 f" / (sum by (backend) (rate(vllm:prefix_cache_queries_total[{WINDOW}])) > 0)",
                 "{backend}",
             ),
-            _one(
+            one(
                 "Preemptions",
                 "requests/s",
                 f"sum by (backend) (rate(vllm:num_preemptions_total[{WINDOW}]))",
@@ -224,10 +171,10 @@ DASHBOARDS: tuple[Dashboard, ...] = (
                 ),
                 note="Utilisation of 100 % without tensor activity and at idle power is a wedge, not work.",
             ),
-            _one("Power", "W", "max by (hostname, gpu) (DCGM_FI_DEV_POWER_USAGE)", "{gpu}"),
-            _one("SM clock", "MHz", "max by (hostname, gpu) (DCGM_FI_DEV_SM_CLOCK)", "{gpu}"),
-            _one("Memory in use", "MiB", "max by (hostname, gpu) (DCGM_FI_DEV_FB_USED)", "{gpu}"),
-            _one("Last XID error", "count", "max by (hostname, gpu) (DCGM_FI_DEV_XID_ERRORS)", "{gpu}"),
+            one("Power", "W", "max by (hostname, gpu) (DCGM_FI_DEV_POWER_USAGE)", "{gpu}"),
+            one("SM clock", "MHz", "max by (hostname, gpu) (DCGM_FI_DEV_SM_CLOCK)", "{gpu}"),
+            one("Memory in use", "MiB", "max by (hostname, gpu) (DCGM_FI_DEV_FB_USED)", "{gpu}"),
+            one("Last XID error", "count", "max by (hostname, gpu) (DCGM_FI_DEV_XID_ERRORS)", "{gpu}"),
         ),
     ),
     Dashboard(
@@ -235,7 +182,7 @@ DASHBOARDS: tuple[Dashboard, ...] = (
         "Edge",
         "What is admitted, what is refused?",
         (
-            _one(
+            one(
                 "Answers by class",
                 "requests/s",
                 "sum by (envoy_response_code_class) (rate(envoy_http_downstream_rq_xx"
@@ -243,19 +190,19 @@ DASHBOARDS: tuple[Dashboard, ...] = (
                 "{envoy_response_code_class}xx",
                 "stacked",
             ),
-            _one(
+            one(
                 "Active requests",
                 "requests",
                 'sum(envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix="edge"})',
                 "active",
             ),
-            _one(
+            one(
                 "Connections",
                 "count",
                 'sum(envoy_http_downstream_cx_active{envoy_http_conn_manager_prefix="edge"})',
                 "open",
             ),
-            _one(
+            one(
                 "Time in the edge (mean)",
                 "s",
                 f'sum(rate(router_ttft_component_seconds_sum{{component="edge"}}[{WINDOW}]))'
@@ -265,4 +212,165 @@ DASHBOARDS: tuple[Dashboard, ...] = (
             ),
         ),
     ),
+    Dashboard(
+        "llm-correlation",
+        "Inference and GPU",
+        "Does the device do what the engine says?",
+        (
+            Panel(
+                "Tokens against tensor activity",
+                "ratio",
+                (
+                    Query(
+                        f"sum by (backend) (rate(vllm:generation_tokens_total[{WINDOW}]))"
+                        " / on () group_left () (max(max_over_time("
+                        f"sum by (backend) (rate(vllm:generation_tokens_total[{WINDOW}]))[1h:1m])) > 0)",
+                        "tokens {backend}, of the last hour's best",
+                    ),
+                    Query(
+                        "max by (hostname, gpu) (DCGM_FI_PROF_PIPE_TENSOR_ACTIVE)",
+                        "tensor activity {hostname} {gpu}",
+                    ),
+                ),
+                note="Both up: work. Tensor activity alone: a long prefill. Neither, with requests running: a wedge.",
+            ),
+            one("Running", "requests", "sum by (backend) (vllm:num_requests_running)", "{backend}"),
+            one(
+                "Time between tokens (mean)",
+                "s",
+                mean_by("backend", "vllm:inter_token_latency_seconds"),
+                "{backend}",
+                note="Rises with company, and when the clock below falls.",
+            ),
+            one("SM clock", "MHz", "max by (hostname, gpu) (DCGM_FI_DEV_SM_CLOCK)", "{hostname} {gpu}"),
+            one("Power", "W", "max by (hostname, gpu) (DCGM_FI_DEV_POWER_USAGE)", "{hostname} {gpu}"),
+            _STATES,
+        ),
+    ),
+    Dashboard(
+        "llm-capacity",
+        "Capacity and cost",
+        "How much more could it take, and what does a token cost?",
+        (
+            one("Usable backends", "count", "max by (pool) (router_usable_backends)", "{pool}"),
+            one(
+                "Requests answered well",
+                "requests/s",
+                f'sum by (pool) (rate(router_requests_total{{outcome="ok"}}[{WINDOW}]))',
+                "{pool}",
+                "stacked",
+            ),
+            Panel(
+                "Waiting for a place",
+                "s",
+                (
+                    Query(
+                        "sum by (component) (rate(router_ttft_component_seconds_sum"
+                        f'{{component=~"router_queue|engine_queue"}}[{WINDOW}]))'
+                        f" / on () group_left () (sum(rate(router_first_tokens_total[{WINDOW}])) > 0)",
+                        "{component}",
+                    ),
+                ),
+                note="Mean per request. Where this grows while the engines give all they can, capacity is missing.",
+            ),
+            one(
+                "Tokens produced by each backend",
+                "tokens/s",
+                f"sum by (backend) (rate(vllm:generation_tokens_total[{WINDOW}]))",
+                "{backend}",
+                "stacked",
+            ),
+            one("KV cache in use", "ratio", "max by (backend) (vllm:kv_cache_usage_perc)", "{backend}"),
+            one(
+                "Tokens for a joule",
+                "tokens/J",
+                f"sum(rate(vllm:generation_tokens_total[{WINDOW}])) / sum(DCGM_FI_DEV_POWER_USAGE)",
+                "all GPUs",
+            ),
+            one(
+                "GPU hours for a million tokens",
+                "GPU hours per million tokens",
+                "count(DCGM_FI_DEV_GPU_UTIL) * 1e6 / 3600"
+                f" / (sum(rate(vllm:generation_tokens_total[{WINDOW}])) > 0)",
+                "all GPUs",
+                note="Times the price of a GPU hour it is what a million tokens cost. Idle GPUs count.",
+            ),
+        ),
+    ),
+    Dashboard(
+        "llm-request",
+        "One request",
+        "Which backend handled this request, and why?",
+        (
+            Panel(
+                "What every layer said about it",
+                "",
+                (Query(f'{{namespace="llm"}} | request_id="{REQUEST_ID}"', ""),),
+                "logs",
+                "The router's line is the decision record: rule, candidates, reason, ledger.",
+                "loki",
+            ),
+            Panel(
+                "Its trace",
+                "",
+                (Query(f'{{ span.llm.request_id = "{REQUEST_ID}" }}', ""),),
+                "traces",
+                "Edge, router with each attempt, engine.",
+                "tempo",
+            ),
+            quantiles("Time to first token, with traces of single requests", "router_ttft_seconds"),
+            Panel(
+                "Slow and failed requests",
+                "",
+                (
+                    Query(
+                        '{namespace="llm", service="router-service"} | json | event="request"'
+                        ' | first_token_ms > 2000 or outcome=~"upstream_error|truncated|timeout|refused"'
+                        ' | line_format "{{.request_id}} {{.outcome}} {{.chosen}} {{.rule}} {{.first_token_ms}} ms"',
+                        "",
+                    ),
+                ),
+                "logs",
+                "Put an id from here into the field above.",
+                "loki",
+            ),
+            Panel(
+                "Traces of requests whose first token took over two seconds",
+                "",
+                (
+                    Query(
+                        '{ resource.service.name = "router-service" && span.llm.first_token_ms > 2000 }', ""
+                    ),
+                ),
+                "traces",
+                source="tempo",
+            ),
+            Panel(
+                "Decision records by outcome",
+                "requests/s",
+                (
+                    Query(
+                        'sum by (outcome) (rate({namespace="llm", service="router-service"} | json'
+                        ' | event="request" [5m]))',
+                        "{outcome}",
+                    ),
+                ),
+                "stacked",
+                source="loki",
+            ),
+        ),
+        variables=(("request_id", "Request id"),),
+    ),
 )
+"""Every dashboard, in the order in which one looks at them."""
+
+
+def queries(source: str = "prometheus") -> list[tuple[str, Query]]:
+    """Return every query in one language, with the panel that asks it."""
+    return [
+        (f"dashboard {board.title}: {panel.title}", query)
+        for board in DASHBOARDS
+        for panel in board.panels
+        if panel.source == source
+        for query in panel.queries
+    ]

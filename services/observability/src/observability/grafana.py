@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from observability.dashboards import DASHBOARDS, WINDOW, Dashboard, Panel
+from observability.dashboards import DASHBOARDS
+from observability.panels import WINDOW, Dashboard, Panel, Query, Source
 
 _UNITS = {
     "s": "s",
@@ -15,6 +16,9 @@ _UNITS = {
     "MiB": "mbytes",
     "bytes": "bytes",
 }
+_TYPES = {"states": "state-timeline", "logs": "logs", "traces": "table"}
+_SOURCES: dict[Source, str] = {"prometheus": "Metrics", "loki": "Logs", "tempo": "Traces"}
+_VARIABLES: dict[Source, str] = {"prometheus": "datasource", "loki": "logs", "tempo": "traces"}
 _WIDTH, _HEIGHT, _COLUMNS = 12, 8, 2
 
 
@@ -30,17 +34,29 @@ def dashboard_model(dashboard: Dashboard) -> dict[str, Any]:
         "graphTooltip": 1,
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
-        "templating": {
-            "list": [
-                {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
-            ]
-        },
+        "templating": {"list": [*_data_sources(dashboard), *_texts(dashboard)]},
         "panels": [_panel(panel, index) for index, panel in enumerate(dashboard.panels)],
     }
 
 
+def _data_sources(dashboard: Dashboard) -> list[dict[str, Any]]:
+    used = dict.fromkeys(("prometheus", *(panel.source for panel in dashboard.panels)))
+    return [
+        {"name": _VARIABLES[source], "label": label, "type": "datasource", "query": source}
+        for source, label in _SOURCES.items()
+        if source in used
+    ]
+
+
+def _texts(dashboard: Dashboard) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "label": label, "type": "textbox", "query": "", "current": {"text": "", "value": ""}}
+        for name, label in dashboard.variables
+    ]
+
+
 def _panel(panel: Panel, index: int) -> dict[str, Any]:
-    states = panel.kind == "states"
+    drawn = panel.kind in ("lines", "stacked")
     custom: dict[str, Any] = {"fillOpacity": 0, "lineWidth": 2}
     if panel.kind == "stacked":
         custom = {"fillOpacity": 40, "lineWidth": 1, "stacking": {"mode": "normal"}}
@@ -48,8 +64,8 @@ def _panel(panel: Panel, index: int) -> dict[str, Any]:
         "id": index + 1,
         "title": panel.title,
         "description": panel.note,
-        "type": "state-timeline" if states else "timeseries",
-        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "type": _TYPES.get(panel.kind, "timeseries"),
+        "datasource": {"type": panel.source, "uid": f"${{{_VARIABLES[panel.source]}}}"},
         "gridPos": {
             "x": (index % _COLUMNS) * _WIDTH,
             "y": index // _COLUMNS * _HEIGHT,
@@ -60,20 +76,27 @@ def _panel(panel: Panel, index: int) -> dict[str, Any]:
             "defaults": {
                 "unit": _UNITS.get(panel.unit, "short"),
                 "min": 0,
-                "custom": {} if states else custom,
+                "custom": custom if drawn else {},
             },
             "overrides": [],
         },
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
-        "targets": [
-            {
-                "refId": chr(ord("A") + number),
-                "expr": query.expression.replace(WINDOW, "$__rate_interval"),
-                "legendFormat": _legend(query.legend, query.expression, states),
-            }
-            for number, query in enumerate(panel.queries)
-        ],
+        "targets": [_target(panel, query, number) for number, query in enumerate(panel.queries)],
     }
+
+
+def _target(panel: Panel, query: Query, number: int) -> dict[str, Any]:
+    reference = {"refId": chr(ord("A") + number)}
+    if panel.source == "tempo":
+        return {**reference, "queryType": "traceql", "query": query.expression}
+    target: dict[str, Any] = {
+        **reference,
+        "expr": query.expression.replace(WINDOW, "$__rate_interval"),
+        "legendFormat": _legend(query.legend, query.expression, panel.kind == "states"),
+    }
+    if panel.exemplars:
+        target["exemplar"] = True
+    return target
 
 
 def _legend(legend: str, expression: str, states: bool) -> str:

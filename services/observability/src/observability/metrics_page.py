@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from observability.alerts import alerts
-from observability.dashboards import DASHBOARDS
+from observability.dashboards import queries
 from observability.verdict import recording_groups
 
 FOREIGN = {
@@ -46,12 +46,7 @@ def rows_of(registry: CollectorRegistry, labels: Mapping[str, Sequence[str]]) ->
 
 def expressions() -> list[tuple[str, str]]:
     """Every PromQL expression of dashboards, alerts and recording rules, with the name of who asks."""
-    found = [
-        (f"dashboard {board.title}", query.expression)
-        for board in DASHBOARDS
-        for panel in board.panels
-        for query in panel.queries
-    ]
+    found = [(who.split(":")[0], query.expression) for who, query in queries()]
     found += [(f"alert {alert.name}", alert.expression) for alert in alerts()]
     for group in recording_groups():
         found += [(f"rule {rule['record']}", rule["expr"]) for rule in group["rules"]]

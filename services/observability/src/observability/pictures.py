@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import jinja2
 
 from observability.charts import Points, chart, state_chart
-from observability.dashboards import DASHBOARDS, WINDOW, Panel, Query
+from observability.dashboards import DASHBOARDS
+from observability.panels import WINDOW, Panel, Query
 from observability.prometheus_api import Prometheus, Series
 
 POINTS = 240
@@ -66,6 +67,8 @@ def page(prometheus: Prometheus, start: float, end: float, url: str) -> str:
 
 
 def _draw(panel: Panel, prometheus: Prometheus, start: float, end: float, step: float, window: str) -> str:
+    if panel.source != "prometheus":
+        return ""
     series: dict[str, Points] = {}
     states: dict[str, list[tuple[float, str]]] = {}
     for query in panel.queries:

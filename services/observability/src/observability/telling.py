@@ -11,16 +11,24 @@ LEAST_SECONDS = 0.001
 """What a sentence leaves out: parts below a twentieth of the change, or below a millisecond."""
 
 
-def sentence(what: str, before: Window, after: Window, found: Sequence[Cause]) -> str:
-    """The change in one sentence, with every cause worth a twentieth of it and a millisecond."""
+def sentence(
+    what: str, before: Window, after: Window, found: Sequence[Cause], noise: float | None = None
+) -> str:
+    """The change in one sentence, with every cause worth a twentieth of it and a millisecond.
+
+    A change within ``noise`` (seconds; None: unknown) has no cause, and that is what is said.
+    """
     old, new = before.mean_seconds, after.mean_seconds
     assert old is not None
     assert new is not None
     change = new - old
+    head = f"{what} {change * 1000:+.0f} ms ({old * 1000:.0f} -> {new * 1000:.0f} ms)"
+    if noise is not None and abs(change) <= noise:
+        return f"{head}: nothing beyond what it varies by anyway ({noise * 1000:.0f} ms)"
     least = max(abs(change) * LEAST_SHARE, LEAST_SECONDS)
     parts = [f"{cause.words} {cause.seconds * 1000:+.0f}" for cause in found if abs(cause.seconds) >= least]
     told = ", ".join(parts) or "no part changed by a millisecond"
-    return f"{what} {change * 1000:+.0f} ms ({old * 1000:.0f} -> {new * 1000:.0f} ms): {told}"
+    return f"{head}: {told}"
 
 
 def table(found: Sequence[Cause]) -> str:
@@ -37,10 +45,19 @@ def _kinds(cause: Cause) -> str:
 
 
 def as_json(
-    before: Window, after: Window, found: Sequence[Cause], parts: Sequence[Contribution]
+    before: Window,
+    after: Window,
+    found: Sequence[Cause],
+    parts: Sequence[Contribution],
+    noise: float | None = None,
 ) -> Mapping[str, Any]:
-    """The same for machines; seconds. ``contributions`` are the ledger's parts as they are."""
+    """The same for machines; seconds. ``contributions`` are the ledger's parts as they are; ``changed`` is false
+    when the change is within ``noise_seconds``."""
+    assert before.mean_seconds is not None
+    assert after.mean_seconds is not None
     return {
+        "noise_seconds": noise,
+        "changed": noise is None or abs(after.mean_seconds - before.mean_seconds) > noise,
         "before": {"mean_seconds": before.mean_seconds, "first_tokens": before.requests},
         "after": {"mean_seconds": after.mean_seconds, "first_tokens": after.requests},
         "causes": [

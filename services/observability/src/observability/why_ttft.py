@@ -6,13 +6,14 @@ import os
 import re
 import sys
 import time
+from datetime import UTC, datetime
 
 import httpx
 
 from observability.causes import Cause, causes
 from observability.contributions import Window, composition, composition_text, contributions, parts_by_backend
 from observability.telling import as_json, sentence, table
-from observability.windows import CannotSay, read_circumstances, read_window
+from observability.windows import CannotSay, read_circumstances, read_noise, read_window
 
 POPULATIONS = (("mean time to first token", ".*"), ("mean of the slow requests", "true"))
 """What is decomposed, and the value of the label `slow` that selects it. Means, never quantiles: those do not add up."""
@@ -25,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     port = os.environ.get("PROMETHEUS_PORT", "9090")
     parser.add_argument("--prometheus", default=f"http://127.0.0.1:{port}", help="URL of Prometheus")
     parser.add_argument("--window", type=_span, default=300.0, help="length of the window in question (5m)")
-    parser.add_argument("--ago", type=_span, default=0.0, help="how long ago that window ended (0s)")
+    ending = parser.add_mutually_exclusive_group()
+    ending.add_argument("--ago", type=_span, default=0.0, help="how long ago that window ended (0s)")
+    ending.add_argument(
+        "--until", type=_moment, help="when that window ended: 2026-01-31T12:00:00Z or seconds since 1970"
+    )
     parser.add_argument("--baseline", type=_span, default=1800.0, help="length of the window before it (30m)")
     parser.add_argument(
         "--baseline-ago",
@@ -43,11 +48,11 @@ def run(options: argparse.Namespace) -> int:
     Without first tokens in the baseline (a platform that has just started) it says what the window's time
     is made of instead of what changed.
     """
-    end = time.time() - options.ago
+    end = options.until if options.until is not None else time.time() - options.ago
     start = end - options.window
     baseline_end = start - (options.baseline_ago or 0.0)
     baseline_start = baseline_end - options.baseline
-    answers: dict[str, tuple[Window, Window, list[Cause]]] = {}
+    answers: dict[str, tuple[Window, Window, list[Cause], float | None]] = {}
     alone: dict[str, Window] = {}
     try:
         with httpx.Client(base_url=options.prometheus, timeout=10.0, trust_env=False) as http:
@@ -60,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
                 after = read_window(http, start, end, options.pool, slow)
                 if before.requests and after.requests:
                     parts = parts_by_backend(before, after)
-                    answers[what] = (before, after, causes(parts, (before, after), around))
+                    found = causes(parts, (before, after), around)
+                    noise = read_noise(http, baseline_start, baseline_end, options.pool, slow, options.window)
+                    answers[what] = (before, after, found, noise)
                 elif after.requests:
                     alone[what] = after
     except CannotSay as problem:
@@ -71,8 +78,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
     if options.json:
         told = {
-            what: as_json(before, after, found, contributions(before, after))
-            for what, (before, after, found) in answers.items()
+            what: as_json(before, after, found, contributions(before, after), noise)
+            for what, (before, after, found, noise) in answers.items()
         }
         made_of = {
             what: {
@@ -87,8 +94,8 @@ def run(options: argparse.Namespace) -> int:
     for what, window in alone.items():
         print(composition_text(what, window))
         print()
-    for what, (before, after, found) in answers.items():
-        print(sentence(what, before, after, found))
+    for what, (before, after, found, noise) in answers.items():
+        print(sentence(what, before, after, found, noise))
         print(table(found))
         print()
     return 0
@@ -99,3 +106,17 @@ def _span(text: str) -> float:
     if match is None:
         raise argparse.ArgumentTypeError(f'"{text}" is not a duration such as 90s, 5m or 2h')
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is not a time such as 2026-01-31T12:00:00Z or seconds since 1970'
+        ) from None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()

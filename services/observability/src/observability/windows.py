@@ -1,5 +1,8 @@
 """Reads the two windows of a comparison from Prometheus: the ledger's sums, and the circumstances."""
 
+import itertools
+import math
+import statistics
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -12,6 +15,11 @@ COUNT_METRIC = "router_first_tokens_total"
 
 NO_FAILURE = "complete|client_gone"
 """Attempts with these outcomes did not fail."""
+
+PIECES = 6
+LEAST_PIECES = 4
+SIGMAS = 4.0
+"""With five degrees of freedom one quiet window in a hundred lies beyond four standard errors."""
 
 
 class CannotSay(Exception):
@@ -38,6 +46,36 @@ def read_window(http: httpx.Client, start: float, end: float, pool: str, slow: s
         component = labels.get("component", "")
         parts[component] = parts.get(component, 0.0) + value
     return window
+
+
+def read_noise(
+    http: httpx.Client, start: float, end: float, pool: str, slow: str, window_seconds: float
+) -> float | None:
+    """Return by how many seconds the mean of such a window may differ from the time before by chance.
+
+    The time before is cut into :data:`PIECES`; what their means vary by says what a window's mean does, at
+    :data:`SIGMAS` standard errors of the difference. None where too few pieces have a first token.
+
+    Raises:
+        CannotSay: Prometheus does not answer, or refuses a query.
+    """
+    piece = (end - start) / PIECES
+    selector = f'{{pool=~"{pool}",slow=~"{slow}"}}'
+    totals = []
+    for number in range(PIECES + 1):
+        at = start + number * piece
+        seconds = sum(value for _, value in _instant(http, f"sum({SECONDS_METRIC}{selector})", at))
+        count = sum(value for _, value in _instant(http, f"sum({COUNT_METRIC}{selector})", at))
+        totals.append((seconds, count))
+    means = [
+        (seconds - old_seconds) / (count - old_count)
+        for (old_seconds, old_count), (seconds, count) in itertools.pairwise(totals)
+        if count > old_count and seconds >= old_seconds
+    ]
+    if len(means) < LEAST_PIECES:
+        return None
+    spread = statistics.stdev(means)
+    return SIGMAS * spread * math.sqrt(1 / len(means) + piece / window_seconds)
 
 
 def read_circumstances(http: httpx.Client, start: float, end: float) -> Circumstances:
