@@ -201,6 +201,7 @@ class Fleet:
         }  # fmt: skip
         if self.redis is not None:
             values["redis"] = {"url": f"redis://127.0.0.1:{self.redis.port}/0"}
+        sections = {**sections, "server": {**values["server"], **sections.get("server", {})}}
         return {**values, **sections}
 
     def add_router(self, *, wait_usable: int | None = None, **sections: Any) -> RouterPart:

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import importlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from random import Random
 from time import perf_counter
@@ -40,6 +42,12 @@ from router_service.telemetry.registry import make_registry
 from router_service.telemetry.request_metrics import RequestMetrics
 from router_service.telemetry.spans import SpanSink
 from router_service.upstream.pool import UpstreamPool
+
+_AT_START = (
+    *("server.host", "server.port", "redis", "affinity.enabled"),
+    *("health.timeout_seconds", "telemetry.otlp_endpoint"),
+)
+"""What opens something: a reload says that a change of it waits for a restart."""
 
 TICK_SECONDS = 0.25
 """How often breakers are looked at for requests that wait, and the event loop's lag is measured."""
@@ -86,7 +94,7 @@ class Router:
         self.health = HealthLoop(
             self.fleet, self.probe, values.health.interval_seconds, values.health.failures
         )
-        self._discoveries: dict[str, asyncio.Task[None]] = {}
+        self._discoveries: dict[str, tuple[PoolSection, asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.registry = make_registry([*self.metrics.everything(), *self._gauges()])
         pages = make_pages(
@@ -106,21 +114,24 @@ class Router:
         self._discover(self.config.values)
         await asyncio.sleep(0)  # configured backends are known before the first probe
         self._tasks = [
-            asyncio.create_task(self.health.run()),
-            asyncio.create_task(self._tick()),
-            asyncio.create_task(self._watch_files()),
+            asyncio.create_task(self._kept_running("health checks", self.health.run)),
+            asyncio.create_task(self._kept_running("clock", self._tick)),
+            asyncio.create_task(self._kept_running("configuration watch", self._watch_files)),
             asyncio.create_task(self._after_first_sweep()),
         ]
-        if self.hints is not None:
-            self._tasks.append(asyncio.create_task(self.hints.run(self._heard)))
+        hints = self.hints
+        if hints is not None:
+            hearing = self._kept_running("hints", lambda: hints.run(self._heard))
+            self._tasks.append(asyncio.create_task(hearing))
         self.log("info", "started", config_hash=self.config.hash)
         try:
             yield
         finally:
             # In this order: nothing decides any more, then what decisions stood on, last the log.
-            for task in [*self._tasks, *self._discoveries.values()]:
+            tasks = [*self._tasks, *(task for _, task in self._discoveries.values())]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, *self._discoveries.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.probe.close()
             if self.hints is not None:
                 await self.hints.close()
@@ -183,6 +194,7 @@ class Router:
         self.reload_ok = True
         if config.hash == self.config.hash:
             return
+        before = self.config.values
         self.config = config
         values = config.values
         self.pipeline.settings = _settings(config)
@@ -194,24 +206,49 @@ class Router:
             self.sessions.reconfigure(values.affinity.ttl_seconds)
         self._discover(values)
         self.health.hurry()
-        self.log("info", "config_loaded", config_hash=config.hash)
+        waits = [key for key in _AT_START if attrgetter(key)(values) != attrgetter(key)(before)]
+        self.log(
+            "warning" if waits else "info", "config_loaded", config_hash=config.hash, after_restart=waits
+        )
 
     def _discover(self, values: Configuration) -> None:
-        """Watch every pool's backends; pools that are gone are no longer watched."""
-        for task in self._discoveries.values():
+        """Watch every pool's backends. A watch whose pool did not change goes on: what it knows stays known
+        while nobody can be asked. Pools that are gone are no longer watched."""
+        kept: dict[str, tuple[PoolSection, asyncio.Task[None]]] = {}
+        for name, pool in values.pools.items():
+            known = self._discoveries.pop(name, None)
+            if known is not None and (known[0].backends, known[0].discover) == (pool.backends, pool.discover):
+                kept[name] = known
+                continue
+            if known is not None:
+                known[1].cancel()
+            kept[name] = (pool, asyncio.create_task(self._follow(name, pool)))
+        for _, task in self._discoveries.values():
             task.cancel()
-        self._discoveries = {
-            name: asyncio.create_task(self._follow(name, self._discovery(name, pool)))
-            for name, pool in values.pools.items()
-        }
+        self._discoveries = kept
 
-    async def _follow(self, pool: str, discovery: Discovery) -> None:
-        try:
-            async for endpoints in discovery.watch():
-                self.fleet.set_endpoints(pool, endpoints)
-                self.health.hurry()
-        finally:
-            await discovery.close()
+    async def _follow(self, name: str, pool: PoolSection) -> None:
+        async def follow() -> None:
+            discovery = self._discovery(name, pool)
+            try:
+                async for endpoints in discovery.watch():
+                    self.fleet.set_endpoints(name, endpoints)
+                    self.health.hurry()
+            finally:
+                await discovery.close()
+
+        await self._kept_running(f"discovery of {name}", follow)
+
+    async def _kept_running(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run for ever. A mistake in ``run`` is said and ends that round only: a router whose health checks or
+        reloads have silently died is worse than one that complains every second."""
+        while True:
+            try:
+                await run()
+            except Exception as error:
+                trace = "".join(traceback.format_exception(error))
+                self.log("error", "task_failed", task=what, exception=repr(error), traceback=trace)
+            await asyncio.sleep(1.0)
 
     def _discovery(self, name: str, pool: PoolSection) -> Discovery:
         if pool.backends is not None:

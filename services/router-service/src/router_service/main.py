@@ -19,6 +19,9 @@ from router_service.app import Router
 from router_service.cli.commands import add_commands, run
 from router_service.config import BadConfig, load
 
+LAST_SECONDS = 2.0
+"""After total_seconds of a graceful end: for the error events of what was aborted to go out."""
+
 KEEP_ALIVE_SECONDS = 60
 """Longer than the edge keeps its connections (50 s): the caller closes first."""
 
@@ -106,7 +109,12 @@ class _Server:
         await asyncio.sleep(values.server.settle_seconds)
         self._uvicorn.should_exit = True
         await asyncio.sleep(values.timeouts.total_seconds)
+        router.pipeline.stopping = True  # nothing is retried any more
         router.pipeline.abort_all("the router is ending")
+        await asyncio.sleep(LAST_SECONDS)
+        # Clients that never sent the rest of their request, or do not read the rest of their answer.
+        for connection in list(self._uvicorn.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
 
 
 class _AsLine(logging.Handler):

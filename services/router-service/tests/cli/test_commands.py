@@ -96,3 +96,112 @@ def test_decide_refuses_what_is_no_request(
 def test_explain_names_a_router_that_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "some-id", "--url", "http://127.0.0.1:1"]) == 2
     assert "does not answer" in capsys.readouterr().err
+
+
+def lint_of(tmp_path: Path, capsys: pytest.CaptureFixture[str], rules: str) -> list[str]:
+    config = write(tmp_path, f"rules:\n{rules}")
+    assert main(["check", "--config", str(config)]) == 0
+    found = [line.removeprefix("warning: ") for line in capsys.readouterr().out.splitlines()]
+    return [line for line in found if "no test covers" not in line and not line.startswith(str(tmp_path))]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("{any: [{stream: true}, {client_id: a}]}", "{stream: true, max_tokens_gte: 5}"),
+        ("{client_id: qa-*}", "{client_id: [qa-1, qa-2]}"),
+        ("{header: {x: a*}}", "{header: {x: abc, y: b}}"),
+        ("{any_keywords: stack}", "{any_keywords: [stack trace, full stack]}"),
+        ("{not: {stream: true}}", "{not: {any: [{stream: true}, {has_tools: true}]}}"),
+        ("{}", "{regex: x}"),
+        ("{any: [{max_tokens_gte: 5}, {stream: true}]}", "{any: [{max_tokens_gte: 9}, {stream: true}]}"),
+    ],
+)
+def test_a_rule_that_an_earlier_one_shadows_is_never_reached_and_the_other_way_round_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], earlier: str, later: str
+) -> None:
+    def pair(one: str, two: str) -> list[str]:
+        rules = f"  - {{name: one, when: {one}, route_to: p}}\n  - {{name: two, when: {two}, route_to: p}}\n"
+        return [line for line in lint_of(tmp_path, capsys, rules) if "never reached" in line]
+
+    assert len(pair(earlier, later)) == 1
+    assert pair(later, earlier) == []
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("{max_tokens_gte: 10, max_tokens_lte: 9}", "rule r never applies: its conditions contradict"),
+        ("{all: [{stream: true}, {stream: false}]}", ""),
+        ("{model: n}", "rule r never applies: p serves no model that it asks for"),
+        ("{model: 'm*'}", ""),
+        ("{path: /v1/chat}", "rule r looks at path /v1/chat, which is no inference path"),
+    ],
+)
+def test_a_rule_that_nothing_can_meet_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], when: str, said: str
+) -> None:
+    found = lint_of(tmp_path, capsys, f"  - {{name: r, when: {when}, route_to: p}}\n")
+    assert ("\n".join(found).startswith(said)) if said else found == []
+
+
+def test_keywords_overlap_across_any_two_rules_and_inside_phrases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = lint_of(
+        tmp_path,
+        capsys,
+        "  - {name: a, when: {any_keywords: [trace]}, route_to: p}\n"
+        "  - {name: b, when: {any_keywords: [other]}, route_to: q}\n"
+        "  - {name: c, when: {any_keywords: [Stack Trace, new], stream: true}, route_to: q}\n",
+    )
+    assert found == ["rules a and c both look for stack trace: the first takes it"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"config_hash": "x", "request_id": "r"}',
+        '{"config_hash": "x", "request_id": "r", "candidates": 5, "pool": "p", "time": 5, "path": 1}',
+        '{"config_hash": "x", "request_id": "r", "candidates": [{"backend": 1}], "pool": "p", "time": "x"}',
+        '{"config_hash": "x", "request_id": "r", "time": "x", "path": "/v1", "features": [1], "pool": "p"}',
+    ],
+)
+def test_records_that_are_none_are_refused_by_explain_and_left_out_by_replay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"\xff\xfe binary\n" + line.encode() + b'\n[1]\n"x"\n' + b"[" * 100_000 + b"\n\n")
+    assert main(["explain", "r", "--log", str(log)]) == 2
+    assert "is no decision record" in capsys.readouterr().err
+    config = write(tmp_path, "rules: []\n")
+    assert main(["replay", "--config", str(config), str(log)]) == 2
+    assert "has no decision record (5 other lines): nothing was compared" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "."])
+def test_a_log_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    config = write(tmp_path, "rules: []\n")
+    for arguments in (
+        ["replay", "--config", str(config), str(tmp_path / name)],
+        ["explain", "r", "--log", str(tmp_path / name)],
+    ):
+        assert main(arguments) == 2
+        assert "cannot be read" in capsys.readouterr().err
+
+
+def test_decide_refuses_a_path_that_does_not_exist_and_a_request_that_is_too_deep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = tmp_path / "request.json"
+    request.write_text('{"input": ' + '[{"content":' * 400 + "1" + "}]" * 400 + "}")
+    arguments = ["decide", "--config", str(CONFIG), "--request", str(request)]
+    assert main([*arguments, "--path", "/v1/response"]) == 2
+    assert "/v1/responses" in capsys.readouterr().err
+    assert main([*arguments, "--path", "/v1/responses"]) == 2
+    assert "nested over 32 levels" in capsys.readouterr().err
+    request.write_text("[" * 100_000)
+    assert main(arguments) == 2
+    assert "not JSON" in capsys.readouterr().err

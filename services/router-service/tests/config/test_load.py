@@ -154,3 +154,69 @@ def test_a_password_file_that_gives_none_is_named_with_a_remedy(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="cannot be read: No such file"):
         load(tmp_path / "none.yaml")
+
+
+GOOD = "pools: {p: {models: [m], backends: {a: {url: 'http://a'}}}}\nrouting: {default_pool: p}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("server: {port: !!int abc}\n", ':3:16: server.port: "abc" is not what it looks like'),
+        ("server: {host: 2024-99-99}\n", ':3:16: server.host: "2024-99-99" is not what it looks like'),
+        ("server: !foo {port: 1}\n", ":3:9: not YAML: could not determine a constructor for the tag '!foo'"),
+        ("? [a]\n: b\n", ":3:3: not YAML: found unhashable key"),
+        ("server: &x {host: *x}\n", "nested over 64 levels deep"),
+        ("server: " + "[" * 3000 + "\n", "nested over 64 levels deep"),
+        ("timeouts: {total_seconds: .inf}\n", ":3:27: timeouts.total_seconds: Infinity should be a finite"),
+        ("retries: {on_status: [503, 429]}\n", ":3:28: retries.on_status[1]: 429 should be greater"),
+        (
+            "redis: {url: 'redis://:hunter2@h/0'}\n",
+            ":3:14: redis.url: an address takes no user and no password",
+        ),
+    ],
+)
+def test_values_that_yaml_takes_and_nobody_means_are_mistakes_with_a_place(
+    tmp_path: Path, more: str, said: str
+) -> None:
+    (tmp_path / "router.yaml").write_text(GOOD + more)
+    with pytest.raises(BadConfig) as problem:
+        load(tmp_path / "router.yaml")
+    assert said in str(problem.value)
+    assert "hunter2" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:99999", "http://[::1", "http://:80", "http://u:hunter2@h:80", "http://h:0"]
+)
+def test_an_address_that_nothing_can_be_sent_to_is_refused(tmp_path: Path, url: str) -> None:
+    (tmp_path / "router.yaml").write_text(GOOD.replace("http://a", url))
+    with pytest.raises(BadConfig, match=r"router\.yaml:1:\d+: pools\.p\.backends\.a\.url: ") as problem:
+        load(tmp_path / "router.yaml")
+    assert "hunter2" not in str(problem.value)
+
+
+def test_a_rules_file_that_is_not_there_is_named_where_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "router.yaml").write_text(
+        GOOD.replace("{default_pool: p}", "{default_pool: p, rules_file: x.yaml}")
+    )
+    with pytest.raises(BadConfig, match=r'router\.yaml:2:40: routing\.rules_file: "x\.yaml"'):
+        load(tmp_path / "router.yaml")
+
+
+def test_a_rule_test_that_can_never_fail_or_never_pass_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "router.yaml").write_text(
+        GOOD.replace("{default_pool: p}", "{default_pool: p, rules_file: r.yaml}")
+    )
+    (tmp_path / "r.yaml").write_text(
+        "rules: [{name: a, when: {not: {}}, route_to: p}]\n"
+        "tests:\n"
+        "  - {name: t, request: {}, expect: {}}\n"
+        "  - {name: u, request: {}, expect: {reason: banana}}\n"
+    )
+    with pytest.raises(BadConfig) as problem:
+        load(tmp_path / "router.yaml")
+    said = str(problem.value)
+    assert "r.yaml:1:31: rules[0].when.not: is empty" in said
+    assert "r.yaml:3:36: tests[0].expect: is empty; name a pool, a rule or a reason" in said
+    assert 'r.yaml:4:45: tests[1].expect.reason: "banana" is not a reason (known: only_candidate' in said

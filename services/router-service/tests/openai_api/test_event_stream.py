@@ -112,3 +112,22 @@ def test_kept_blocks_are_what_was_given_out() -> None:
 def test_split_events_keeps_every_byte() -> None:
     assert b"".join(split_events(STREAM)) == STREAM
     assert len(split_events(STREAM)) == 6
+
+
+@pytest.mark.parametrize(
+    ("last", "whole"),
+    [
+        (DONE, True),
+        (b"data:[DONE]\n\n", True),
+        (event(chunk("x")) + DONE, True),
+        (event(chunk("x"), b"\r\n") + event(b"[DONE]", b"\r\n"), True),
+        (event(chunk("data: [DONE]")), False),
+        (event(chunk("\\ndata: [DONE]\\n\\n")), False),
+        (event(chunk("data: [DONE]")) + DONE, True),
+    ],
+)
+def test_only_a_line_that_begins_so_is_the_terminal_event(last: bytes, whole: bool) -> None:
+    stream = EventStream(drop_usage=False)
+    stream.feed(event(chunk("first")))
+    stream.feed(last)
+    assert stream.ends_with_any((b"data: [DONE]", b"data:[DONE]")) is whole

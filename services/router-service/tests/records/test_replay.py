@@ -1,11 +1,12 @@
 """A decision, its record and its replay agree; a record keeps no text; explain tells it to a person."""
 
 import json
+import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from router_service.records.explain import explain
@@ -53,7 +54,7 @@ def recorded(
     return json.loads(json.dumps(record.as_dict())), decision
 
 
-MEMBERS = st.lists(
+MEMBERS = st.lists(  # more than a log line keeps
     st.builds(
         BackendView,
         name=st.uuids().map(str),
@@ -67,7 +68,7 @@ MEMBERS = st.lists(
         waiting=st.sampled_from([0.0, 3.0]),
     ),
     min_size=1,
-    max_size=5,
+    max_size=30,
     unique_by=lambda b: b.name,
 )
 
@@ -87,6 +88,42 @@ def test_replaying_a_record_by_the_same_policy_gives_the_same_decision(
     again = decide_again(record, POLICY)
     assert (again.chosen and again.chosen.name) == (decision.chosen and decision.chosen.name)
     assert (again.pool, again.rule_name, again.reason) == (decision.pool, decision.rule_name, decision.reason)
+
+
+@given(seed=st.integers(0, 2**32), turn=st.integers(0, 99), session=st.sampled_from(["", "s"]))
+def test_a_large_pools_record_replays_although_its_line_keeps_only_the_best_candidates(
+    seed: int, turn: int, session: str
+) -> None:
+    dice = random.Random(seed)
+    busy = dice.choice([0, 3])
+    members = [
+        BackendView(
+            f"b{n}",
+            "a",
+            "http://x",
+            unusable=None,
+            in_flight=dice.randint(0, busy),
+            limit=8,
+            breaker_open=dice.random() < 0.4,
+            ramp=dice.choice([0.2, 1.0]),
+        )
+        for n in range(dice.randint(40, 64))
+    ]
+    record, decision = recorded({}, {"a": PoolView("a", members, turn)}, session=session)
+    assume(len(record["candidates"]) < len(members))
+    again = decide_again(record, POLICY)
+    assert decision.chosen is not None
+    assert again.chosen is not None
+    assert (again.chosen.name, again.reason) == (decision.chosen.name, decision.reason)
+
+
+def test_a_model_that_was_refused_is_compared_with_rules_that_serve_it() -> None:
+    record, decision = recorded({"model": "new"}, healthy())
+    assert decision.chosen is None
+    tomorrow = Policy(pools={"n": Pool("n", "least_loaded", ("new",))}, rules=(), default_pool="n")
+    result = replay([record], tomorrow)
+    assert (result.total, result.different) == (1, 1)
+    assert "nowhere (rule default) -> n (rule default)" in as_text(result)
 
 
 def healthy() -> dict[str, PoolView]:

@@ -122,3 +122,10 @@ def test_the_line_counts_right_whoever_leaves_and_positions_come_true(
     served = [ticket.waiter for ticket in iter(queue.pop, None)]
     assert sorted(served) == sorted(t.waiter for t in stay)
     assert positions == {number: place for place, number in enumerate(served)}
+
+
+def test_an_answer_to_a_request_from_before_it_opened_does_not_close_it() -> None:
+    breaker = opened()
+    breaker.succeeded(5.0)
+    assert breaker.blocked(9.9)
+    assert not breaker.blocked(10.0)

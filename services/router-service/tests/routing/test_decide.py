@@ -88,7 +88,12 @@ def test_nothing_ready_goes_to_a_fallback_that_serves_the_model_and_says_so() ->
         ("b", None),
     ]
     # an alias that only the first pool has is never sent to the other
-    assert decide(small(model="gpt-small"), Snapshot(pools), POLICY, 0.0).unroutable is Unroutable.NONE_READY
+    refused = decide(small(model="gpt-small"), Snapshot(pools), POLICY, 0.0)
+    assert refused.unroutable is Unroutable.NONE_READY
+    assert [(c.backend, c.rejected_because) for c in refused.candidates] == [
+        ("a", RejectedBecause.STUCK),
+        ("b", RejectedBecause.MODEL_NOT_SERVED),
+    ]
 
 
 def test_a_full_pool_waits_and_does_not_spill_into_its_fallback() -> None:

@@ -47,6 +47,8 @@ class InferenceEndpoint:
         relay: Relay = turn() if turn is not None else AsgiRelay(send, receive)
         try:
             if not whole:
+                if turn is not None:
+                    turn.last()
                 pipeline.refuse_now(inbound, relay, refusals.too_large(limit))
                 return
             inbound.body = body

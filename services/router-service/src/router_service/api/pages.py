@@ -11,12 +11,13 @@ from prometheus_client.exposition import choose_encoder
 
 from router_service.openai_api.errors import error_body
 from router_service.openai_api.paths import INFERENCE_PATHS
-from router_service.pipeline.dry_run import dry_run
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.headers import request_id
 from router_service.pipeline.pipeline import Pipeline
 from router_service.records.ring import Ring
+from router_service.routing.features import TooDeep
 from router_service.routing.policy import ANY_MODEL
+from router_service.routing.vocabulary import Outcome
 
 MAX_LISTED = 1000
 
@@ -86,6 +87,11 @@ def make_pages(
         pool: str | None = None,
         limit: int = 50,
     ) -> Response:
+        if outcome is not None and outcome not in set(Outcome):
+            message = f"outcome: {outcome[:128]!r} is not one of {', '.join(Outcome)}"
+            return Response(
+                error_body(400, message, "invalid_parameter", "outcome"), 400, media_type="application/json"
+            )
         found = ring().find(
             outcome=outcome, backend=backend, rule=rule, pool=pool, limit=max(0, min(limit, MAX_LISTED))
         )
@@ -114,8 +120,11 @@ def make_pages(
         if not isinstance(body, dict) or path not in INFERENCE_PATHS:
             message = "the body must be the JSON object of a request, `path` an inference path"
             return Response(error_body(400, message, "invalid_body"), 400, media_type="application/json")
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        return _json(200, dry_run(pipeline().settings, fleet(), body, path, headers))
+        try:
+            found = await pipeline().try_decide(body, path, request.headers.raw)
+        except TooDeep as error:
+            return Response(error_body(400, str(error), "invalid_body"), 400, media_type="application/json")
+        return _json(200, found)
 
     return pages
 

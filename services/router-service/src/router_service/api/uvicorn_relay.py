@@ -11,10 +11,18 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from router_service.openai_api.errors import error_body
+from router_service.pipeline.headers import request_id
 from router_service.pipeline.relay import ClientListener, Headers
 
 EXTENSION = "router_service.relay"
 """Key in ``scope["extensions"]`` under which a request finds its relay."""
+
+_NO_BODY = frozenset({204, 304})
+"""Answers that end with their head: neither a length nor chunks may be announced."""
+
+_LINGER_SECONDS = 2.0
+"""How long the rest of a refused body is still read, and thrown away."""
 
 _FLUSH_SECONDS = 10.0
 """How long an aborted answer may still be flushed to a client that does not read."""
@@ -53,7 +61,7 @@ class TransportRelay:
             if name == b"content-length":
                 sized = True
             parts += (name, b": ", value, b"\r\n")
-        if not sized:
+        if not sized and status not in _NO_BODY:
             # HTTP/1.0 has no chunks: there the end of the connection is the end of the body.
             self._chunked = cycle.scope["http_version"] == "1.1"
             if self._chunked:
@@ -92,7 +100,10 @@ class TransportRelay:
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
-            self._transport.close()
+            if cycle.more_body:  # closing on a client that still sends would cost it the answer
+                asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._transport.close)
+            else:
+                self._transport.close()
         cycle.on_response()
 
     def abort(self) -> None:
@@ -145,6 +156,24 @@ class RelayProtocol(HttpToolsProtocol):
         if self.cycle is not before:
             scope: dict[str, Any] = self.scope  # type: ignore[assignment]
             scope["extensions"] = {EXTENSION: RelayTurn(self, self.cycle)}
+        self.headers = []  # what comes after the body (trailers) is nobody's header
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP in the shape every other refusal has; never into an answer under way."""
+        cycle = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.close()
+            return
+        body = error_body(400, msg, "invalid_http")
+        head = (
+            STATUS_LINE[400],
+            b"content-type: application/json\r\nx-request-id: ",
+            request_id(None).encode("ascii"),
+            b"\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body),
+            body,
+        )
+        self.transport.write(b"".join(head))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -171,6 +200,10 @@ class RelayTurn:
     def __init__(self, protocol: RelayProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         self._cycle = cycle
+
+    def last(self) -> None:
+        """Serve nothing after this request: its body was not read to the end."""
+        self._cycle.keep_alive = False
 
     def __call__(self) -> TransportRelay:
         """The request's relay; its connection tells this one, and no other, about the client."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from router_service.openai_api.errors import error_body
@@ -36,6 +37,15 @@ def make_web(
         headers["x-request-id"] = request_id(value.encode("latin-1") if value is not None else None)
         return Response(
             error_body(error.status_code, message, code), error.status_code, headers, "application/json"
+        )
+
+    @web.exception_handler(RequestValidationError)
+    async def says_which_value(request: Request, error: RequestValidationError) -> Response:
+        found = error.errors()[0]
+        name = str(found["loc"][-1])
+        message = f"{name}: {str(found.get('input'))[:128]!r}: {found['msg']}"
+        return Response(
+            error_body(400, message, "invalid_parameter", name), 400, media_type="application/json"
         )
 
     return web

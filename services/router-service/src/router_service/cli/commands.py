@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -14,8 +15,10 @@ from router_service.cli.lint import lint
 from router_service.cli.rule_tests import run_rule_tests
 from router_service.cli.trial import try_request
 from router_service.config import BadConfig, RouterConfig, load
+from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.records.explain import explain
 from router_service.records.replay import as_text, replay
+from router_service.routing.features import TooDeep
 
 
 class BadInput(Exception):
@@ -86,7 +89,7 @@ def _decide(options: argparse.Namespace) -> int:
     text = sys.stdin.read() if str(options.request) == "-" else _text(options.request)
     try:
         body = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{options.request}: not JSON: {error}") from error
     if not isinstance(body, dict):
         raise BadInput(f"{options.request}: a request body is a JSON object, not {type(body).__name__}")
@@ -96,7 +99,14 @@ def _decide(options: argparse.Namespace) -> int:
         if not equals:
             raise BadInput(f'--header "{pair}": write it as name=value')
         headers[name.lower()] = value
-    record, decision = try_request(config, body, path=options.path, headers=headers, client_id=options.client)
+    if options.path not in INFERENCE_PATHS:
+        raise BadInput(f'--path "{options.path}" is no inference path (known: {", ".join(INFERENCE_PATHS)})')
+    try:
+        record, decision = try_request(
+            config, body, path=options.path, headers=headers, client_id=options.client
+        )
+    except TooDeep as error:
+        raise BadInput(f"{options.request}: {error}") from error
     print(json.dumps(record.as_dict(whole=True), indent=2))
     return 0 if decision.chosen is not None else 1
 
@@ -106,24 +116,40 @@ def _explain(options: argparse.Namespace) -> int:
         found = [r for r in _records(options.log) if r is not None and r.get("request_id") == options.id]
         if not found:
             raise BadInput(f"{options.log} has no decision record of {options.id}")
-        print(explain(found[-1]))
-        return 0
+        return _print_explained(found[-1], str(options.log))
     try:
-        response = httpx.get(f"{options.url.rstrip('/')}/debug/decisions/{options.id}", timeout=5.0)
-    except httpx.HTTPError as error:
+        response = httpx.get(
+            f"{options.url.rstrip('/')}/debug/decisions/{quote(options.id, safe='')}", timeout=5.0
+        )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BadInput(f"{options.url} does not answer ({error}); --log FILE reads a log instead") from error
     if response.status_code != 200:
         raise BadInput(
             f"{options.url} knows no request {options.id}: it may be another replica's, or forgotten; "
             "--log FILE reads a log instead"
         )
-    print(explain(response.json()))
+    try:
+        record = response.json()
+    except ValueError as error:
+        raise BadInput(f"{options.url} is no router: its answer is not JSON ({error})") from error
+    return _print_explained(record, options.url)
+
+
+def _print_explained(record: Any, where: str) -> int:
+    try:
+        print(explain(record))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"what {where} has is no decision record: {type(error).__name__}: {error}") from error
     return 0
 
 
 def _replay(options: argparse.Namespace) -> int:
     config: RouterConfig = load(options.config)
     result = replay(_records(options.file), config.policy)
+    if not result.total:
+        raise BadInput(
+            f"{options.file} has no decision record ({result.ignored_lines} other lines): nothing was compared"
+        )
     if options.json:
         moves = [
             {"from": {"pool": a, "rule": b}, "to": {"pool": c, "rule": d}, "count": count,
@@ -157,14 +183,18 @@ def _text(path: Path) -> str:
 
 def _records(path: Path) -> Iterator[Mapping[str, Any] | None]:
     """Yield each line of a log as a record, None for a line that is none."""
-    for line in _text(path).splitlines():
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-        except ValueError:
-            fields = None
-        yield fields if isinstance(fields, dict) and "config_hash" in fields else None
+    try:
+        with path.open("rb") as lines:  # a log may be larger than memory, and hold anything
+            for line in lines:
+                if not line.strip():
+                    continue
+                try:
+                    fields = json.loads(line)
+                except (ValueError, RecursionError):
+                    fields = None
+                yield fields if isinstance(fields, dict) and "config_hash" in fields else None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,10 +1,13 @@
 """What is allowed in a configuration but probably not meant."""
 
-from itertools import pairwise
+from itertools import combinations
 
+from router_service.cli.implication import contradictory, implies, is_glob, phrase_within, texts
 from router_service.cli.trial import try_request
 from router_service.config import RouterConfig
+from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.routing.conditions import Condition
+from router_service.routing.conditions.request import name_matcher
 from router_service.routing.policy import ANY_MODEL, Policy
 from router_service.routing.rules import Group, Rule
 
@@ -14,7 +17,9 @@ def lint(config: RouterConfig) -> list[str]:
     policy = config.policy
     return [
         *_unreachable(policy),
+        *_unmeetable(policy),
         *_unknown_models(policy),
+        *_unknown_paths(config),
         *_useless_fallbacks(policy),
         *_overlapping_keywords(policy),
         *_untested(config),
@@ -26,7 +31,7 @@ def _unreachable(policy: Policy) -> list[str]:
     found = []
     for index, rule in enumerate(policy.rules):
         for earlier in policy.rules[:index]:
-            if _implies(rule.when, earlier.when) and _takes_all_that(earlier, rule, policy):
+            if implies(rule.when, earlier.when) and _takes_all_that(earlier, rule, policy):
                 found.append(
                     f"rule {rule.name} is never reached: {earlier.name} matches whatever it would; move it up"
                 )
@@ -41,32 +46,56 @@ def _takes_all_that(earlier: Rule, rule: Rule, policy: Policy) -> bool:
     return ANY_MODEL in first or wanted <= first
 
 
-def _implies(strong: Group, weak: Group) -> bool:
-    """Whether every request that matches ``strong`` surely matches ``weak`` (may say no when it does)."""
-    if weak.join != "all":
-        return any(member == weak for member in strong.members) if strong.join == "all" else strong == weak
-    if strong.join != "all":
-        return not weak.members
-    return all(any(_member_implies(s, w) for s in strong.members) for w in weak.members)
+def _unmeetable(policy: Policy) -> list[str]:
+    """Rules that no request can meet, and rules whose pools serve none of the models they ask for."""
+    found = [
+        f"rule {rule.name} never applies: its conditions contradict each other"
+        for rule in policy.rules
+        if contradictory(rule.when)
+    ]
+    for rule in policy.rules:
+        pools = [policy.pools[target.pool] for target in rule.targets]
+        for condition in _required(rule.when, "model"):
+            matches = name_matcher(sorted(texts(condition)))
+            served = any(
+                pool.serves_any
+                or any(matches(model) for model in pool.served)
+                or texts(condition) & pool.served
+                for pool in pools
+            )
+            if not served:
+                names = ", ".join(sorted({pool.name for pool in pools}))
+                found.append(f"rule {rule.name} never applies: {names} serves no model that it asks for")
+    return found
 
 
-def _member_implies(strong: Condition | Group, weak: Condition | Group) -> bool:
-    if isinstance(strong, Group) or isinstance(weak, Group):
-        return strong == weak
-    if strong.kind.name != weak.kind.name:
-        return False
-    if strong.kind.name.endswith("_gte"):
-        return bool(strong.value >= weak.value)
-    if strong.kind.name.endswith("_lte"):
-        return bool(strong.value <= weak.value)
-    if strong.kind.name in ("any_keywords", "model", "path", "client_id"):
-        return _texts(strong) <= _texts(weak)
-    return strong.hash == weak.hash
+def _required(group: Group, kind: str) -> list[Condition]:
+    """The conditions of a kind that a request must meet, whatever else it meets."""
+    if group.join != "all":
+        return []
+    found = []
+    for member in group.members:
+        if isinstance(member, Group):
+            found += _required(member, kind)
+        elif member.kind.name == kind:
+            found.append(member)
+    return found
 
 
-def _texts(condition: Condition) -> set[str]:
-    value = condition.value
-    return {value} if isinstance(value, str) else set(value)
+def _unknown_paths(config: RouterConfig) -> list[str]:
+    found = [
+        f"rule {rule.name} looks at path {path}, which is no inference path"
+        for rule in config.policy.rules
+        for condition in rule.when.conditions()
+        if condition.kind.name == "path"
+        for path in sorted(texts(condition))
+        if path not in INFERENCE_PATHS
+    ]
+    return found + [
+        f'test "{test.name}" asks {test.path}, which is no inference path'
+        for test in config.tests
+        if test.path not in INFERENCE_PATHS
+    ]
 
 
 def _unknown_models(policy: Policy) -> list[str]:
@@ -78,8 +107,8 @@ def _unknown_models(policy: Policy) -> list[str]:
         for rule in policy.rules
         for condition in rule.when.conditions()
         if condition.kind.name == "model"
-        for name in sorted(_texts(condition))
-        if not any(sign in name for sign in "*?[") and name not in known
+        for name in sorted(texts(condition))
+        if not is_glob(name) and name not in known
     ]
 
 
@@ -98,23 +127,29 @@ def _useless_fallbacks(policy: Policy) -> list[str]:
 
 
 def _overlapping_keywords(policy: Policy) -> list[str]:
-    keyword_rules = [
-        (
-            rule,
-            {
-                w.casefold()
-                for c in rule.when.conditions()
-                if c.kind.name == "any_keywords"
-                for w in _texts(c)
-            },
-        )
+    """Keywords of two rules that the same text holds: the same word, or one inside the other's phrase."""
+    words_of = {
+        rule.name: {
+            word
+            for condition in rule.when.conditions()
+            if condition.kind.name == "any_keywords"
+            for word in texts(condition)
+        }
         for rule in policy.rules
-    ]
-    keyword_rules = [(rule, words) for rule, words in keyword_rules if words]
+    }
     found = []
-    for (first, words), (second, others) in pairwise(keyword_rules):
-        both = sorted(words & others)
-        if both and first.targets != second.targets:
+    for first, second in combinations(policy.rules, 2):
+        if first.targets == second.targets:
+            continue
+        both = sorted(
+            {
+                other.casefold()
+                for word in words_of[first.name]
+                for other in words_of[second.name]
+                if phrase_within(word, other) or phrase_within(other, word)
+            }
+        )
+        if both:
             found.append(
                 f"rules {first.name} and {second.name} both look for {', '.join(both)}: the first takes it"
             )

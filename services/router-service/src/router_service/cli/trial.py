@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from router_service.config import RouterConfig
+from router_service.pipeline.headers import safe_name
 from router_service.records.record import DecisionRecord
 from router_service.records.trial import decide_idle
 from router_service.routing.decision import Decision
@@ -32,7 +33,7 @@ def try_request(
     if "model" not in body:
         body = {"model": values.pools[values.routing.default_pool].models[0], **body}
     lower = {name.lower(): value for name, value in headers.items()}
-    session = lower.get(values.affinity.header, "") if values.affinity.enabled else ""
+    session = safe_name(lower.get(values.affinity.header, "").encode("latin-1", "replace"))
     return decide_idle(
         config.policy,
         backends,

@@ -39,6 +39,8 @@ def _group(
         if not value:
             problems.append((place, "is empty; give it conditions"))
     elif isinstance(value, Mapping):
+        if not value and join != "all":
+            problems.append((place, "is empty; give it conditions"))
         for name, inner in value.items():
             here: Place = (*place, str(name))
             if name in _JOINS:

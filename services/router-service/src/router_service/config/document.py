@@ -9,6 +9,9 @@ import yaml
 
 Place = tuple[str | int, ...]
 
+MAX_DEPTH = 64
+"""An alias inside its own anchor has no end; no configuration is deeper than this."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
@@ -64,26 +67,29 @@ def read(path: Path) -> Document:
         return document
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            for place, node in _walk(document, (), root):
+                document.marks[place] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        if not document.problems:
+            document.data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         said = error.problem or "cannot be understood"
         document.problems.append(Problem(str(path), line, column, "", f"not YAML: {said}"))
-        return document
     except yaml.YAMLError as error:
         document.problem((), f"not YAML: {error}")
-        return document
-    if root is not None:
-        for place, node in _walk(document, (), root):
-            document.marks[place] = (node.start_mark.line + 1, node.start_mark.column + 1)
-    if document.problems:
-        return document
-    document.data = yaml.safe_load(text)
+    except RecursionError:
+        document.problem((), f"is nested over {MAX_DEPTH} levels deep; no key of it is that deep")
     return document
 
 
 def _walk(document: Document, place: Place, node: yaml.Node) -> Iterator[tuple[Place, yaml.Node]]:
+    if len(place) > MAX_DEPTH:
+        raise RecursionError
     yield place, node
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(document, place, node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key_node, value_node in node.value:
@@ -99,3 +105,17 @@ def _walk(document: Document, place: Place, node: yaml.Node) -> Iterator[tuple[P
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield from _walk(document, (*place, index), item)
+
+
+def _check_scalar(document: Document, place: Place, node: yaml.ScalarNode) -> None:
+    """Note a value that is not what its tag (written, or seen in its form) says: `2024-99-99`, `!!int abc`."""
+    try:
+        yaml.SafeLoader("").construct_object(node)
+    except yaml.YAMLError:
+        pass  # an unknown tag: loading says so, with its place
+    except ValueError as error:
+        mark = node.start_mark
+        said = f'"{node.value}" is not what it looks like: {error}; put a text in quotes'
+        document.problems.append(
+            Problem(str(document.path), mark.line + 1, mark.column + 1, key_of(place), said)
+        )

@@ -14,6 +14,7 @@ from router_service.config.document import Document, Place, Problem, read
 from router_service.config.model import Configuration, RulesFile, RuleTest
 from router_service.routing.hashing import digest
 from router_service.routing.policy import ANY_MODEL, Policy
+from router_service.routing.vocabulary import Reason
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -57,6 +58,9 @@ def load(path: Path) -> RouterConfig:
         if isinstance(name, str):
             rules = read(path.parent / name)
             files.append(rules.path)
+            if not (path.parent / name).is_file():
+                main.problem(("routing", "rules_file"), f'"{name}": there is no such file beside this one')
+                rules = Document(rules.path)
             rules_values = None if rules.problems else _typed(rules, RulesFile)
         _check_pools(main)
         _check_rules(rules, main)
@@ -139,6 +143,8 @@ def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"is not a known key ({f'did you mean {near[0]}? ' if near else ''}known: {', '.join(known)})"
     if kind == "missing":
         return "is missing and has no default"
+    if isinstance(value, str) and "://" in value and "@" in value:
+        return "an address takes no user and no password (the value is not shown)"
     if kind == "string_pattern_mismatch":
         return f"{shown} must match {context['pattern']}"
     if kind == "literal_error":
@@ -259,6 +265,14 @@ def _check_rules(document: Document, main: Document) -> None:
         expected = _mapping(_at(tests, index, "expect"))
         if expected.get("pool") is not None:
             _must_be_pool(document, ("tests", index, "expect", "pool"), pools)
+        reason = expected.get("reason")
+        if isinstance(reason, str) and reason not in set(Reason):
+            document.problem(
+                ("tests", index, "expect", "reason"),
+                f'"{reason}" is not a reason (known: {", ".join(Reason)})',
+            )
+        if expected == {} and isinstance(_at(tests, index, "expect"), Mapping):
+            document.problem(("tests", index, "expect"), "is empty; name a pool, a rule or a reason")
         rule_name = expected.get("rule")
         if rule_name is not None and rule_name != "default" and rule_name not in names:
             document.problem(

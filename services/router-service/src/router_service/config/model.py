@@ -4,18 +4,36 @@
 """
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")]
+
+
+def _reachable(url: str) -> str:
+    """Refuse what no connection could be opened to, where the mistake can still be shown with its place."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{error}; write http://HOST:PORT with a port up to 65535") from error
+    if not host or "@" in parts.netloc or parts.port == 0:
+        raise ValueError("must be http(s)://HOST:PORT, without a user or a password")
+    return url
+
+
+HttpUrl = Annotated[
+    str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$"), AfterValidator(_reachable)
+]
+ServerError = Annotated[int, Field(ge=500, le=599)]
 PolicyName = Literal["round_robin", "least_loaded", "prefix_affinity"]
 
 
 class Section(BaseModel):
     """A mapping that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Server(Section):
@@ -88,7 +106,7 @@ class Redis(Section):
     """Shared state. Left out: state is kept in memory and each replica is on its own."""
 
     url: str = Field(
-        pattern="^(redis|rediss|unix)://", description="address; a password belongs in password_file"
+        pattern="^(redis|rediss|unix)://[^@]*$", description="address; a password belongs in password_file"
     )
     password_file: str | None = Field(None, description="file with the password")
     timeout_seconds: float = Field(0.05, gt=0, le=1, description="most that a request ever waits for Redis")
@@ -122,8 +140,8 @@ class Retries(Section):
         0.2, ge=0, le=1, description="retries under way, as a share of active requests"
     )
     budget_min: int = Field(3, ge=0, description="retries always allowed to be under way")
-    on_status: list[int] = Field(
-        [502, 503, 504], description="answers of a backend that count as a failed attempt"
+    on_status: list[ServerError] = Field(
+        [502, 503, 504], description="answers of a backend that count as a failed attempt; never a 4xx"
     )
 
 

@@ -48,10 +48,10 @@ class DnsDiscovery:
                 addresses = await self._resolve(self._name, self._discover.port)
             except DiscoveryFailed as failure:
                 self._warn(str(failure))
-                addresses = known if known is not None else []
-            if addresses != known:
-                known = addresses
-                yield [endpoint(self._pool, address, self._discover) for address in addresses]
+            else:
+                if addresses != known:
+                    known = addresses
+                    yield [endpoint(self._pool, address, self._discover) for address in addresses]
             await asyncio.sleep(self._discover.interval_seconds)
 
     async def close(self) -> None:

@@ -61,13 +61,12 @@ class EndpointSlicesDiscovery:
                 continue
             except ApiException as error:
                 if error.status == 410:
+                    await asyncio.sleep(0.2)
                     continue
                 self._warn(f"EndpointSlices of {self._service.service}: {error.status} {error.reason}")
-            except (aiohttp.ClientError, TimeoutError, ConfigException, OSError) as error:
+            except (aiohttp.ClientError, TimeoutError, ConfigException, OSError, ValueError) as error:
+                # ValueError: what came is not JSON, as from a proxy that answers for the API server
                 self._warn(f"EndpointSlices of {self._service.service}: {type(error).__name__}: {error}")
-            if known is None:
-                known = []
-                yield []
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_RETRY_SECONDS)
 

@@ -92,7 +92,14 @@ class EventStream:
     def ends_with_any(self, terminals: tuple[bytes, ...]) -> bool:
         """True when one of ``terminals`` is in the last events seen."""
         last = self.last
-        return any(terminal in last for terminal in terminals)
+        for terminal in terminals:
+            at = last.find(terminal)
+            while at >= 0:
+                # A field's name stands at the beginning of a line; a model may write the same words in its text.
+                if at == 0 or terminal[0] == 34 or last[at - 1] in b"\r\n":
+                    return True
+                at = last.find(terminal, at + 1)
+        return False
 
     def tail(self) -> bytes:
         """The last two blocks: where usage and the engine's own timing are."""

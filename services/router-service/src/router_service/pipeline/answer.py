@@ -224,6 +224,13 @@ class Answer:
         self._settle(End.COMPLETE)
 
     def on_failure(self, error: UpstreamError) -> None:
+        events = self.events
+        if events is not None and self.started and events.ends_with_any(self._path.terminals):
+            # The terminal event has come: nothing of the answer is missing, only HTTP's own end.
+            self.report = self._read_report(events)
+            self._relay.finish(self._token_trailer())
+            self._settle(End.COMPLETE)
+            return
         if isinstance(error, StaleConnection):
             self._fail(End.STALE, str(error))
         elif isinstance(error, ResponseBroken):

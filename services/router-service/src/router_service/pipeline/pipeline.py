@@ -14,6 +14,7 @@ from router_service.openai_api.event_stream import EventStream
 from router_service.pipeline import headers as fields
 from router_service.pipeline import refusals, resume
 from router_service.pipeline.answer import TIMEOUTS, Answer, End, token_header
+from router_service.pipeline.dry_run import dry_run
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import BadBody, Inbound
 from router_service.pipeline.job import Job
@@ -26,7 +27,7 @@ from router_service.records.record import AttemptRecord
 from router_service.resilience.fair_queue import QueueFull
 from router_service.routing.decide import decide
 from router_service.routing.decision import Decision
-from router_service.routing.features import extract_features
+from router_service.routing.features import TooDeep, extract_features
 from router_service.routing.hashing import digest
 from router_service.routing.rules import Timeouts
 from router_service.routing.snapshot import Attempt, BackendView, Snapshot
@@ -101,9 +102,7 @@ class Pipeline:
             settings=settings,
             request_id=fields.request_id(by_name.get(b"x-request-id")),
             client_id=fields.safe_name(by_name.get(b"x-client-id")),
-            session_id=fields.safe_name(by_name.get(settings.session_header))
-            if settings.policy.affinity
-            else "",
+            session_id=fields.safe_name(by_name.get(settings.session_header)),
             trace=continued(by_name.get(b"traceparent"), settings.trace_ratio, self._random),
             wants_trailers=b"trailers" in by_name.get(b"te", b""),
         )
@@ -123,6 +122,10 @@ class Pipeline:
         job.ended = perf_counter()
         self._finished(job)
 
+    async def try_decide(self, body: dict[str, Any], path: str, headers: fields.RawHeaders) -> dict[str, Any]:
+        """Decide a request without sending it, by the settings and the fleet as they are now."""
+        return await dry_run(self.settings, self.fleet, self._pins, body, path, headers)
+
     def abort_all(self, why: str) -> None:
         """End every answer under way with an error (the end of a graceful shutdown)."""
         for answer in list(self._running):
@@ -137,15 +140,19 @@ class Pipeline:
         except BadBody as error:
             self._refuse(job, relay, refusals.bad_body(str(error)))
             return
-        job.features = extract_features(
-            body,
-            job.inbound.path.path,
-            fields.HeaderView(job.inbound.headers),
-            client_id=job.client_id,
-            request_id=job.request_id,
-            session_id=job.session_id,
-            needs=settings.policy.needs,
-        )
+        try:
+            job.features = extract_features(
+                body,
+                job.inbound.path.path,
+                fields.HeaderView(job.inbound.headers),
+                client_id=job.client_id,
+                request_id=job.request_id,
+                session_id=job.session_id,
+                needs=settings.policy.needs,
+            )
+        except TooDeep as error:
+            self._refuse(job, relay, refusals.bad_body(str(error)))
+            return
         job.deadline = job.inbound.received + settings.policy.timeouts.total_seconds
         tried: tuple[str, ...] = ()
         attempt: Attempt = "first"

@@ -144,7 +144,7 @@ class DecisionRecord:
                 "reason": decision.reason.value,
                 "candidates": [_candidate(c) for c in candidates],
                 "candidates_total": len(considered),
-                "snapshot": {"round_robin": first.round_robin, "pin": self.affinity_pin},
+                "snapshot": _snapshot(first, self.affinity_pin, considered, candidates),
                 "affinity": {"state": first.affinity.value},
                 "chosen": chosen.name if chosen is not None else None,
             }
@@ -178,13 +178,30 @@ class DecisionRecord:
         return fields
 
 
+def _snapshot(
+    first: Decision, pin: str, considered: list[Candidate], kept: list[Candidate]
+) -> dict[str, Any]:
+    """What was read beside the candidates; of those that are left out, the sums that policies weigh."""
+    fields: dict[str, Any] = {"round_robin": first.round_robin, "pin": pin}
+    if len(kept) < len(considered):
+        there = {id(candidate) for candidate in kept}
+        left_out = [candidate for candidate in considered if id(candidate) not in there]
+        fields["left_out"] = {
+            "pool": left_out[0].pool,  # eligible ones are all of one pool
+            "count": len(left_out),
+            "in_flight": sum(candidate.in_flight for candidate in left_out),
+            "capacity": sum(candidate.ramp for candidate in left_out),
+        }
+    return fields
+
+
 def _ms(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
 def _worth_logging(candidates: list[Candidate], decision: Decision) -> list[Candidate]:
-    if len(candidates) <= LOGGED_BEST:
-        return candidates
+    if sum(c.rejected_because is None for c in candidates) <= LOGGED_BEST:
+        return candidates  # in their own order, on which turns depend
     rejected = [c for c in candidates if c.rejected_because is not None]
     eligible = sorted((c for c in candidates if c.eligible), key=lambda c: c.score or 0.0)
     chosen = decision.chosen.name if decision.chosen is not None else ""

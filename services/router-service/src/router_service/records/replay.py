@@ -47,13 +47,23 @@ def snapshot_of(record: Mapping[str, Any]) -> Snapshot:
     Pools that were not considered are not in a record; a policy that asks them finds them empty.
     """
     kept = record.get("snapshot", {})
+    left_out = kept.get("left_out") or {}
     pools: dict[str, PoolView] = {}
     for candidate in record["candidates"]:
         name = candidate["pool"]
         pool = pools.setdefault(name, PoolView(name, round_robin=kept.get("round_robin", {}).get(name, 0)))
+        if left_out.get("pool") == name:
+            # The line has the best ones in the order of their scores, which stands for their turns.
+            pool.round_robin = 0
+            pool.unseen = left_out["count"]
+            pool.unseen_in_flight = left_out["in_flight"]
+            pool.unseen_capacity = left_out["capacity"]
         rejected = candidate["rejected_because"]
         because = RejectedBecause(rejected) if rejected else None
-        live = (RejectedBecause.AT_LIMIT, RejectedBecause.BREAKER_OPEN, RejectedBecause.ALREADY_TRIED)
+        live = (
+            *(RejectedBecause.AT_LIMIT, RejectedBecause.BREAKER_OPEN, RejectedBecause.ALREADY_TRIED),
+            RejectedBecause.MODEL_NOT_SERVED,  # its health was not asked; another configuration may ask it
+        )
         pool.backends.append(
             BackendView(
                 name=candidate["backend"],
@@ -106,7 +116,7 @@ def replay(records: Iterable[Mapping[str, Any] | None], policy: Policy, examples
     """Decide every record again and compare pool and rule; None stands for a line that is no record."""
     result = Replay()
     for record in records:
-        if record is None or "candidates" not in record or not record.get("pool"):
+        if record is None or "candidates" not in record or record.get("pool") is None:
             result.ignored_lines += 1
             continue
         try:
@@ -143,6 +153,6 @@ def as_text(result: Replay) -> str:
     for (pool, rule, new_pool, new_rule), count in result.moves.most_common():
         example = ", ".join(result.examples[(pool, rule, new_pool, new_rule)])
         lines.append(
-            f"{count:>8}  {pool} (rule {rule}) -> {new_pool or 'nowhere'} (rule {new_rule})   e.g. {example}"
+            f"{count:>8}  {pool or 'nowhere'} (rule {rule}) -> {new_pool or 'nowhere'} (rule {new_rule})   e.g. {example}"
         )
     return "\n".join(lines)

@@ -56,7 +56,9 @@ class Breaker:
             self._probing = True
 
     def succeeded(self, now: float) -> None:
-        """A request that began got a proper answer."""
+        """A request that began got a proper answer. While the breaker is open that is one from before."""
+        if self.state == "open":
+            return
         self._failures = 0
         if self.state != "closed":
             self.state = "closed"

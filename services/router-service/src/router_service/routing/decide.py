@@ -31,10 +31,11 @@ def decide(features: Features, snapshot: Snapshot, policy: Policy, now: float) -
     decision.first_pool = decision.pool = first
     waiting_pool = ""
     for name in (first, *policy.fallback.get(first, ())):
-        if name != first and not policy.pools[name].serves(features.model):
-            continue
         view = snapshot.pools.get(name)
         if view is None:
+            continue
+        if name != first and not policy.pools[name].serves(features.model):
+            decision.rejected += [(read(b), RejectedBecause.MODEL_NOT_SERVED) for b in view.backends]
             continue
         eligible, at_limit = _eligible(view, snapshot, policy, decision)
         if eligible:
@@ -80,7 +81,7 @@ def _eligible(
     that the remaining ones are let through, in configured order.
     """
     decision.round_robin[view.name] = view.round_robin
-    may_eject = max(1, int(len(view.backends) * policy.max_ejected_ratio))
+    may_eject = max(1, int((len(view.backends) + view.unseen) * policy.max_ejected_ratio))
     ejected = 0
     at_limit = False
     eligible: list[BackendView] = []

@@ -78,6 +78,9 @@ def extract_features(
 
     ``headers`` has lower-case names. Values of unexpected types count as absent: judging them is the
     edge's and the engine's business.
+
+    Raises:
+        TooDeep: content within content within content.
     """
     model = body.get("model")
     limit = body.get("max_completion_tokens")
@@ -117,13 +120,21 @@ def extract_features(
     return features
 
 
+class TooDeep(ValueError):
+    """Content is nested deeper than any client means it to be."""
+
+
+MAX_CONTENT_DEPTH = 32
+
+
 class _Reader:
     """Walks prompt content once, counting code points and keeping only what is needed."""
 
-    __slots__ = ("chars", "images", "lead", "lead_chars", "needs", "user")
+    __slots__ = ("chars", "depth", "images", "lead", "lead_chars", "needs", "user")
 
     def __init__(self, needs: Needs) -> None:
         self.needs = needs
+        self.depth = 0
         self.chars = 0
         self.images = False
         self.user: list[str] = []
@@ -152,7 +163,11 @@ class _Reader:
             self.images = True
         elif "content" in part:  # an item of `input` on /v1/responses
             inner = part.get("role")
+            self.depth += 1
+            if self.depth > MAX_CONTENT_DEPTH:
+                raise TooDeep(f"the request's content is nested over {MAX_CONTENT_DEPTH} levels deep")
             self.content(part["content"], inner in (None, "user"), inner if isinstance(inner, str) else role)
+            self.depth -= 1
 
     def _text(self, text: str, is_user: bool, role: str) -> None:
         self.chars += len(text)

@@ -42,11 +42,18 @@ class BackendView:
 
 @dataclass(slots=True, eq=False)
 class PoolView:
-    """A pool's backends in configured order, and where its round robin stands."""
+    """A pool's backends in configured order, and where its round robin stands.
+
+    ``unseen``, ``unseen_in_flight`` and ``unseen_capacity`` (sum of ramps) are of eligible backends that a
+    log line left out: zero for a live pool, whose backends are all here.
+    """
 
     name: str
     backends: list[BackendView] = field(default_factory=list)
     round_robin: int = 0
+    unseen: int = 0
+    unseen_in_flight: int = 0
+    unseen_capacity: float = 0.0
 
 
 Attempt = Literal["first", "retry", "resume"]

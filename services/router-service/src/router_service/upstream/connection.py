@@ -19,6 +19,10 @@ MAX_HEAD_BYTES = 64 * 1024
 _NO_BODY = frozenset({204, 304})
 
 
+class _NotHttp(Exception):
+    """Raised through the parser to stop it."""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """A keep-alive connection that carries one exchange at a time.
 
@@ -136,9 +140,11 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._message_done:
                 context = error.__context__
-                if isinstance(error, httptools.HttpParserCallbackError) and context is not None:
-                    self.abort()
-                    raise context from None
+                if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(context, _NotHttp):
+                    # A mistake of ours, not of the backend: the request still ends, and the mistake is loud.
+                    self._fail("the router could not handle the answer")
+                    if context is not None:
+                        raise context from None
                 self._fail(self._failed or f"not HTTP/1.1: {error}")
                 return
             self._reusable = False  # bytes after a complete answer: what follows cannot be trusted
@@ -177,6 +183,9 @@ class UpstreamConnection(asyncio.Protocol):
         if 100 <= status < 200:
             self._interim = True
             return
+        if not 200 <= status < 600:
+            self._failed = f"{status} is not a status of HTTP"
+            raise _NotHttp
         sink = self._sink
         if sink is None:
             return

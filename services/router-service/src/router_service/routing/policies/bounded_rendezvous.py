@@ -26,17 +26,17 @@ _OVER_BOUND = 10.0
 
 def prefix_scores(eligible: Sequence[BackendView], pool: PoolView, features: Features) -> list[float]:
     """Order for the prompt's beginning."""
-    return _scores(features.prefix or features.request_id, eligible)
+    return _scores(features.prefix or features.request_id, eligible, pool)
 
 
 def session_scores(eligible: Sequence[BackendView], pool: PoolView, features: Features) -> list[float]:
     """Order for a session's first placement."""
-    return _scores(features.session, eligible)
+    return _scores(features.session, eligible, pool)
 
 
-def _scores(key: str, eligible: Sequence[BackendView]) -> list[float]:
-    total = sum([backend.in_flight for backend in eligible]) + 1
-    capacity = sum([backend.ramp for backend in eligible])
+def _scores(key: str, eligible: Sequence[BackendView], pool: PoolView) -> list[float]:
+    total = sum([backend.in_flight for backend in eligible]) + pool.unseen_in_flight + 1
+    capacity = sum([backend.ramp for backend in eligible]) + pool.unseen_capacity
     share = LOAD_FACTOR * total / capacity
     found = []
     for backend, weight in zip(eligible, rendezvous(key, [b.name for b in eligible]), strict=True):

@@ -1,0 +1,287 @@
+"""Engines and clients that send what nobody should: the router answers, in one shape, and serves on."""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from harness.router_fleet import MODEL, Fleet, RouterPart, eventually, fleet_in
+from harness.scripted_engine import ScriptedEngine, scripted_engine
+
+pytestmark = pytest.mark.service
+
+SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+DONE = b"data: [DONE]\n\n"
+ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 7\r\n\r\n{"a":1}'
+
+
+def text(content: str) -> bytes:
+    return (
+        b"data: "
+        + json.dumps({"id": "1", "choices": [{"index": 0, "delta": {"content": content}}]}).encode()
+        + b"\n\n"
+    )
+
+
+def chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return SSE + b"transfer-encoding: chunked\r\n\r\n" + body + end
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[ScriptedEngine]:
+    with scripted_engine() as engine:
+        yield engine
+
+
+def in_front_of(fleet: Fleet, engine: ScriptedEngine, **sections: Any) -> RouterPart:
+    pools = {"general": {"models": [MODEL], "backends": {"engine-a": {"url": engine.url}}}}
+    return fleet.add_router(wait_usable=1, pools=pools, breaker={"failures": 10_000}, **sections)
+
+
+@pytest.fixture(scope="module")
+def router(engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterPart]:
+    with fleet_in(tmp_path_factory.mktemp("odd")) as fleet:
+        yield in_front_of(fleet, engine, server={"max_body_bytes": 500_000})
+
+
+@pytest.fixture(autouse=True)
+def still_serves(router: RouterPart, engine: ScriptedEngine) -> Iterator[None]:
+    """After every oddity nothing is in flight and a plain request is answered."""
+    yield
+    engine.script = [ANSWER]
+    eventually(lambda: router.metric("router_in_flight") == 0, "nothing is in flight")
+    assert router.post().json() == {"a": 1}
+    assert '"traceback"' not in router.log.read_text()
+
+
+def raw_request(body: bytes, headers: bytes = b"", path: bytes = b"/v1/chat/completions") -> bytes:
+    return b"POST %b HTTP/1.1\r\nhost: r\r\n%bcontent-length: %d\r\n\r\n%b" % (path, headers, len(body), body)
+
+
+def talk(router: RouterPart, sent: bytes, seconds: float = 15.0) -> bytes:
+    """Send bytes, return everything that comes until the connection ends."""
+    with socket.create_connection(("127.0.0.1", router.port), timeout=seconds) as connection:
+        connection.sendall(sent)
+        data = b""
+        try:
+            while piece := connection.recv(65536):
+                data += piece
+        except ConnectionResetError:
+            pass
+        return data
+
+
+def ask(router: RouterPart, *, stream: bool = False, headers: bytes = b"connection: close\r\n") -> bytes:
+    body = {"model": MODEL, "stream": stream, "messages": [{"role": "user", "content": "x"}]}
+    return talk(router, raw_request(json.dumps(body).encode(), headers))
+
+
+def error_of(answer: bytes) -> dict[str, Any]:
+    error = json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    found: dict[str, Any] = error
+    return found
+
+
+@pytest.mark.parametrize("status", [b"799 Odd", b"600 Odd", b"099 Odd", b"000 Odd"])
+def test_a_status_outside_of_http_is_a_failed_attempt(router, engine, status: bytes) -> None:
+    engine.script = [b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n"]
+    answer = ask(router)
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert error_of(answer)["code"] == "upstream_disconnect"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_announces_none_and_the_connection_serves_on(
+    router, engine, status: int
+) -> None:
+    engine.script = [b"HTTP/1.1 %d Nothing\r\n\r\n" % status]
+    body = json.dumps({"model": MODEL}).encode()
+    answers = talk(router, raw_request(body) + raw_request(body, b"connection: close\r\n"))
+    assert b"transfer-encoding" not in answers
+    assert answers.count(b"HTTP/1.1 %d " % status) == 2
+    assert answers.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("ending", ["0\r\n\r\n", "close", "reset"])
+def test_the_terminal_event_in_a_models_text_ends_no_stream(router, engine, ending: str) -> None:
+    end = ending.encode() if ending.startswith("0") else b""
+    engine.script = [chunked(text("I say"), text("data: [DONE]"), text("\ndata: [DONE]\n\n"), end=end)]
+    engine.script += [] if end else [ending]
+    answer = ask(router, stream=True)
+    assert not answer.endswith(b"0\r\n\r\n")
+    assert answer.count(b'data: {"error"') == 1
+    assert b"\ndata: [DONE]\n\n" not in answer
+
+
+@pytest.mark.parametrize("ending", ["close", "reset"])
+@pytest.mark.parametrize("framing", ["chunked", "longer than sent"])
+def test_a_stream_whose_terminal_event_came_is_whole_however_its_connection_ends(
+    router, engine, framing: str, ending: str
+) -> None:
+    if framing == "chunked":
+        engine.script = [chunked(text("all"), DONE, end=b""), ending]
+    else:
+        engine.script = [SSE + b"content-length: 9999\r\n\r\n" + text("all") + DONE, 0.05, ending]
+    answer = ask(router, stream=True)
+    assert answer.endswith(b"0\r\n\r\n")
+    assert answer.count(DONE) == 1
+    assert b'"error"' not in answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        chunked(text("x")[:9], text("x")[9:], DONE[:3], DONE[3:]),
+        SSE + b"content-length: %d\r\n\r\n" % len(text("x") + DONE) + text("x") + DONE,
+        b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + chunked(text("x"), DONE),
+        chunked(text("x"), DONE, end=b"0\r\nx-trailer: 1\r\n\r\n"),
+        chunked(text("x") + DONE).replace(b"\r\ntransfer", b"\r\nconnection: close\r\ntransfer"),
+    ],
+    ids=["split", "sized", "1xx", "trailers", "close"],
+)
+def test_every_framing_gives_the_client_the_same_bytes(router, engine, answer: bytes) -> None:
+    engine.script = [answer] + (["close"] if b"connection: close" in answer else [])
+    got = ask(router, stream=True)
+    body = got.split(b"\r\n\r\n", 1)[1]
+    assert b"x-trailer" not in got
+    plain, rest = b"", body
+    while (size := int(rest.split(b"\r\n", 1)[0], 16)) > 0:
+        start = rest.index(b"\r\n") + 2
+        plain, rest = plain + rest[start : start + size], rest[start + size + 2 :]
+    assert plain == text("x") + DONE
+
+
+def test_headers_that_no_client_may_see_are_refused_or_left_out(router, engine) -> None:
+    engine.script = [ANSWER.replace(b"\r\n\r\n", b"\r\nx-bad: a\x01b\r\n\r\n", 1)]
+    assert ask(router).startswith(b"HTTP/1.1 502 "), "a control character is no HTTP"
+    engine.script = [
+        ANSWER.replace(b"\r\n\r\n", b"\r\nx-route-backend: evil\r\nserver: a\r\nserver: b\r\n\r\n", 1)
+    ]
+    answer = ask(router)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"evil" not in answer
+    assert b"server:" not in answer
+
+
+@pytest.mark.parametrize("levels", [40, 400, 505, 5000])
+@pytest.mark.parametrize("path", ["/v1/responses", "/debug/decide?path=/v1/responses"])
+def test_content_within_content_is_refused_before_it_costs_a_stack(router, levels: int, path: str) -> None:
+    body = (
+        b'{"model":"%b","input":' % MODEL.encode() + b'[{"content":' * levels + b'"x"' + b"}]" * levels + b"}"
+    )
+    answer = talk(router, raw_request(body, b"connection: close\r\n", path.encode()))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert error_of(answer)["code"] == "invalid_body"
+
+
+def test_trailers_of_a_request_are_nobodys_headers(router, engine) -> None:
+    engine.script = [ANSWER]
+    body = json.dumps({"model": MODEL}).encode()
+    talk(
+        router,
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"%x\r\n%b\r\n0\r\nx-client-id: evil\r\nx-late: 1\r\n\r\n" % (len(body), body),
+    )
+    head, received = engine.requests[-1]
+    assert received == body
+    assert b"x-late" not in head
+    record = httpx.get(f"{router.url}/debug/decisions?limit=1").json()["decisions"][0]
+    assert record["client_id"] == ""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"NONSENSE\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\nx-client-id: a\x7fb\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+    ],
+)
+def test_what_is_no_http_is_refused_in_openais_shape(router, sent: bytes) -> None:
+    answer = talk(router, sent)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert error_of(answer)["code"] == "invalid_http"
+    assert b"x-request-id: " in answer
+
+
+def test_garbage_after_a_request_never_lands_in_its_answer(router, engine) -> None:
+    engine.script = [chunked(text("first"), end=b""), 0.5, b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE)]
+    body = json.dumps({"model": MODEL, "stream": True}).encode()
+    with socket.create_connection(("127.0.0.1", router.port), timeout=10) as connection:
+        connection.sendall(raw_request(body))
+        data = connection.recv(65536)
+        connection.sendall(b"\x00garbage\r\n\r\n")
+        while piece := connection.recv(65536):
+            data += piece
+    assert b"first" in data
+    assert b"400 Bad Request" not in data
+
+
+def test_a_body_that_never_ends_is_refused_at_its_limit_and_the_connection_closed(router) -> None:
+    with socket.create_connection(("127.0.0.1", router.port), timeout=15) as connection:
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        data = b""
+        deadline = time.monotonic() + 60
+        connection.settimeout(0.01)
+        while time.monotonic() < deadline:
+            try:
+                connection.sendall(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+                piece = connection.recv(65536)
+                if not piece:
+                    break
+                data += piece
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        else:
+            pytest.fail("the connection was never closed")
+    assert data.startswith(b"HTTP/1.1 413 ")
+    assert error_of(data)["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize(("query", "name"), [("limit=abc", "limit"), ("outcome=banana", "outcome")])
+def test_a_question_about_decisions_that_makes_no_sense_says_which_value(
+    router, query: str, name: str
+) -> None:
+    answer = httpx.get(f"{router.url}/debug/decisions?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == name
+    assert name in answer.json()["error"]["message"]
+
+
+def test_a_graceful_end_waits_for_nobody_who_stopped_talking(engine, tmp_path) -> None:
+    """Half a head, half a body, and a client that does not read: none of them keeps the process."""
+    block = b"data: " + b"x" * 65528 + b"\n\n"
+    endless = chunked(*[block] * 100, end=b"")
+    with fleet_in(tmp_path) as fleet:
+        timeouts = {"connect_seconds": 1, "first_token_seconds": 2, "idle_seconds": 2, "total_seconds": 3}
+        router = in_front_of(fleet, engine, timeouts=timeouts)
+        engine.script = [endless, 8.0, "close"]
+        body = json.dumps({"model": MODEL, "stream": True}).encode()
+        with (
+            socket.create_connection(("127.0.0.1", router.port)) as half_a_head,
+            socket.create_connection(("127.0.0.1", router.port)) as half_a_body,
+            socket.socket() as never_reads,
+        ):
+            half_a_head.sendall(b"POST /v1/chat")
+            half_a_body.sendall(raw_request(b"{" * 100)[:-50])
+            never_reads.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            never_reads.connect(("127.0.0.1", router.port))
+            never_reads.sendall(raw_request(body))
+            eventually(lambda: router.metric("router_in_flight") == 1, "it is being answered")
+            assert router.process is not None
+            os.kill(router.pid, signal.SIGTERM)
+            assert router.process.wait(60) == 0
+        assert '"event":"stopped"' in router.log.read_text()
