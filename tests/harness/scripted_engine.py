@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import BinaryIO
 
 Step = bytes | float | str
 
@@ -82,10 +83,10 @@ class ScriptedEngine:
         return True
 
 
-def _head(read: "socket.SocketIO | object") -> bytes:
+def _head(read: BinaryIO) -> bytes:
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        line: bytes = read.readline()  # type: ignore[union-attr, attr-defined]
+        line = read.readline()
         if not line:
             return b""
         head += line

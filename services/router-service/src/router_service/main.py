@@ -114,7 +114,7 @@ class _Server:
         await asyncio.sleep(LAST_SECONDS)
         # Clients that never sent the rest of their request, or do not read the rest of their answer.
         for connection in list(self._uvicorn.server_state.connections):
-            connection.transport.abort()  # type: ignore[union-attr]
+            connection.transport.abort()
 
 
 class _AsLine(logging.Handler):
