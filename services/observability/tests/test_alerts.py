@@ -11,7 +11,7 @@ import yaml
 
 from observability.alerts import alert_groups, alerts, objectives
 from observability.promql import TimeScale
-from observability.verdict import recording_groups
+from observability.verdict import TOKENS_RATE, recording_groups
 
 ROOT = Path(__file__).parents[3]
 ALERTS = {alert.name: alert for alert in alerts()}
@@ -179,7 +179,8 @@ def test_it_fires_on_its_claim_and_is_quiet_beside_it(name: str, tmp_path: Path)
                 "alert_rule_test": [{"alertname": name, "eval_time": "7h30m", "exp_alerts": expected}],
             }
         )
-    promtool(tmp_path, [{"name": "g", "rules": [counted]}], tests)
+    recording = recording_groups() if TOKENS_RATE in rule["expr"] else []
+    promtool(tmp_path, [*recording, {"name": "g", "rules": [counted]}], tests)
 
 
 def test_clients_that_send_slowly_as_they_always_did_are_no_late_edge(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def test_every_name_of_ours_in_a_query_or_rule_is_emitted_or_recorded() -> None:
     expressions = [re.sub(r'"[^"]*"', "", text) for text in expressions]  # label values are no names
     used = {name for text in expressions for name in re.findall(r"\b(?:router|gen_ai)_\w+", text)}
     assert used <= known, used - known
-    used_rules = {name for text in expressions for name in re.findall(r"\bpool(?:_\w+)?:[\w:]+", text)}
+    used_rules = {
+        name for text in expressions for name in re.findall(r"\b(?:pool(?:_\w+)?|backend):[\w:]+", text)
+    }
     assert used_rules <= recorded, used_rules - recorded
 
 

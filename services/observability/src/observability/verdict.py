@@ -20,6 +20,9 @@ SLOWDOWN = 2.0
 MORE_WORK = 1.25
 """...and the engine gives at most this many times the tokens of its baseline: else it is loaded, not slow."""
 
+TOKENS_RATE = "backend:token_gaps:rate"
+"""Recorded, because a rate over a baseline that is not all there yet would be too low; an average is not."""
+
 AFFINITY_LOST = 0.8
 """Session affinity is lost when sessions keep their backend this many times as often as before."""
 
@@ -59,6 +62,10 @@ def recording_groups(scale: TimeScale = REAL_TIME) -> list[dict[str, Any]]:
                 _record(
                     "pool_backend:serves:group",
                     'group by (pool, backend) (router_requests_total{backend!=""})',
+                ),
+                _record(
+                    TOKENS_RATE,
+                    f"sum by (backend) (rate(vllm:inter_token_latency_seconds_count[{window}]))",
                 ),
             ],
         },
@@ -123,7 +130,8 @@ def slower_backend(window: str, baseline: str) -> str:
     before = f" offset {window}"
     return (
         f"({mean(window)} > {SLOWDOWN} * ({mean(baseline, before)}))"
-        f" and on (backend) ({rate('count', window)} <= {MORE_WORK} * {rate('count', baseline, before)})"
+        f" and on (backend) ({rate('count', window)} <= {MORE_WORK}"
+        f" * avg by (backend) (avg_over_time({TOKENS_RATE}[{baseline}]{before})))"
         f" unless on (backend) (sum by (backend) (rate(vllm:num_preemptions_total[{window}])) > 0)"
     )
 

@@ -97,6 +97,9 @@ def read_circumstances(http: httpx.Client, start: float, end: float) -> Circumst
     def engines(query: str) -> Iterator[tuple[EngineReadings, float]]:
         return ((reading(backend), value) for backend, value in grown(query).items() if backend)
 
+    began = f"min(min_over_time(timestamp(router_config_info)[{seconds:.0f}s:{max(seconds / 60, 1):.0f}s]))"
+    covered = max([end - value for _, value in _instant(http, began, end)], default=seconds)
+    covered = min(max(covered, 1.0), seconds)  # a baseline may begin before there was anything to scrape
     late = grown("router_event_loop_lag_seconds_sum", "instance")
     ticks = grown("router_event_loop_lag_seconds_count", "instance")
     found.loop_lag_seconds = max((late.get(i, 0.0) / n for i, n in ticks.items() if n), default=0.0)
@@ -108,7 +111,7 @@ def read_circumstances(http: httpx.Client, start: float, end: float) -> Circumst
         if backend and (count := gaps.get(backend)):
             reading(backend).token_seconds = total / count
     for one, value in engines("vllm:generation_tokens_total"):
-        one.tokens_per_second = value / seconds
+        one.tokens_per_second = value / covered
     for one, value in engines("vllm:num_preemptions_total"):
         one.preemptions = value
     for one, value in engines(f'router_attempts_total{{outcome!~"{NO_FAILURE}"}}'):
