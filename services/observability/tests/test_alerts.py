@@ -11,7 +11,7 @@ import yaml
 
 from observability.alerts import alert_groups, alerts, objectives
 from observability.promql import TimeScale
-from observability.verdict import TOKENS_RATE, recording_groups
+from observability.verdict import WORK, recording_groups
 
 ROOT = Path(__file__).parents[3]
 ALERTS = {alert.name: alert for alert in alerts()}
@@ -51,6 +51,11 @@ def gauge(name: str, value: float) -> Series:
 
 
 EDGE = 'router_ttft_component_seconds_{}{{pool="p",component="edge"}}'
+WORKS = {
+    'vllm:generation_tokens_total{backend="a"}': grows(500),
+    'vllm:prompt_tokens_total{backend="a"}': grows(100),
+    'vllm:prefix_cache_hits_total{backend="a"}': grows(20),
+}
 GAP = 'vllm:inter_token_latency_seconds_{}{{backend="a"}}'
 CAPACITY = 'pool:bottleneck:verdict{{pool="p",verdict="{}"}}'
 
@@ -120,11 +125,13 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
         },
     ),
     "BackendSlow": (
-        {GAP.format("sum"): "0+10x1750 17550+50x170", GAP.format("count"): grows(500)},
+        {GAP.format("sum"): "0+10x1750 17550+50x170", GAP.format("count"): grows(500), **WORKS},
         # more to do makes tokens slower, and gives more of them
         {
             GAP.format("sum"): "0+10x1750 17600+100x170",
             GAP.format("count"): "0+500x1750 876000+1000x170",
+            **WORKS,
+            'vllm:generation_tokens_total{backend="a"}': "0+500x1750 876000+1000x170",
         },
     ),
     "BackendPreempting": (
@@ -179,7 +186,7 @@ def test_it_fires_on_its_claim_and_is_quiet_beside_it(name: str, tmp_path: Path)
                 "alert_rule_test": [{"alertname": name, "eval_time": "7h30m", "exp_alerts": expected}],
             }
         )
-    recording = recording_groups() if TOKENS_RATE in rule["expr"] else []
+    recording = recording_groups() if WORK in rule["expr"] else []
     promtool(tmp_path, [*recording, {"name": "g", "rules": [counted]}], tests)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from observability.alerts import alerts
+from observability.alerts import Alert, alerts
 from observability.notifying import alertmanager_configuration
 
 
@@ -28,11 +28,16 @@ def test_amtool_accepts_it(configuration: Path) -> None:
     assert "SUCCESS" in amtool("check-config", str(configuration))
 
 
-@pytest.mark.parametrize("severity", ["page", "ticket"])
-def test_an_alert_goes_where_its_severity_says(configuration: Path, severity: str) -> None:
-    out = amtool("config", "routes", "test", f"--config.file={configuration}", f"severity={severity}")
-    assert out.strip() == severity
-    assert severity in {alert.severity for alert in alerts()}
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert.name)
+def test_an_alert_goes_where_its_severity_says(configuration: Path, alert: Alert) -> None:
+    labels = [f"alertname={alert.name}", f"severity={alert.severity}", "pool=general", "backend=backend-a"]
+    out = amtool("config", "routes", "test", f"--config.file={configuration}", *labels)
+    assert out.strip() == alert.severity
+
+
+def test_an_alert_without_a_severity_still_reaches_somebody(configuration: Path) -> None:
+    out = amtool("config", "routes", "test", f"--config.file={configuration}", "alertname=Unknown")
+    assert out.strip() == "ticket"
 
 
 def test_every_name_in_a_rule_that_keeps_alerts_quiet_is_an_alert() -> None:

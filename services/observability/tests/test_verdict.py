@@ -25,6 +25,9 @@ def world(**means: float) -> dict[str, str]:
         'backend_state{backend="a",state="working"}': f"1x{STEPS}",
         'vllm:inter_token_latency_seconds_sum{backend="a"}': f"0+15x{STEPS}",
         'vllm:inter_token_latency_seconds_count{backend="a"}': f"0+500x{STEPS}",
+        'vllm:generation_tokens_total{backend="a"}': f"0+500x{STEPS}",
+        'vllm:prompt_tokens_total{backend="a"}': f"0+300x{STEPS}",
+        'vllm:prefix_cache_hits_total{backend="a"}': f"0+100x{STEPS}",
         'vllm:num_preemptions_total{backend="a"}': f"0x{STEPS}",
         "router_affinity_store_up": f"1x{STEPS}",
     }
@@ -74,8 +77,17 @@ WORLDS = {
             **world(engine_queue=0.9),
             'vllm:inter_token_latency_seconds_sum{backend="a"}': "0+15x400 6090+90x80",
             'vllm:inter_token_latency_seconds_count{backend="a"}': "0+500x400 201000+1000x80",
+            'vllm:generation_tokens_total{backend="a"}': "0+500x400 201000+1000x80",
         },
         "capacity",
+    ),
+    "decoding slowly between longer prefills": (
+        {
+            **world(prefill=0.9),
+            'vllm:inter_token_latency_seconds_sum{backend="a"}': "0+15x400 6045+45x80",
+            'vllm:prompt_tokens_total{backend="a"}': "0+300x400 124000+4000x80",
+        },
+        "none",
     ),
     "a KV cache that is too small, although tokens come slowly": (
         {

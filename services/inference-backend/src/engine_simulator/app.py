@@ -10,7 +10,7 @@ import orjson
 from pydantic import ValidationError
 
 from engine_simulator.device import Device, dcgm_text
-from engine_simulator.engine import Engine
+from engine_simulator.engine import Engine, Sequence
 from engine_simulator.event_streams import new_id
 from engine_simulator.faults import Fault, Faults
 from engine_simulator.generating import Cut, Receive, Send, answer
@@ -20,6 +20,7 @@ from engine_simulator.metrics import EngineMetrics
 from engine_simulator.requests import Refused, read_generation
 from engine_simulator.responses_api import responses_events
 from engine_simulator.single_answers import SINGLE_ANSWERS
+from engine_simulator.spans import SpanExporter
 
 VERSION = "0.32.0"
 Scope = MutableMapping[str, Any]
@@ -41,6 +42,7 @@ class SimulatorApp:
         self.models = models
         self.metrics = EngineMetrics(engine, models[0])
         self.listen: Listen | None = None
+        self.spans: SpanExporter | None = None
         self.started_at = time.time()
         self._tasks: set[asyncio.Task[None]] = set()
         self._gets = {
@@ -119,7 +121,13 @@ class SimulatorApp:
         if path in ("/v1/chat/completions", "/v1/completions"):
             kind = "chat" if path == "/v1/chat/completions" else "text"
             generation = read_generation(kind, body, request_id, self.engine.capacity.max_model_len)  # type: ignore[arg-type]
-            await answer(generation, self.engine, fault, receive, send, request_id)
+            traceparent = _header(scope, b"traceparent")
+
+            def finished(sequence: Sequence) -> None:
+                if self.spans is not None:
+                    self.spans.finished(sequence, request_id, traceparent)
+
+            await answer(generation, self.engine, fault, receive, send, request_id, finished)
             return
         if body.get("stream") is True and path in ("/v1/responses", "/v1/messages"):
             events = responses_events if path == "/v1/responses" else messages_events

@@ -103,6 +103,7 @@ class Engine:
         self._work = asyncio.Event()
         self._prefixes: OrderedDict[bytes, None] = OrderedDict()
         self._prefilling = False
+        self._left: list[Sequence] = []
 
     @property
     def kv_limit(self) -> int:
@@ -139,11 +140,18 @@ class Engine:
         """Its client left: drop it wherever it is."""
         if sequence.finished is not None:
             return
+        if self.wedged:  # a wedged engine takes no aborts either: it goes on holding the request
+            self._left.append(sequence)
+            return
         if sequence in self.running:
             self.running.remove(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
         self._finish(sequence, "abort")
+
+    def _drop_those_who_left(self) -> None:
+        while self._left:
+            self.abort(self._left.pop())
 
     async def run(self) -> None:
         """Make steps for ever; ends when it is cancelled."""
@@ -158,6 +166,7 @@ class Engine:
                 await asyncio.sleep(0.05)
                 due = time.monotonic()
                 continue
+            self._drop_those_who_left()
             seconds = self._schedule()
             seconds += self.timing.step_seconds + self.timing.step_seconds_per_sequence * len(self.running)
             for fault in (self._faults.on("slow"), self._faults.on("throttled")):
@@ -174,6 +183,7 @@ class Engine:
                 self._faults.on("wedge")
                 await asyncio.sleep(0.05)
                 due = time.monotonic()
+            self._drop_those_who_left()
             self._step()
 
     def _schedule(self) -> float:

@@ -77,9 +77,15 @@ class Output:
 
 
 async def answer(
-    generation: Generation, engine: Engine, fault: Fault | None, receive: Receive, send: Send, request_id: str
+    generation: Generation,
+    engine: Engine,
+    fault: Fault | None,
+    receive: Receive,
+    send: Send,
+    request_id: str,
+    finished: Callable[[Sequence], None] = lambda sequence: None,
 ) -> None:
-    """Run a generation and send its answer; a client that leaves aborts it."""
+    """Run a generation and send its answer; a client that leaves aborts it. ``finished`` is called at the end."""
     output = Output(generation, engine)
     headers = [(b"x-request-id", request_id.encode("latin-1", "replace"))] if request_id else []
     leaving = asyncio.ensure_future(_left(receive))
@@ -96,6 +102,7 @@ async def answer(
         for task in (leaving, work):
             task.cancel()
         await asyncio.gather(leaving, work, return_exceptions=True)
+        finished(output.sequence)
 
 
 async def _left(receive: Receive) -> None:

@@ -17,6 +17,7 @@ from engine_simulator.app import SimulatorApp
 from engine_simulator.device import Device, dcgm_text
 from engine_simulator.engine import Capacity, Engine, Timing
 from engine_simulator.faults import Faults
+from engine_simulator.spans import SpanExporter
 
 LOOPBACK = "127.0.0.1"
 
@@ -51,6 +52,8 @@ async def _run(options: argparse.Namespace, timing: Timing, capacity: Capacity) 
     engine = Engine(timing, capacity, faults, options.seed)
     models = list(dict.fromkeys([options.model, *options.served_model_name]))
     app = SimulatorApp(engine, faults, Device(engine, faults, options.seed), models)
+    if options.otlp_traces_endpoint:
+        app.spans = SpanExporter(options.otlp_traces_endpoint)
     config = uvicorn.Config(
         app,
         host=LOOPBACK,
@@ -136,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--shutdown-timeout", type=int, default=30, help="seconds that running requests get at the end"
     )
+    serve.add_argument("--otlp-traces-endpoint", help="URL that takes spans over OTLP/HTTP")
     serve.set_defaults(run=_serve)
     dcgm = commands.add_parser("dcgm", help="show the simulators' GPUs as dcgm-exporter would")
     dcgm.add_argument("--port", type=int, required=True)

@@ -224,7 +224,7 @@ def _limits(scale: TimeScale) -> list[Alert]:
         Alert(
             "BackendSlow", slower_backend(window, baseline), 120, "ticket",
             "{{ $labels.backend }} takes over twice as long for a token as in the hour before",
-            "It gives no more tokens than before and does not preempt: the engine or its device is slower, not loaded.",
+            "It computes no more tokens than before and does not preempt: the engine or its device is slower, not loaded.",
         ),
         Alert(
             "BackendPreempting",

@@ -41,7 +41,7 @@ SLOWER = 1.5
 """A token that takes this many times as long as before makes an engine slower..."""
 
 MORE_WORK = 1.25
-"""...unless it gave this many times as many tokens a second: then it is loaded, not slow."""
+"""...unless it computed this many times as many tokens a second: then it is loaded, not slow."""
 
 LONGER = 1.2
 """Prompts with this many times as many tokens are longer, also within one class of sizes."""
@@ -56,7 +56,6 @@ _MIX: dict[str, Name] = {
     "rule": "other_rules",
     "backend": "other_backends",
 }
-_BY_BACKEND = frozenset({"engine_stuck", "kv_cache_full", "slow_engine"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +79,44 @@ def causes(
     ``windows`` and ``circumstances`` are (before, after); ``parts`` is what
     :func:`observability.contributions.parts_by_backend` found between the windows.
     """
-    groups: dict[tuple[Name, str], list[Contribution]] = defaultdict(list)
+    groups: dict[Name, list[Contribution]] = defaultdict(list)
     for part in parts:
-        for name, share in _named(part, circumstances):
-            backend = _culprit(name, share, circumstances) if name in _BY_BACKEND else ""
-            groups[(name, backend)].append(share)
+        name = _name(part, circumstances)
+        groups[name].append(part)
     found = []
-    for (name, backend), members in groups.items():
+    for name, members in groups.items():
         seconds = sum(part.seconds for part in members)
-        where = backend or _most(members)
+        where = _where(name, members, circumstances)
         told = _words(name, where, members, seconds, windows, circumstances)
-        found.append(Cause(name, seconds, where, told, tuple(members)))
+        found.append(Cause(name, seconds, where[0], told, tuple(members)))
     return sorted(found, key=lambda cause: -abs(cause.seconds))
 
 
-def _named(
-    part: Contribution, circumstances: tuple[Circumstances, Circumstances]
-) -> list[tuple[Name, Contribution]]:
+def _name(part: Contribution, circumstances: tuple[Circumstances, Circumstances]) -> Name:
     if part.kind == "mix":
-        return [(_MIX[part.name], part)]
+        return _MIX[part.name]
     if part.name in _WAITS_FOR_ROUTER and _router_is_late(circumstances):
-        return [("event_loop_blocked", part)]
+        return "event_loop_blocked"
     if part.name == "earlier_attempts":
-        _, after = circumstances
-        stuck = any(reading.states & NOT_WORKING for reading in after.engines.values())
-        return [("engine_stuck" if stuck else "failed_attempts", part)]
-    if part.name not in _ENGINE_PARTS:
-        return [(part.name, part)]  # type: ignore[list-item]
-    if _preempts(part.backend, circumstances):
-        return [("kv_cache_full", part)]
-    if _is_slower(part.backend, circumstances):
-        return [("slow_engine", part)]
-    if part.name == "prefill" and part.seconds > 0:
-        return _prefill(part, circumstances)
-    return [(part.name, part)]  # type: ignore[list-item]
+        return "engine_stuck" if _not_working(circumstances) else "failed_attempts"
+    if part.name in _ENGINE_PARTS:
+        if _preempts(part.backend, circumstances):
+            return "kv_cache_full"
+        if _is_slower(part.backend, circumstances):
+            return "slow_engine"
+        if part.name == "prefill" and part.seconds > 0 and _has_longer_prompts(part.backend, circumstances):
+            return "longer_prompts"
+    return part.name  # type: ignore[return-value]
+
+
+def _not_working(circumstances: tuple[Circumstances, Circumstances]) -> dict[str, float]:
+    """Backends whose agents said so, with how many more attempts failed there than before."""
+    before, after = circumstances
+    return {
+        backend: readings.failed_attempts - before.engine(backend).failed_attempts
+        for backend, readings in after.engines.items()
+        if readings.states & NOT_WORKING
+    }
 
 
 def _router_is_late(circumstances: tuple[Circumstances, Circumstances]) -> bool:
@@ -135,42 +138,35 @@ def _is_slower(backend: str, circumstances: tuple[Circumstances, Circumstances])
     return slower and after.tokens_per_second <= MORE_WORK * before.tokens_per_second
 
 
-def _prefill(
-    part: Contribution, circumstances: tuple[Circumstances, Circumstances]
-) -> list[tuple[Name, Contribution]]:
-    """Longer prompts within one class of sizes explain a longer prefill; the classes themselves are mix."""
-    before, after = (one.engine(part.backend).prompt_tokens_per_request for one in circumstances)
-    if before and after and after >= LONGER * before:
-        return [("longer_prompts", part)]
-    return [("prefill", part)]
+def _has_longer_prompts(backend: str, circumstances: tuple[Circumstances, Circumstances]) -> bool:
+    """Within one class of sizes; the classes themselves are mix."""
+    before, after = (one.engine(backend).prompt_tokens_per_request for one in circumstances)
+    return bool(before and after and after >= LONGER * before)
 
 
-def _culprit(name: Name, part: Contribution, circumstances: tuple[Circumstances, Circumstances]) -> str:
-    """The backend a cause happened at: for failed attempts not the one that answered in the end."""
-    if name != "engine_stuck":
-        return part.backend
-    before, after = circumstances
-    failed = {
-        backend: readings.failed_attempts - before.engine(backend).failed_attempts
-        for backend, readings in after.engines.items()
-        if readings.states & NOT_WORKING
-    }
-    return max(failed, key=lambda backend: failed[backend])
-
-
-def _most(members: Sequence[Contribution]) -> str:
-    return max(members, key=lambda part: abs(part.seconds)).backend
+def _where(
+    name: Name, members: Sequence[Contribution], circumstances: tuple[Circumstances, Circumstances]
+) -> list[str]:
+    """The backends a cause happened at, the most of it first: for failed attempts not those that answered in the end."""
+    if name == "engine_stuck":
+        failed = _not_working(circumstances)
+        return sorted(failed, key=lambda backend: -failed[backend])
+    by_backend: dict[str, float] = defaultdict(float)
+    for part in members:
+        by_backend[part.backend] += part.seconds
+    return sorted(by_backend, key=lambda backend: -abs(by_backend[backend]))
 
 
 def _words(
     name: Name,
-    backend: str,
+    where: Sequence[str],
     members: Sequence[Contribution],
     seconds: float,
     windows: tuple[Window, Window],
     circumstances: tuple[Circumstances, Circumstances],
 ) -> str:
     before, after = circumstances
+    backend = where[0]
     old, new = before.engine(backend), after.engine(backend)
     if name == "event_loop_blocked":
         lag = after.loop_lag_seconds * 1e3
@@ -183,11 +179,12 @@ def _words(
         most = max(failed, key=lambda b: failed[b]) if failed else ""
         return f"failed attempts ({most}: {failed[most]:.0f})" if most else "failed attempts"
     if name == "kv_cache_full":
-        return f"KV cache of {backend} is full ({new.preemptions:.0f} preemptions, {100 * new.kv_usage:.0f} % used)"
+        preempted = sum(after.engine(one).preemptions for one in where)
+        return f"KV cache full on {', '.join(where)} ({preempted:.0f} preemptions)"
     if name == "slow_engine":
         ratio = (new.token_seconds or 0.0) / (old.token_seconds or 1.0)
         state = "throttled, " if "throttled" in new.states else ""
-        return f"{backend} is slower ({state}a token takes {ratio:.1f} times as long)"
+        return f"{' and '.join(where)} slower ({state}a token takes {ratio:.1f} times as long)"
     if name == "affinity_lost" and seconds > 0:
         kept = [_kept_share(window) for window in windows]
         down = ", the store of pins is down" if after.affinity_store_down else ""

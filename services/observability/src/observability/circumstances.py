@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class EngineReadings:
-    """One backend in one window. ``token_seconds`` is the mean time between two tokens, None without any.
+    """One backend in one window. ``token_seconds`` is the mean time between two tokens, None without any;
+    ``tokens_per_second`` what it computed: generated tokens, and prompt tokens that were not in its prefix cache.
 
     ``failed_attempts`` are the router's calls that brought no answer; ``states`` what its agent concluded.
     """

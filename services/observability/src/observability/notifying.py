@@ -24,6 +24,9 @@ def alertmanager_configuration(receivers: dict[str, dict[str, Any]] | None = Non
             _quiet("PoolHasNoUsableBackend", "RouterQueueWaiting|PoolAtCapacity", ["pool"]),
             # A stuck or unreachable backend explains its own open breaker.
             _quiet("BackendStuck|BackendUnreachable", "BackendBreakerOpen", ["backend"]),
+            # A late router takes requests late, a slow or preempting engine makes lines: causes before symptoms.
+            _quiet("RouterEventLoopBlocked", "EdgeRunsLate", []),
+            _quiet("BackendStuck|BackendUnreachable|BackendThrottled", "BackendSlow", ["backend"]),
             *(
                 _quiet(f"{name}BudgetBurningFast", f"{name}BudgetBurningSlowly", [])
                 for name in ("Availability", "Ttft", "InterToken")

@@ -20,6 +20,11 @@ POINTS = 240
 
 LEAST_STEP_SECONDS = 5.0
 
+VERDICTS = "pool:bottleneck:verdict == 1"
+FIRING = 'ALERTS{alertstate="firing"}'
+HEADLINES = (VERDICTS, FIRING)
+"""What stands on top of the page."""
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -40,13 +45,11 @@ def page(prometheus: Prometheus, start: float, end: float, url: str) -> str:
         )
         for dashboard in DASHBOARDS
     ]
-    verdicts = {
-        s.labels["pool"]: s.labels["verdict"] for s in prometheus.instant("pool:bottleneck:verdict == 1", end)
-    }
+    verdicts = {s.labels["pool"]: s.labels["verdict"] for s in prometheus.instant(VERDICTS, end)}
     firing = sorted(
         {
             f"{s.labels['alertname']}: {', '.join(_telling(s.labels)) or 'everywhere'}"
-            for s in prometheus.instant('ALERTS{alertstate="firing"}', end)
+            for s in prometheus.instant(FIRING, end)
         }
     )
     environment = jinja2.Environment(

@@ -18,10 +18,13 @@ SLOWDOWN = 2.0
 """Execution is slow when a step takes this many times its own baseline..."""
 
 MORE_WORK = 1.25
-"""...and the engine gives at most this many times the tokens of its baseline: else it is loaded, not slow."""
+"""...and the engine computes at most this many times the tokens of its baseline: else it is loaded, not slow."""
 
-TOKENS_RATE = "backend:token_gaps:rate"
-"""Recorded, because a rate over a baseline that is not all there yet would be too low; an average is not."""
+WORK = "backend:tokens_computed:rate"
+"""Tokens an engine computes per second: generated ones and prompt tokens that were not in its prefix cache.
+
+Recorded, because a rate over a baseline that is not all there yet would be too low; an average is not.
+"""
 
 AFFINITY_LOST = 0.8
 """Session affinity is lost when sessions keep their backend this many times as often as before."""
@@ -64,8 +67,10 @@ def recording_groups(scale: TimeScale = REAL_TIME) -> list[dict[str, Any]]:
                     'group by (pool, backend) (router_requests_total{backend!=""})',
                 ),
                 _record(
-                    TOKENS_RATE,
-                    f"sum by (backend) (rate(vllm:inter_token_latency_seconds_count[{window}]))",
+                    WORK,
+                    f"sum by (backend) (rate(vllm:generation_tokens_total[{window}]))"
+                    f" + on (backend) sum by (backend) (rate(vllm:prompt_tokens_total[{window}]))"
+                    f" - on (backend) sum by (backend) (rate(vllm:prefix_cache_hits_total[{window}]))",
                 ),
             ],
         },
@@ -130,8 +135,8 @@ def slower_backend(window: str, baseline: str) -> str:
     before = f" offset {window}"
     return (
         f"({mean(window)} > {SLOWDOWN} * ({mean(baseline, before)}))"
-        f" and on (backend) ({rate('count', window)} <= {MORE_WORK}"
-        f" * avg by (backend) (avg_over_time({TOKENS_RATE}[{baseline}]{before})))"
+        f" and on (backend) (avg by (backend) (avg_over_time({WORK}[{window}])) <= {MORE_WORK}"
+        f" * avg by (backend) (avg_over_time({WORK}[{baseline}]{before})))"
         f" unless on (backend) (sum by (backend) (rate(vllm:num_preemptions_total[{window}])) > 0)"
     )
 

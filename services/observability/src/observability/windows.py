@@ -110,8 +110,9 @@ def read_circumstances(http: httpx.Client, start: float, end: float) -> Circumst
     for backend, total in grown("vllm:inter_token_latency_seconds_sum").items():
         if backend and (count := gaps.get(backend)):
             reading(backend).token_seconds = total / count
-    for one, value in engines("vllm:generation_tokens_total"):
-        one.tokens_per_second = value / covered
+    for metric, sign in (("generation_tokens", 1), ("prompt_tokens", 1), ("prefix_cache_hits", -1)):
+        for one, value in engines(f"vllm:{metric}_total"):
+            one.tokens_per_second += sign * value / covered
     for one, value in engines("vllm:num_preemptions_total"):
         one.preemptions = value
     for one, value in engines(f'router_attempts_total{{outcome!~"{NO_FAILURE}"}}'):

@@ -184,6 +184,73 @@ LOG_FIELDS: dict[str, str] = {
 }
 """Fields of every log line; the line of a request also has all fields of its decision record."""
 
+RECORD_FIELDS: dict[str, str] = {
+    "request_id": "the id every layer uses",
+    "time": "when the router received it, RFC 3339, UTC",
+    "client_id": "who asked, as the edge authenticated it",
+    "config_hash": "the configuration that decided",
+    "path": "the path asked",
+    "model": "the model asked for",
+    "stream": "whether a stream was asked for",
+    "features": "what rules look at: prompt_chars, max_tokens, ...; no text",
+    "conditions": "truth of every text condition, by its hash",
+    "rule": "the rule that matched, or `default`",
+    "passed_over": "rules that matched and whose pools do not serve the model",
+    "first_pool": "the pool of that rule",
+    "pool": "the pool that took it (another one: a fallback)",
+    "policy": "how a backend was chosen inside the pool",
+    "reason": "why the chosen backend: a closed list",
+    "candidates": "backends considered: eligible or rejected_because, in_flight, limit, score",
+    "candidates_total": "how many were considered",
+    "snapshot": "what the decision read besides: round-robin position, pin",
+    "affinity": "state: off, placed, kept, broken",
+    "chosen": "the backend it went to",
+    "queue_position": "how many waited before it; null when it did not wait",
+    "attempts": "calls to backends: backend, outcome, status, connect_ms, first_byte_ms, detail",
+    "ttft_ledger_ms": "parts of the time to first token; `unexplained` is signed",
+    "decide_ms": "time to decide",
+    "first_token_ms": "from the edge's first byte to the first body byte; what the ledger adds up to",
+    "decode_ms": "from the engine's first byte to its last",
+    "total_ms": "from receipt to the end",
+    "tokens": "prompt and completion, as the engine counted them",
+    "status": "HTTP status of the answer",
+    "outcome": "how it ended: a closed list",
+    "verdict": "the layer that owns the largest excess over the pool's usual: routing, execution, capacity, none",
+    "trace_id": "W3C trace id",
+    "edge_skewed": "true where the edge's clock and the router's disagree",
+    "detail": "what went wrong, in words",
+}
+"""Fields of a decision record, in the log line of a request and at `/debug/decisions/{request_id}`."""
+
+SPAN_ATTRIBUTES: dict[str, str] = {
+    "gen_ai.operation.name": "chat, text_completion, embeddings, ...",
+    "gen_ai.provider.name": "always `vllm`",
+    "gen_ai.request.model": "the model asked for",
+    "gen_ai.request.max_tokens": "the limit asked for",
+    "gen_ai.usage.input_tokens": "prompt tokens, as the engine counted them",
+    "gen_ai.usage.output_tokens": "completion tokens, as the engine counted them",
+    "http.request.method": "always POST",
+    "url.path": "the path asked",
+    "http.response.status_code": "of the answer; on an attempt: of the backend",
+    "error.type": "the outcome, where it is a failure",
+    "llm.request_id": "the id every layer uses",
+    "llm.outcome": "how it ended",
+    "llm.verdict": "the layer that owns the largest excess",
+    "llm.config_hash": "the configuration that decided",
+    "llm.stream": "whether a stream was asked for",
+    "llm.prompt_chars": "size of the prompt",
+    "llm.pool": "the pool that took it",
+    "llm.rule": "the rule that matched",
+    "llm.policy": "how a backend was chosen",
+    "llm.reason": "why that backend",
+    "llm.backend": "the backend; on an attempt: that attempt's",
+    "llm.first_token_ms": "time to first token",
+    "llm.ttft_ledger_ms.*": "one attribute for each part of the ledger",
+    "llm.attempt": "number of the attempt, from 1 (spans of attempts only)",
+    "llm.attempt_outcome": "how the attempt ended (spans of attempts only)",
+}
+"""Attributes of the router's spans: the current GenAI names of OpenTelemetry's conventions, `llm.` for what these lack."""
+
 
 def prompt_bucket(prompt_chars: int) -> str:
     """The label value for a prompt of ``prompt_chars`` characters."""

@@ -1,0 +1,90 @@
+"""LogQL and TraceQL parse with Grafana's own grammars; what they read is what our logs and spans have."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from observability.dashboards import queries
+from router_service.telemetry.names import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
+
+HERE = Path(__file__).parent / "grammars"
+INSTALLED = Path(__file__).parents[3] / ".run" / "grammars"
+QUERIES = [(source, query.expression) for source in ("loki", "tempo") for _, query in queries(source)]
+STREAM_LABELS = {"namespace", "service", "pod", "container", "level"}
+"""Labels that alloy/config.alloy gives a log stream."""
+
+
+@pytest.fixture(scope="module")
+def grammars() -> Path:
+    """The folder with the grammars, installed once by npm at their locked versions."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip(
+            "LogQL and TraceQL were not parsed: node and npm are missing (apt-get install nodejs npm)"
+        )
+    INSTALLED.mkdir(parents=True, exist_ok=True)
+    lock = (HERE / "package-lock.json").read_bytes()
+    stamp = INSTALLED / "installed.json"
+    for name in ("package.json", "package-lock.json", "parse.mjs"):
+        shutil.copy(HERE / name, INSTALLED / name)
+    if not stamp.exists() or stamp.read_bytes() != lock:
+        for left in (2, 1, 0):
+            done = subprocess.run(
+                ["npm", "ci", "--no-audit", "--no-fund"],
+                cwd=INSTALLED,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode == 0:
+                break
+            assert left, f"npm ci failed: {done.stderr}"
+            time.sleep(2)
+        stamp.write_bytes(lock)
+    return INSTALLED
+
+
+def parse(grammars: Path, asked: list[tuple[str, str]]) -> list[int | None]:
+    """Where each query does not parse, None where it does."""
+    lines = "".join(json.dumps({"language": source, "query": query}) + "\n" for source, query in asked)
+    done = subprocess.run(
+        ["node", "parse.mjs"], cwd=grammars, input=lines, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def with_values(query: str) -> str:
+    """The query with Grafana's variables filled in."""
+    return query.replace("$request_id", "3e1f0b1c")
+
+
+def test_every_query_parses(grammars: Path) -> None:
+    assert {source for source, _ in QUERIES} == {"loki", "tempo"}
+    asked = [(source, with_values(query)) for source, query in QUERIES]
+    for (source, query), wrong in zip(asked, parse(grammars, asked), strict=True):
+        assert wrong is None, f"{source}: {query[wrong:]!r} in {query!r}"
+
+
+def test_a_mistake_would_be_seen(grammars: Path) -> None:
+    asked = [("loki", '{a="b"} | jsn ||'), ("loki", '{a="b"'), ("tempo", "{ span.llm. = }")]
+    assert None not in parse(grammars, asked)
+
+
+def test_what_they_read_is_what_we_write() -> None:
+    for source, query in QUERIES:
+        bare = re.sub(r'"[^"]*"', "", query)
+        if source == "tempo":
+            read = set(re.findall(r"\bspan\.([\w.]+)", bare))
+            assert read <= SPAN_ATTRIBUTES.keys(), read
+        else:
+            stream = set(re.findall(r"(\w+)=", re.search(r"\{([^}]*)\}", query)[1]))  # type: ignore[index]
+            assert stream <= STREAM_LABELS, stream
+            fields = set(re.findall(r"(?:\||\bor\b|\band\b)\s*(\w+)\s*(?:=|>|<)", bare))
+            fields |= set(re.findall(r"\{\{\.(\w+)\}\}", query))
+            fields |= set(re.findall(r"\bby \((\w+)\)", query))
+            assert fields <= RECORD_FIELDS.keys() | LOG_FIELDS.keys(), fields

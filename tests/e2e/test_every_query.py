@@ -1,0 +1,111 @@
+"""Every query that anything here asks of Prometheus finds its metrics, its labels and an answer on a running stack.
+
+A renamed metric breaks this test, not silently a dashboard. What may be empty stands in a list with its reason.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+
+from harness.cause_matrix import TIME_SCALE
+from harness.every_query import every_query
+from harness.observed import Observed
+from harness.promql_names import grouping_labels, selectors
+from observability.promql import TimeScale
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(400)]
+
+SCALE = TimeScale(TIME_SCALE)
+
+
+@dataclass(frozen=True)
+class MayBeEmpty:
+    """``part`` of a selector or expression that may have no series; who keeps it so, and why."""
+
+    part: str
+    owner: str
+    reason: str
+
+
+MAY_BE_EMPTY = (
+    MayBeEmpty("ALERTS", "observability", "Prometheus makes it when an alert is pending; the matrix sees it"),
+)
+
+
+def allowed(text: str) -> bool:
+    return any(entry.part in text for entry in MAY_BE_EMPTY)
+
+
+@pytest.fixture(scope="module")
+def count(observed_stack: Observed) -> Callable[[str], int]:
+    """How many series an expression has now."""
+
+    @cache
+    def ask(expression: str) -> int:
+        return len(observed_stack.platform.query(expression))
+
+    return ask
+
+
+def test_there_is_something_to_ask_of_every_kind() -> None:
+    who = {asked.who.split(":")[0].split(" ")[0] for asked in every_query(SCALE)}
+    assert {
+        "dashboard",
+        "rule",
+        "alert",
+        "scripts/why-ttft",
+        "scripts/render-dashboards",
+        "load",
+        "KEDA",
+    } <= who
+    assert any(one.startswith("docs/runbooks/") for one in who)
+
+
+def test_every_metric_and_label_of_every_query_is_there(count: Callable[[str], int]) -> None:
+    wrong = []
+    for asked in every_query(SCALE):
+        found = selectors(asked.expression)
+        for selector in found:
+            if not count(selector.metric) and not allowed(selector.metric):
+                wrong.append(f"{asked.who}: no metric {selector.metric}")
+            for label, _ in selector.matchers:
+                if not count(f'{selector.metric}{{{label}!=""}}') and not allowed(selector.metric):
+                    wrong.append(f"{asked.who}: {selector.metric} has no label {label}")
+        for label in grouping_labels(asked.expression):
+            if not any(count(f'{one.metric}{{{label}!=""}}') for one in found) and not allowed(
+                asked.expression
+            ):
+                wrong.append(f"{asked.who}: no metric of {asked.expression!r} has the label {label}")
+    assert not wrong, "\n".join(dict.fromkeys(wrong))
+
+
+def test_every_selector_and_every_question_has_an_answer(count: Callable[[str], int]) -> None:
+    empty = []
+    for asked in every_query(SCALE):
+        for selector in selectors(asked.expression):
+            if not count(selector.text) and not allowed(selector.text):
+                empty.append(f"{asked.who}: {selector.text} is empty")
+        if not asked.only_selectors and not count(asked.expression) and not allowed(asked.expression):
+            empty.append(f"{asked.who}: {asked.expression} is empty")
+    assert not empty, "\n".join(dict.fromkeys(empty))
+
+
+def test_the_list_of_what_may_be_empty_has_no_entry_that_nobody_asks() -> None:
+    expressions = [asked.expression for asked in every_query(SCALE)]
+    for entry in MAY_BE_EMPTY:
+        assert any(entry.part in expression for expression in expressions), entry
+
+
+@pytest.mark.parametrize(
+    "text", ["sum(router_requests)", 'router_requests_total{pools="general"}', "sum by (poool) (up)"]
+)
+def test_a_renamed_metric_or_label_would_be_seen(text: str, count: Callable[[str], int]) -> None:
+    found = selectors(text)
+    seen = [
+        *(not count(selector.metric) for selector in found),
+        *(not count(f'{s.metric}{{{label}!=""}}') for s in found for label, _ in s.matchers),
+        *(not count(f'{found[0].metric}{{{label}!=""}}') for label in grouping_labels(text)),
+    ]
+    assert any(seen)
