@@ -54,6 +54,12 @@ def test_another_rule_and_another_backend_are_told_apart() -> None:
     assert by_name(contributions(before, moved)) == {"mix backend": 0.2}
 
 
+def test_time_lost_in_failed_attempts_is_no_mix_although_another_backend_answers() -> None:
+    before = window(s__r__off__a=(50, FAST), s__r__off__b=(50, FAST))
+    after = window(s__r__off__a=(100, {**FAST, "earlier_attempts": 0.8}))
+    assert by_name(contributions(before, after)) == {"slower earlier_attempts": 0.8}
+
+
 def test_without_a_baseline_the_parts_of_the_mean_are_told_and_add_up() -> None:
     alone = window(short__r__off__a=(30, FAST), long__r__off__b=(10, {"prefill": 0.5, "engine_queue": 0.05}))
     assert composition(alone) == [("prefill", pytest.approx(0.2)), ("engine_queue", pytest.approx(0.02))]

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 LEVELS = ("prompt_bucket", "rule", "affinity", "backend")
 """What a request's kind is, in the order in which mix is attributed: what was asked before where it went."""
 
+OF_NO_KIND = frozenset({"earlier_attempts"})
+"""Parts that say nothing about a kind of request: who answered in the end is not who let the others wait."""
+
 Cell = tuple[str, ...]
 
 
@@ -35,6 +38,20 @@ class Window:
         if not self.requests:
             return None
         return sum(sum(parts.values()) for parts in self.seconds.values()) / self.requests
+
+    def mean_of(self, component: str) -> float:
+        """Mean seconds of one component over all requests."""
+        return sum(parts.get(component, 0.0) for parts in self.seconds.values()) / self.requests
+
+    def without(self, components: frozenset[str]) -> "Window":
+        """The same window less some components."""
+        return Window(
+            dict(self.counts),
+            {
+                cell: {name: seconds for name, seconds in parts.items() if name not in components}
+                for cell, parts in self.seconds.items()
+            },
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +95,13 @@ def parts_by_backend(before: Window, after: Window) -> list[Contribution]:
         raise ValueError("one of the windows has no first token; choose a longer one")
     mix: dict[str, float] = defaultdict(float)
     slower: dict[tuple[str, str], float] = defaultdict(float)
-    _descend(before, after, (), 1.0, mix, slower)
+    of_no_kind = [
+        Contribution(component, "slower", after.mean_of(component) - before.mean_of(component))
+        for component in OF_NO_KIND
+    ]
+    _descend(before.without(OF_NO_KIND), after.without(OF_NO_KIND), (), 1.0, mix, slower)
     return [
+        *of_no_kind,
         *(Contribution(level, "mix", seconds) for level, seconds in mix.items()),
         *(
             Contribution(component, "slower", seconds, backend)
