@@ -109,14 +109,10 @@ def _name(part: Contribution, circumstances: tuple[Circumstances, Circumstances]
     return part.name  # type: ignore[return-value]
 
 
-def _not_working(circumstances: tuple[Circumstances, Circumstances]) -> dict[str, float]:
-    """Backends whose agents said so, with how many more attempts failed there than before."""
-    before, after = circumstances
-    return {
-        backend: readings.failed_attempts - before.engine(backend).failed_attempts
-        for backend, readings in after.engines.items()
-        if readings.states & NOT_WORKING
-    }
+def _not_working(circumstances: tuple[Circumstances, Circumstances]) -> set[str]:
+    """Backends whose agents said so in the later window."""
+    _, after = circumstances
+    return {backend for backend, readings in after.engines.items() if readings.states & NOT_WORKING}
 
 
 def _router_is_late(circumstances: tuple[Circumstances, Circumstances]) -> bool:
@@ -148,9 +144,13 @@ def _where(
     name: Name, members: Sequence[Contribution], circumstances: tuple[Circumstances, Circumstances]
 ) -> list[str]:
     """The backends a cause happened at, the most of it first: for failed attempts not those that answered in the end."""
-    if name == "engine_stuck":
-        failed = _not_working(circumstances)
-        return sorted(failed, key=lambda backend: -failed[backend])
+    before, after = circumstances
+    if name in ("engine_stuck", "failed_attempts"):
+        asked = _not_working(circumstances) if name == "engine_stuck" else after.engines
+        failed = {
+            one: after.engine(one).failed_attempts - before.engine(one).failed_attempts for one in asked
+        }
+        return sorted(failed, key=lambda one: -failed[one]) or [""]
     by_backend: dict[str, float] = defaultdict(float)
     for part in members:
         by_backend[part.backend] += part.seconds
@@ -175,9 +175,7 @@ def _words(
         state = ", ".join(sorted(new.states & NOT_WORKING))
         return f"{backend} is {state}: {new.failed_attempts:.0f} attempts there brought nothing"
     if name == "failed_attempts":
-        failed = {b: r.failed_attempts for b, r in after.engines.items() if r.failed_attempts}
-        most = max(failed, key=lambda b: failed[b]) if failed else ""
-        return f"failed attempts ({most}: {failed[most]:.0f})" if most else "failed attempts"
+        return f"failed attempts ({backend}: {new.failed_attempts:.0f})" if backend else "failed attempts"
     if name == "kv_cache_full":
         preempted = sum(after.engine(one).preemptions for one in where)
         return f"KV cache full on {', '.join(where)} ({preempted:.0f} preemptions)"
