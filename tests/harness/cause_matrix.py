@@ -125,6 +125,22 @@ class Trial:
 
 
 @dataclass
+class Quiet:
+    """The control: the same traffic without a fault, window against window."""
+
+    changes_seconds: list[float] = field(default_factory=list)
+    """By how much the client's mean changed from one window to the next."""
+    named: list[str] = field(default_factory=list)
+    """Causes that were named although there was none."""
+    verdicts: set[str] = field(default_factory=set)
+    alerts: set[str] = field(default_factory=set)
+
+    @property
+    def noise_seconds(self) -> float:
+        return max(map(abs, self.changes_seconds))
+
+
+@dataclass
 class Watched:
     """What the platform concluded while a fault was on; seconds since it began, None: never."""
 
@@ -142,6 +158,7 @@ class Result:
     seed: int
     trials: list[Trial] = field(default_factory=list)
     watched: Watched = field(default_factory=Watched)
+    quiet: Quiet = field(default_factory=Quiet)
 
     @property
     def median_error(self) -> float:
@@ -175,6 +192,12 @@ class Scenario:
         """The next request."""
         return Ask(self._prompt())
 
+    def begin(self, platform: Platform) -> None:
+        """Once, before anything is measured."""
+
+    def end(self) -> None:
+        """Once, at the end."""
+
     def prepare(self, platform: Platform) -> None:
         """Before each trial's baseline."""
 
@@ -195,15 +218,6 @@ class Scenario:
         """
         self.proof = proof
         assert holds, f"{self.name}: the fault did not happen: {proof}"
-
-
-class Control(Scenario):
-    """No fault."""
-
-    name = "control"
-    cause = ""
-    verdict = "none"
-    alert = ""
 
 
 class EngineQueue(Scenario):
@@ -401,7 +415,7 @@ class EventLoopBlocked(Scenario):
 
 
 class EdgeStarved(Scenario):
-    """The edge gets the processor for two milliseconds now and then, less than checking a large body takes."""
+    """The edge gets the processor for half a millisecond now and then, less than checking a large body takes."""
 
     name = "edge CPU starved"
     cause = "edge"
@@ -421,9 +435,9 @@ class EdgeStarved(Scenario):
 
     @contextlib.contextmanager
     def fault(self, platform: Platform) -> Iterator[None]:
-        freeze = round(self.draw.uniform(0.06, 0.11), 3)
-        self.injected = f"edge stands about {freeze * 1e3:.0f} ms, then runs about 2 ms, in turns"
-        with DutyCycle(pid_of(platform.stack, "edge"), freeze, 0.002, self.draw.randrange(1 << 30)) as cycle:
+        freeze = round(self.draw.uniform(0.05, 0.09), 3)
+        self.injected = f"edge stands about {freeze * 1e3:.0f} ms, then runs half a millisecond, in turns"
+        with DutyCycle(pid_of(platform.stack, "edge"), freeze, 0.0005, self.draw.randrange(1 << 30)) as cycle:
             yield
             share = cycle.frozen_share
         self.proves(
@@ -458,14 +472,11 @@ class KvCacheFull(Scenario):
 
     def __init__(self, draw: random.Random) -> None:
         super().__init__(draw)
-        self._neighbours: contextlib.ExitStack | None = None
+        self._neighbours = contextlib.ExitStack()
 
-    def prepare(self, platform: Platform) -> None:
-        if self._neighbours is None:
-            self._neighbours = contextlib.ExitStack()
-            urls = [engine.url for engine in platform.engines.values()]
-            others = Neighbours(urls, 10, 40, self._prompt())
-            self._neighbours.enter_context(others)
+    def begin(self, platform: Platform) -> None:
+        urls = [engine.url for engine in platform.engines.values()]
+        self._neighbours.enter_context(Neighbours(urls, 10, 40, self._prompt()))
 
     @contextlib.contextmanager
     def fault(self, platform: Platform) -> Iterator[None]:
@@ -480,9 +491,8 @@ class KvCacheFull(Scenario):
         gained = [new - old for old, new in zip(before, after, strict=True)]
         self.proves(f"preemptions {gained}", min(gained) > 0)
 
-    def close(self) -> None:
-        if self._neighbours is not None:
-            self._neighbours.close()
+    def end(self) -> None:
+        self._neighbours.close()
 
 
 class StuckEngine(Scenario):
@@ -516,7 +526,7 @@ class StuckEngine(Scenario):
 SCENARIOS: dict[str, type[Scenario]] = {
     kind.name: kind
     for kind in (
-        Control, EngineQueue, SlowEngine, LongPrompts, AffinityLost, EventLoopBlocked, EdgeStarved,
+        EngineQueue, SlowEngine, LongPrompts, AffinityLost, EventLoopBlocked, EdgeStarved,
         KvCacheFull, StuckEngine,
     )
 }  # fmt: skip
@@ -561,15 +571,36 @@ def run(stack: Stack, kind: type[Scenario], seed: int, trials: int) -> Result:
     with stopwatch:
         platform = Platform(stack, stopwatch)
         try:
+            scenario.begin(platform)
             time.sleep(10)
+            result.quiet = _quiet(platform, scenario, windows=trials if trials > 1 else 2)
             for number in range(trials):
                 result.trials.append(_trial(platform, scenario, result.watched if number == 0 else None))
                 time.sleep(scenario.recovery_seconds)
         finally:
             platform.close()
-            if isinstance(scenario, KvCacheFull):
-                scenario.close()
+            scenario.end()
     return result
+
+
+def _quiet(platform: Platform, scenario: Scenario, windows: int) -> Quiet:
+    """Compare ``windows`` windows without a fault, each with the one before it."""
+    found = Quiet()
+    before = (
+        platform.scrape_after(time.time()),
+        platform.scrape_after(time.time() + scenario.window_seconds),
+    )
+    for _ in range(windows - 1):
+        after = (before[1], platform.scrape_after(before[1] + scenario.window_seconds))
+        means = [mean_first_token(platform.stopwatch.ended_between(*span)) for span in (before, after)]
+        found.changes_seconds.append(means[1] - means[0])
+        answer = platform.why(before, after)
+        if answer["changed"]:
+            found.named.append(answer["causes"][0]["name"])
+        found.verdicts.add(platform.verdict())
+        found.alerts |= platform.firing()
+        before = after
+    return found
 
 
 def _trial(platform: Platform, scenario: Scenario, watched: Watched | None) -> Trial:
@@ -590,7 +621,7 @@ def _trial(platform: Platform, scenario: Scenario, watched: Watched | None) -> T
                 end = platform.scrape_after(time.time())
             concluded = seen.verdict_seconds is not None and seen.alert_seconds is not None
             waits = time.time() - began < VERDICT_SECONDS
-            if end and (watched is None or (concluded and scenario.cause) or not waits):
+            if end and (watched is None or concluded or not waits):
                 break
             time.sleep(0.5)
     before = platform.stopwatch.ended_between(baseline_start, baseline_end)
@@ -621,29 +652,35 @@ def _look(platform: Platform, scenario: Scenario, seen: Watched, seconds: float)
         seen.verdict_seconds = seconds
     alerts = platform.firing()
     seen.alerts |= alerts
-    if seen.alert_seconds is None and (scenario.alert in alerts or not scenario.alert):
+    if seen.alert_seconds is None and scenario.alert in alerts:
         seen.alert_seconds = seconds
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return the results as a Markdown table."""
-    lines = [
-        "| cause | injected (last) | measured ms | named first | its ms | error, median of all | verdict (s) | alerts (s) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """Return the results as a Markdown table; milliseconds are those of the trial with the median error."""
+    head = "cause, injected, noise ms, measured ms, named first, its ms, median error, verdict after s, alerts after s"
+    columns = head.split(", ")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for result in results:
-        trial, seen = result.trials[-1], result.watched
-        named = ", ".join(dict.fromkeys(t.named or "none" for t in result.trials))
-        errors = (
-            f"{100 * result.median_error:.1f} % of {len(result.trials)}" if result.scenario.cause else "-"
-        )
-        verdict = f"{result.scenario.verdict} ({_seconds(seen.verdict_seconds)})"
-        alerts = ", ".join(sorted(seen.alerts)) or "none"
+        seen = result.watched
+        trial = sorted(result.trials, key=lambda one: one.error)[len(result.trials) // 2]
+        right = sum(one.named == result.scenario.cause for one in result.trials)
         lines.append(
-            f"| {result.scenario.name} | {trial.injected or 'nothing'} | {trial.measured_seconds * 1e3:+.0f}"
-            f" | {named} | {trial.named_seconds * 1e3:+.0f} | {errors} | {verdict}"
-            f" | {alerts} ({_seconds(seen.alert_seconds)}) |"
+            f"| {result.scenario.name} | {trial.injected} | {result.quiet.noise_seconds * 1e3:.0f}"
+            f" | {trial.measured_seconds * 1e3:+.0f} | {trial.named or 'none'} ({right} of {len(result.trials)})"
+            f" | {trial.named_seconds * 1e3:+.0f} | {100 * result.median_error:.1f} %"
+            f" | {result.scenario.verdict} {_seconds(seen.verdict_seconds)}"
+            f" | {', '.join(sorted(seen.alerts)) or 'none'} {_seconds(seen.alert_seconds)} |"
         )
+    named = [name for result in results for name in result.quiet.named]
+    windows = sum(len(result.quiet.changes_seconds) for result in results)
+    missed = sum(one.named != result.scenario.cause for result in results for one in result.trials)
+    trials = sum(len(result.trials) for result in results)
+    lines += [
+        "",
+        f"Without a fault a cause was named in {len(named)} of {windows} windows; with one, another or none was named",
+        f"first in {missed} of {trials} trials. Seeds: {', '.join(str(result.seed) for result in results)}.",
+    ]
     return "\n".join(lines)
 
 

@@ -1,0 +1,72 @@
+"""Each cause of a late first token, injected for real, is named first, with its time, its verdict and its alert.
+
+The short form takes two causes once; `FULL=1` takes all eight, five times each, with sizes from a printed seed.
+"""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from harness.cause_matrix import SCENARIOS, Result, run, table, variables
+from harness.stacks import running_stack
+
+pytestmark = [pytest.mark.service]
+
+SHORT = ("engine queue", "router event loop blocked")
+TRIALS = 5
+
+
+def result_of(name: str, folder: Path, trials: int) -> Result:
+    kind = SCENARIOS[name]
+    seed = random.randrange(1 << 30)
+    print(f"{name}: seed {seed}")
+    with running_stack("sim", folder / "run", **variables(kind, folder)) as stack:
+        found = run(stack, kind, seed, trials)
+    for trial in found.trials:
+        print(f"  {trial.injected}: measured {trial.measured_seconds * 1e3:+.0f} ms ({trial.proof})")
+        print(f"    said: {trial.causes}")
+    print(table([found]))
+    return found
+
+
+def concluded(found: Result) -> None:
+    """Verdict and alerts were right, and before the fault there were none."""
+    scenario, seen = found.scenario, found.watched
+    assert seen.verdict_seconds is not None, seen
+    assert seen.verdict_seconds <= 60
+    assert scenario.alert in seen.alerts, seen
+    # Objectives burn whatever the cause is, where requests really are late: that is what they say.
+    symptoms = (
+        {"TtftBudgetBurningFast", "TtftBudgetBurningSlowly"} if found.trials[0].slow_share > 0.3 else set()
+    )
+    assert seen.alerts <= {scenario.alert} | scenario.also | symptoms, seen
+    assert found.quiet.alerts == set()
+    assert found.quiet.verdicts == {"none"}
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", SHORT)
+def test_a_cause_is_named_first_and_about_right(name: str, tmp_path: Path) -> None:
+    found = result_of(name, tmp_path, 1)
+    (trial,) = found.trials
+    assert trial.named == found.scenario.cause, trial.causes
+    assert trial.error <= 0.3, trial
+    concluded(found)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_cause_is_named_first_within_15_percent_at_the_median(name: str, tmp_path: Path) -> None:
+    found = result_of(name, tmp_path, TRIALS)
+    scenario = found.scenario
+    assert all(abs(trial.measured_seconds) >= 5 * found.quiet.noise_seconds for trial in found.trials), (
+        "too small a fault"
+    )
+    assert [trial.named for trial in found.trials] == [scenario.cause] * TRIALS
+    if scenario.backend:
+        assert {trial.named_backend for trial in found.trials} == {scenario.backend}
+    assert found.median_error <= 0.15
+    assert len(found.quiet.named) <= 1, found.quiet
+    concluded(found)
