@@ -54,7 +54,7 @@ class SpanExporter:
             "gen_ai.request.id": request_id,
             "gen_ai.request.max_tokens": sequence.max_tokens,
         }
-        span = {
+        span: dict[str, Any] = {
             "traceId": match[1],
             "spanId": f"{random.getrandbits(64) or 1:016x}",
             "parentSpanId": match[2],
