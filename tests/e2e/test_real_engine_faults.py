@@ -1,5 +1,6 @@
 """A real engine that is killed leaves nothing behind, is replaced, and meanwhile the other one answers."""
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -12,8 +13,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import yaml
 
+from harness.router_fleet import fleet_in
 from harness.stacks import Stack
+from harness.streamed_answers import ask_streamed
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(700)]
 RESTART_SECONDS = 300.0
@@ -119,3 +123,60 @@ def test_a_frozen_engine_core_is_called_stuck_within_15_seconds_and_works_again_
         os.kill(core, signal.SIGCONT)
         stop.set()
         asking.join(30)
+
+
+def generated(engine_url: str) -> float:
+    lines = httpx.get(f"{engine_url}/metrics").text.splitlines()
+    return sum(
+        float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:generation_tokens_total")
+    )
+
+
+def test_a_killed_engine_core_ends_no_stream_as_if_it_were_whole_and_a_resumed_one_goes_on(
+    vllm_stack: Stack, tmp_path: Path
+) -> None:
+    """Only the core dies. The server in front of it lives on, says so in band, and ends its streams properly."""
+    first, second = vllm_stack.url("ENGINE_A_PORT"), vllm_stack.url("ENGINE_B_PORT")
+    model = "smollm2-135m-instruct"
+    rule = {"name": "resumed", "when": {"header": {"x-resume": "yes"}}, "route_to": "general", "resume": True}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": [rule]}))
+    body = {
+        "model": model, "prompt": "Once upon a time", "temperature": 0, "max_tokens": 120, "ignore_eos": True,
+    }  # fmt: skip
+    whole = ask_streamed(second, "/v1/completions", body)
+    assert whole.problems == []
+    engine = vllm_stack.states()["backend-a"]["pid"]
+    with fleet_in(tmp_path) as fleet, concurrent.futures.ThreadPoolExecutor(2) as threads:
+        pools = {
+            "general": {"models": [model], "backends": {"first": {"url": first}}},
+            "spare": {"models": [model], "backends": {"second": {"url": second}}},
+        }
+        routing = {"default_pool": "general", "fallback": {"general": ["spare"]}, "rules_file": "rules.yaml"}
+        timeouts = {"connect_seconds": 2, "first_token_seconds": 60, "idle_seconds": 60, "total_seconds": 300}
+        router = fleet.add_router(wait_usable=1, pools=pools, routing=routing, timeouts=timeouts)
+        before = generated(first)
+        asked = [
+            threads.submit(ask_streamed, router.url, "/v1/completions", body, headers)
+            for headers in ({}, {"x-resume": "yes"})
+        ]
+        until(lambda: generated(first) >= before + 20, 60)
+        os.kill(engine_core(engine), signal.SIGKILL)
+        plain, resumed = (answer.result(300) for answer in asked)
+        attempts = [router.record(a.headers["x-request-id"])["attempts"] for a in (plain, resumed)]
+    print("\nattempts:", [[(a["backend"], a["outcome"]) for a in one] for one in attempts])
+    assert [one[0]["backend"] for one in attempts] == ["first", "first"]
+    assert attempts[0][0]["outcome"] in ("engine_error", "broken")
+    assert "no [DONE]" in plain.problems
+    assert any(problem.startswith("error event") for problem in plain.problems)
+    assert plain.text
+    assert whole.text.startswith(plain.text)
+    assert resumed.problems == []
+    assert resumed.text == whole.text
+    assert resumed.usage == whole.usage
+    until(
+        lambda: (
+            vllm_stack.states()["backend-a"]["pid"] != engine
+            and all(row["why"] is None for row in vllm_stack.states().values())
+        ),
+        RESTART_SECONDS,
+    )

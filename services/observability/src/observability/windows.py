@@ -13,7 +13,7 @@ from observability.contributions import LEVELS, Window
 SECONDS_METRIC = "router_ttft_component_seconds_sum_by"
 COUNT_METRIC = "router_first_tokens_total"
 
-NO_FAILURE = "complete|client_gone"
+NO_FAILURE = "complete|client_gone|diverged"
 """Attempts with these outcomes did not fail."""
 
 PIECES = 6

@@ -42,6 +42,7 @@ class End(StrEnum):
     IDLE_TIMEOUT = "idle_timeout"
     TOTAL_TIMEOUT = "total_timeout"
     CLIENT_GONE = "client_gone"
+    DIVERGED = "diverged"  # a continued stream that did not join what was there
 
 
 TIMEOUTS = frozenset({End.CONNECT_TIMEOUT, End.FIRST_TOKEN_TIMEOUT, End.IDLE_TIMEOUT, End.TOTAL_TIMEOUT})
@@ -51,7 +52,15 @@ HeadMaker = Callable[[int, RawHeaders, EngineReport | None], RawHeaders]
 
 
 class Seam:
-    """What a continued stream does to its bytes; see `pipeline.resume`."""
+    """What a continued stream does to its bytes; see `pipeline.resume`.
+
+    ``diverged``: this engine says something else than what the client already has of the answer. ``over``:
+    what was fed last holds the end of the answer, whatever the engine would still say.
+    """
+
+    def __init__(self) -> None:
+        self.diverged = False
+        self.over = False
 
     def feed(self, data: bytes) -> bytes:
         """Whole events in, whole events out."""
@@ -207,6 +216,8 @@ class Answer:
                 return
             if rest:
                 self._forward(rest, True, perf_counter())
+                if self.done.done():
+                    return
             if self._path.terminals and not events.ends_with_any(self._path.terminals):
                 self._fail(End.INCOMPLETE, "the engine ended its stream without the terminal event")
                 return
@@ -281,17 +292,33 @@ class Answer:
     def _forward(self, data: bytes, progressed: bool, now: float) -> None:
         if self._seam is not None:
             data = self._seam.feed(data)
+            if progressed and not self.first_event_at:
+                self.first_event_at = now  # making the tail again is progress, though nobody sees it
+            if self._seam.diverged:
+                self._stop(End.DIVERGED, "the continuation did not join what was there")
+                return
             if not data:
                 return
         if self.started:
             self._relay.write(data)
             if not self.first_event_at:
                 self.first_event_at = now
+            if self._seam is not None and self._seam.over:
+                self._finish_here()
             return
         if not progressed:
             self._comments = (self._comments + data)[-MAX_COMMENT_BYTES:]
             return
         self._write(self._comments + data, now)
+
+    def _finish_here(self) -> None:
+        """The answer is whole although the engine goes on: end both."""
+        if self._exchange is not None:
+            self._exchange.abort()
+        if self.events is not None:
+            self.report = self._read_report(self.events)
+        self._relay.finish(self._token_trailer())
+        self._settle(End.COMPLETE)
 
     def _write(self, data: bytes, now: float) -> None:
         if not self.started:

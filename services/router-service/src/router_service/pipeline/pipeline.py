@@ -238,14 +238,12 @@ class Pipeline:
                     ticket = None
                 left = min(waited_from + settings.queue_seconds, job.deadline) - now
                 if left <= 0:
-                    self._refuse(job, relay, refusals.WAITED_TOO_LONG)
-                    return None
+                    return self._no_turn(job, relay, decision, attempt, refusals.WAITED_TOO_LONG)
                 pool = decision.pool
                 try:
                     ticket = fleet.wait(pool, job.client_id, now + left)
                 except QueueFull:
-                    self._refuse(job, relay, refusals.OVERLOADED)
-                    return None
+                    return self._no_turn(job, relay, decision, attempt, refusals.OVERLOADED)
                 if job.queue_position is None:
                     job.queue_position = line.queue.position(ticket)
                 relay.listen(_Waiting(ticket.waiter))
@@ -253,8 +251,7 @@ class Pipeline:
                     async with asyncio.timeout(left):
                         await ticket.waiter
                 except TimeoutError:
-                    self._refuse(job, relay, refusals.WAITED_TOO_LONG)
-                    return None
+                    return self._no_turn(job, relay, decision, attempt, refusals.WAITED_TOO_LONG)
                 except asyncio.CancelledError:
                     if not relay.gone:
                         raise
@@ -268,6 +265,17 @@ class Pipeline:
                 job.queued_seconds += perf_counter() - waited_from
             if ticket is not None:
                 fleet.leave(pool, ticket)
+
+    def _no_turn(
+        self, job: Job, relay: Relay, decision: Decision, attempt: Attempt, refusal: Refusal
+    ) -> Decision | None:
+        """The wait was in vain: refuse, unless the client has a part of its answer already."""
+        if attempt != "resume":
+            self._refuse(job, relay, refusal)
+            return None
+        decision.chosen = None
+        decision.unroutable = Unroutable.ALL_AT_LIMIT
+        return decision
 
     async def _pinned(self, job: Job, placed: Decision, snapshot: Snapshot, now: float) -> Decision:
         """Decide again with the session's pin in that pool, when there is one."""
@@ -419,8 +427,13 @@ class Pipeline:
         job.take_report(broken.report)
         job.status = broken.status
         answer = broken
+        back = True
         while True:
-            continuation = resume.continuation(job, decision, body, answer)
+            if answer.end is End.DIVERGED:
+                back, answer = False, broken
+            elif decision.chosen is not None:
+                job.resumed_from = (*job.resumed_from, decision.chosen.name)
+            continuation = resume.continuation(job, decision, body, answer, back=back)
             if continuation is None or relay.gone or not self.fleet.budget.try_spend():
                 break
             if continuation.finished is not None:  # the limit was reached: only the end was missing
@@ -431,8 +444,6 @@ class Pipeline:
                 job.outcome = Outcome.OK
                 return
             try:
-                assert decision.chosen is not None
-                job.resumed_from = (*job.resumed_from, decision.chosen.name)
                 again = await self._decide(job, relay, job.resumed_from, "resume")
                 if again is None:
                     return
@@ -447,6 +458,8 @@ class Pipeline:
                 job.resumes.append("ok")
                 job.outcome = Outcome.OK
                 return
+            if answer.end is End.DIVERGED and back:
+                continue
             job.resumes.append("failed")
             if answer.end is End.CLIENT_GONE:
                 break

@@ -4,9 +4,15 @@ The text so far is sent back to be continued; what comes is rewritten to belong 
 id, no second role, counts added up. Chunks are parsed only here, after something broke. It refuses
 whatever it could not continue exactly in kind: tools, log probabilities, several choices, structured
 output, penalties.
+
+**The seam.** Text that ends inside a word is tokenized otherwise than it was made, and a chat template may
+trim white space at its end. Where the answer is greedy (temperature 0) the seam is therefore put a little
+back, before the last word that began with a space: the other engine makes that tail again, and it is
+swallowed as long as it equals what the client has. When it does not, the whole text is sent after all.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -20,13 +26,18 @@ from router_service.routing.decision import Decision
 MAX_RESUMES = 1
 """The text after a seam is not kept: an answer that breaks twice ends as an error."""
 
+MAX_MADE_AGAIN = 256
+"""Chunks that the other engine may be asked to make again before the client sees anything new."""
+
+CHAT_PATH = "/v1/chat/completions"
+
 _RESUMABLE_ENDS = frozenset({End.BROKEN, End.ENGINE_ERROR, End.INCOMPLETE, End.IDLE_TIMEOUT, End.STALE})
 
 _FORBIDDEN = (
-    "tools", "functions", "logprobs", "top_logprobs", "prompt_logprobs", "response_format", "guided_json",
-    "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "presence_penalty",
-    "frequency_penalty", "repetition_penalty", "min_tokens", "echo", "suffix", "logit_bias",
-    "continue_final_message", "prompt_embeds", "use_beam_search",
+    "tools", "functions", "top_logprobs", "prompt_logprobs", "guided_json", "guided_regex", "guided_choice",
+    "guided_grammar", "structured_outputs", "presence_penalty", "frequency_penalty", "min_tokens", "echo",
+    "suffix", "logit_bias", "continue_final_message", "prompt_embeds", "use_beam_search", "bad_words",
+    "truncate_prompt_tokens", "return_token_ids",
 )  # fmt: skip
 """Options whose effect depends on tokens that were already made; any truthy value forbids a resume."""
 
@@ -38,98 +49,242 @@ class Continuation:
     body: bytes
     seam: Seam
     finished: bytes | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
 
 
 @dataclass(slots=True)
 class _SoFar:
-    """What the client has of the answer, and the fields that its chunks share."""
+    """What the client has of the answer, and the fields that its chunks share.
 
-    text: str
-    shared: dict[str, Any]
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    reasoning: bool
+    ``pieces`` are the texts of its chunks, ``counts`` the completion tokens each of them was sent with.
+    """
+
+    pieces: list[str] = field(default_factory=list)
+    counts: list[int | None] = field(default_factory=list)
+    shared: dict[str, Any] = field(default_factory=dict)
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning: bool = False
 
 
-def continuation(job: Job, decision: Decision, body: dict[str, Any], broken: Answer) -> Continuation | None:
-    """How to continue, or None when this answer cannot be."""
+def continuation(
+    job: Job, decision: Decision, body: dict[str, Any], broken: Answer, *, back: bool = True
+) -> Continuation | None:
+    """How to continue, or None when this answer cannot be. ``back``: the seam may be put back to a word."""
     rule = decision.rule
     features = job.features
     events = broken.events
     if rule is None or not rule.resume or features is None or not features.stream or events is None:
         return None
-    if broken.end not in _RESUMABLE_ENDS or not job.inbound.path.resumable or not _allowed(body):
+    if broken.end not in _RESUMABLE_ENDS or not job.inbound.path.resumable:
         return None
     if len(job.resumes) >= MAX_RESUMES or not job.kept:
         return None
-    chat = "messages" in body
-    so_far = _read(b"".join(job.kept), chat)
-    if so_far is None or so_far.reasoning or not so_far.text:
+    chat = job.inbound.path.path == CHAT_PATH
+    if not _allowed(body, chat):
         return None
+    so_far = _read(b"".join(job.kept), chat)
+    if so_far is None or so_far.reasoning or not any(so_far.pieces):
+        return None
+    if so_far.finish_reason is not None:
+        return _ended(so_far, chat, so_far.finish_reason, not job.drops_usage(body), already=True)
     limit_name = "max_completion_tokens" if type(body.get("max_completion_tokens")) is int else "max_tokens"
     limit = body.get(limit_name)
-    made = so_far.completion_tokens
-    wants_usage = not job.drops_usage(body)
-    if so_far.finish_reason is not None:
-        return _ended(so_far, chat, so_far.finish_reason, wants_usage, already=True)
+    greedy = body.get("temperature") == 0 and back
+    stops = _stops(body)
+    at = _seam_at(so_far, greedy, bool(stops))
+    if at is None:
+        return None
+    made = so_far.counts[at - 1] if at else 0
     if type(limit) is int:
         if made is None:
             return None  # without counts the limit could be overrun
         if made >= limit:
-            return _ended(so_far, chat, "length", wants_usage, already=False)
+            return _ended(so_far, chat, "length", not job.drops_usage(body), already=False)
+    try:
+        again = _again(body, chat, "".join(so_far.pieces[:at]))
+        if type(limit) is int and made is not None:
+            again[limit_name] = limit - made
+        sent = orjson.dumps(again)
+    except orjson.JSONEncodeError:
+        return None  # nested deeper than can be written again
+    seam = _Joined(so_far, chat, made, "".join(so_far.pieces[at:]), exact=greedy)
+    if stops and not greedy:
+        seam.watch(stops, "".join(so_far.pieces), wants_usage=not job.drops_usage(body))
+    return Continuation(sent, seam, None)
+
+
+def _seam_at(so_far: _SoFar, greedy: bool, stop: bool) -> int | None:
+    """How many of the pieces the other engine is given; the client has the others, too. None: cannot be.
+
+    Greedy: up to the last word that began with a space, or nothing (then the request is made again as it
+    was). With stop sequences only the latter is exact: an engine holds text back that may begin one, so that
+    its counts are ahead of its text. Otherwise: everything but white space at the end.
+    """
+    pieces = so_far.pieces
+    if stop and greedy:
+        return 0 if len(pieces) <= MAX_MADE_AGAIN else None
+    if greedy:
+        for at in range(len(pieces) - 1, max(0, len(pieces) - MAX_MADE_AGAIN) - 1, -1):
+            if at == 0 or (_begins_a_word(pieces, at) and so_far.counts[at - 1] is not None):
+                return at
+    at = len(pieces)
+    while at and not pieces[at - 1].strip():
+        at -= 1
+    return at
+
+
+def _stops(body: dict[str, Any]) -> list[str]:
+    """The request's stop sequences."""
+    stop = body.get("stop")
+    stops = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
+    return [one for one in stops if isinstance(one, str) and one]
+
+
+def _begins_a_word(pieces: Sequence[str], at: int) -> bool:
+    """Whether the tokens before piece ``at`` are the same whatever follows: a space and a letter do."""
+    before, piece = pieces[at - 1], pieces[at]
+    return (
+        len(piece) > 1
+        and piece[0] == " "
+        and piece[1].isalnum()
+        and bool(before)
+        and not before[-1].isspace()
+    )
+
+
+def _again(body: dict[str, Any], chat: bool, text: str) -> dict[str, Any]:
+    """The request that asks for what comes after ``text``; without text the request as it was."""
     again = dict(body)
+    if not text:
+        return again
     if chat:
-        again["messages"] = [*body["messages"], {"role": "assistant", "content": so_far.text}]
+        again["messages"] = [*body["messages"], {"role": "assistant", "content": text}]
         again["add_generation_prompt"] = False
         again["continue_final_message"] = True
     else:
-        again["prompt"] = body["prompt"] + so_far.text
-    if type(limit) is int and made is not None:
-        again[limit_name] = limit - made
-    seam = _Joined(so_far, chat)
-    return Continuation(orjson.dumps(again), seam, None, so_far.prompt_tokens, made)
+        again["prompt"] = body["prompt"] + text
+    return again
 
 
 class _Joined(Seam):
-    """Makes the second answer's events belong to the first: id and time, no role, counts added up."""
+    """Makes the second answer's events belong to the first: id and time, no role, counts added up.
 
-    def __init__(self, first: _SoFar, chat: bool) -> None:
+    ``made`` are the tokens of the text that was sent along, ``tail`` is what the client has beyond it. An
+    ``exact`` tail must come again and is swallowed; else it is white space, and so is what is swallowed.
+    """
+
+    def __init__(self, first: _SoFar, chat: bool, made: int | None, tail: str, *, exact: bool) -> None:
+        super().__init__()
         self._first = first
         self._chat = chat
+        self._made = made
+        self._tail = tail
+        self._exact = exact
+        self._stops: list[str] = []
+        self._before = ""
+        self._held = ""
+        self._wants_usage = False
+
+    def watch(self, stops: list[str], text: str, *, wants_usage: bool) -> None:
+        """Look for a stop sequence that begins in ``text`` and ends behind the seam: no engine sees all of it."""
+        longest = max(map(len, stops)) - 1
+        if longest:
+            self._stops = stops
+            self._before = text[-longest:]
+            self._wants_usage = wants_usage
 
     def feed(self, data: bytes) -> bytes:
         """Rewrite every event; one that says nothing new is dropped."""
-        return b"".join(self._rewritten(event) for event in split_events(data))
+        found = []
+        for event in split_events(data):
+            found.append(self._rewritten(event))
+            if self.diverged:
+                return b""  # nothing of the tail came so far, so nothing was written
+            if self.over:
+                break
+        return b"".join(found)
 
     def total(self, report: EngineReport) -> EngineReport:
         """Counts of both parts. No timing: the engines' figures are about their own part only."""
-        before, more = self._first.completion_tokens, report.completion_tokens
+        before, more = self._made, report.completion_tokens
         made = None if before is None or more is None else before + more
         return EngineReport(self._first.prompt_tokens, made)
 
     def _rewritten(self, event: bytes) -> bytes:
         chunk = _json_of(event)
         if chunk is None:
+            self.diverged = self.diverged or (self._exact and bool(self._tail) and b"[DONE]" in event)
             return event
         chunk.update(self._first.shared)
         self._count(chunk)
         for choice in chunk.get("choices") or ():
-            delta = choice.get("delta")
-            if self._chat and isinstance(delta, dict):
-                delta.pop("role", None)
-                if not delta.get("content") and choice.get("finish_reason") is None:
-                    return b""
+            part = choice.get("delta") if self._chat else choice
+            if not isinstance(part, dict):
+                continue
+            if self._chat:
+                part.pop("role", None)
+            key = "content" if self._chat else "text"
+            had = part.get(key) or ""
+            new = self._without_tail(had)
+            if self._before:
+                new = self._checked(new, last=choice.get("finish_reason") is not None)
+                if self.over:
+                    part[key], choice["finish_reason"] = "", "stop"
+                    return self._end(chunk)
+            if new != had:
+                part[key] = new
+            if choice.get("finish_reason") is not None:
+                self.diverged = self.diverged or (self._exact and bool(self._tail))
+            elif not new and (self._chat or new != had):
+                return b""
         return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+    def _without_tail(self, text: str) -> str:
+        tail = self._tail
+        if not tail or not text:
+            return text
+        if not self._exact:
+            text = text.lstrip()
+            if text:
+                self._tail = ""
+            return text
+        if tail.startswith(text):
+            self._tail = tail[len(text) :]
+            return ""
+        if text.startswith(tail):
+            self._tail = ""
+            return text[len(tail) :]
+        self.diverged = True
+        return text
+
+    def _checked(self, text: str, *, last: bool) -> str:
+        """Hold text back until no stop sequence can lie across the seam any more; `over` when one does."""
+        before, held = self._before, self._held + text
+        for stop in self._stops:
+            if 0 <= (before + held).find(stop) < len(before):
+                self.over = True
+                return ""
+        if len(held) < len(before) and not last:
+            self._held = held
+            return ""
+        self._before = self._held = ""
+        return held
+
+    def _end(self, chunk: dict[str, Any]) -> bytes:
+        """The last events of an answer that this side ends."""
+        usage = chunk.get("usage")
+        found = b"data: " + orjson.dumps(chunk) + b"\n\n"
+        if self._wants_usage and usage is not None:
+            found += b"data: " + orjson.dumps({**self._first.shared, "choices": [], "usage": usage}) + b"\n\n"
+        return found + b"data: [DONE]\n\n"
 
     def _count(self, chunk: dict[str, Any]) -> None:
         usage = chunk.get("usage")
         before = self._first
-        if not isinstance(usage, dict) or before.completion_tokens is None or before.prompt_tokens is None:
+        if not isinstance(usage, dict) or self._made is None or before.prompt_tokens is None:
             return
-        usage["completion_tokens"] = usage.get("completion_tokens", 0) + before.completion_tokens
+        usage["completion_tokens"] = usage.get("completion_tokens", 0) + self._made
         usage["prompt_tokens"] = before.prompt_tokens
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
 
@@ -146,27 +301,29 @@ def _ended(so_far: _SoFar, chat: bool, reason: str, wants_usage: bool, *, alread
         usage = {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
         parts.append(b"data: " + orjson.dumps({**so_far.shared, "choices": [], "usage": usage}) + b"\n\n")
     parts.append(b"data: [DONE]\n\n")
-    return Continuation(b"", Seam(), b"".join(parts), prompt, made)
+    return Continuation(b"", Seam(), b"".join(parts))
 
 
-def _allowed(body: dict[str, Any]) -> bool:
+def _allowed(body: dict[str, Any], chat: bool) -> bool:
     if any(body.get(name) for name in _FORBIDDEN):
         return False
-    if any(body.get(name) not in (None, 1) for name in ("n", "best_of")):
+    if any(body.get(name) not in (None, 1) for name in ("n", "best_of", "repetition_penalty")):
         return False
-    if body.get("stop"):
-        return False  # a stop sequence could lie across the seam
-    prompt = body.get("prompt")
-    if prompt is not None:
-        return isinstance(prompt, str)
+    logprobs = body.get("logprobs")
+    if (logprobs is not None and logprobs is not False) or body.get("add_generation_prompt") is False:
+        return False
+    form = body.get("response_format")
+    if form and not (isinstance(form, dict) and form.get("type") == "text"):
+        return False
+    if not chat:
+        return isinstance(body.get("prompt"), str)
     messages = body.get("messages")
     return isinstance(messages, list) and bool(messages)
 
 
 def _read(kept: bytes, chat: bool) -> _SoFar | None:
     """The answer so far from its events; None when one of them is not what it should be."""
-    texts: list[str] = []
-    found = _SoFar("", {}, None, None, None, False)
+    found = _SoFar()
     for event in split_events(kept):
         chunk = _json_of(event)
         if chunk is None:
@@ -186,10 +343,10 @@ def _read(kept: bytes, chat: bool) -> _SoFar | None:
             if part.get("reasoning_content") or part.get("reasoning"):
                 found.reasoning = True
             text = part.get("content") if chat else part.get("text")
-            if isinstance(text, str):
-                texts.append(text)
+            if isinstance(text, str) and (text or not part.get("role")):
+                found.pieces.append(text)
+                found.counts.append(found.completion_tokens if isinstance(usage, dict) else None)
             found.finish_reason = choice.get("finish_reason") or found.finish_reason
-    found.text = "".join(texts)
     return found
 
 

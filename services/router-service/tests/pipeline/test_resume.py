@@ -1,0 +1,282 @@
+"""Where the seam of a continued stream lies, what is sent for it, and what of the continuation is given out."""
+
+import asyncio
+import json
+from collections import deque
+from random import Random
+from time import perf_counter
+from typing import Any
+
+import orjson
+import pytest
+
+from router_service.openai_api.paths import INFERENCE_PATHS
+from router_service.pipeline.fleet import Bounds, Fleet
+from router_service.pipeline.inbound import Inbound
+from router_service.pipeline.job import Job
+from router_service.pipeline.pipeline import Pipeline
+from router_service.pipeline.settings import Settings
+from router_service.ports import Endpoint, Health
+from router_service.routing.policy import Policy, Pool
+from router_service.routing.rules import Group, Rule, Target
+from router_service.routing.vocabulary import Outcome, State
+from router_service.upstream.fake import FakeUpstream, Script
+
+STREAM = ((b"content-type", b"text/event-stream"),)
+DONE = b"data: [DONE]\n\n"
+RULE = Rule("resumed", Group("all", ()), (Target("p"),), resume=True)
+
+
+def events(
+    chat: bool, texts: list[str], finish: str | None = None, start: int = 0, name: str = "1"
+) -> list[bytes]:
+    """One chunk per text with counts as vLLM sends them; the last one with ``finish``."""
+    found = []
+    if chat:
+        found.append({"delta": {"role": "assistant", "content": ""}})
+    for number, text in enumerate(texts):
+        last = finish if number == len(texts) - 1 else None
+        found.append(
+            {"delta": {"content": text}, "finish_reason": last}
+            if chat
+            else {"text": text, "finish_reason": last}
+        )
+    made = start - (1 if chat else 0)
+    lines = []
+    for choice in found:
+        made += 1
+        usage = {"prompt_tokens": 7, "completion_tokens": made, "total_tokens": 7 + made}
+        chunk = {"id": name, "created": 1, "model": "m", "choices": [{"index": 0, **choice}], "usage": usage}
+        lines.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
+    return lines
+
+
+class Client:
+    """Keeps what it is sent."""
+
+    gone = False
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.ends: list[str] = []
+        self.starts = 0
+
+    def listen(self, listener) -> None:
+        pass
+
+    def start(self, status, headers) -> None:
+        self.starts += 1
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def finish(self, trailers=()) -> None:
+        self.ends.append("finish")
+
+    def abort(self) -> None:
+        self.ends.append("abort")
+
+    async def settled(self) -> None:
+        pass
+
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        return [json.loads(e[6:]) for e in self.data.split(b"\n\n") if e.startswith(b"data: {")]
+
+    @property
+    def text(self) -> str:
+        choices = [choice for chunk in self.chunks for choice in chunk.get("choices", ())]
+        return "".join((c.get("delta", c).get("content") or c.get("text") or "") for c in choices)
+
+
+def answered(
+    body: dict[str, Any], first: list[bytes], *more: list[bytes], busy: bool = False
+) -> tuple[Client, Job, list[dict]]:
+    """Play ``first`` as a stream that breaks and ``more`` as the continuations; what was asked of the engines."""
+    asked = {"model": "m", "stream": True, "stream_options": {"include_usage": True}, **body}
+    path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+
+    async def play() -> tuple[Client, Job, list[dict]]:
+        fleet = Fleet(["p"], Bounds(64, 0, 0.05), perf_counter)
+        fleet.set_endpoints(
+            "p", [Endpoint(f"b{n}", f"http://b{n}:1", f"http://b{n}:1/health") for n in range(2)]
+        )
+        for n in range(2):
+            fleet.set_health("p", f"b{n}", Health(True, State.IDLE))
+        upstream = FakeUpstream(
+            {
+                "http://b0:1": deque([Script(200, STREAM, tuple(first), "break")]),
+                "http://b1:1": deque(Script(200, STREAM, tuple(pieces)) for pieces in more),
+            }
+        )
+        if busy:
+            fleet.pools["p"].backends[1].in_flight = 64
+        jobs: list[Job] = []
+        policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (RULE,), "p")
+        pipeline = Pipeline(
+            Settings(policy, 3, frozenset({503}), 0.05, b"x-session-id", 1000), fleet, upstream, None,
+            jobs.append, lambda seconds: None, Random(1),
+        )  # fmt: skip
+        inbound = Inbound.now(INFERENCE_PATHS[path], path.encode(), [])
+        inbound.body = orjson.dumps(asked)
+        client = Client()
+        await pipeline.handle(inbound, client)
+        return client, jobs[0], [orjson.loads(r.split(b"\r\n\r\n", 1)[1]) for r in upstream.requests]
+
+    return asyncio.run(play())
+
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+GREEDY = {**CHAT, "temperature": 0, "max_tokens": 10}
+
+
+def test_a_greedy_answer_is_continued_from_its_last_whole_word() -> None:
+    client, job, sent = answered(
+        GREEDY,
+        events(True, ["The", " cap", "ital", " of", " Fr"]),
+        [*events(True, [" Fr", "ance", "."], "stop", name="2"), DONE],
+    )
+    assert sent[1]["messages"][-1] == {"role": "assistant", "content": "The capital of"}
+    assert (sent[1]["continue_final_message"], sent[1]["add_generation_prompt"]) == (True, False)
+    assert sent[1]["max_tokens"] == 6
+    assert client.text == "The capital of France."
+    assert client.ends == ["finish"]
+    assert {chunk["id"] for chunk in client.chunks} == {"1"}
+    assert client.chunks[-1]["usage"] == {"prompt_tokens": 7, "completion_tokens": 7, "total_tokens": 14}
+    assert (job.outcome, job.report.completion_tokens, job.resumes) == (Outcome.OK, 7, ["ok"])
+
+
+def test_a_tail_that_comes_in_other_pieces_is_swallowed_to_the_letter() -> None:
+    client, _, sent = answered(
+        {"prompt": "Say", "temperature": 0, "max_tokens": 10},
+        events(False, [" one", " tw", "o\n", "\n"]),
+        [*events(False, [" two\n\nth", "ree"], "stop", name="2"), DONE],
+    )
+    assert sent[1]["prompt"] == "Say one"
+    assert client.text == " one two\n\nthree"
+
+
+def test_an_answer_without_a_whole_word_is_made_again_as_it_was_asked() -> None:
+    client, _, sent = answered(
+        GREEDY, events(True, ["1", "2", ","]), [*events(True, ["1", "2", ",", "3"], "stop"), DONE]
+    )
+    assert sent[1] == sent[0]
+    assert client.text == "12,3"
+    assert client.chunks[-1]["usage"]["completion_tokens"] == 4
+
+
+def test_a_continuation_that_says_something_else_is_dropped_and_the_whole_text_sent() -> None:
+    client, job, sent = answered(
+        GREEDY,
+        events(True, ["A", " b", "c"]),
+        [*events(True, [" b", "d"], "stop"), DONE],
+        [*events(True, ["!"], "stop"), DONE],
+    )
+    assert [m["messages"][-1]["content"] for m in sent[1:]] == ["A", "A bc"]
+    assert client.text == "A bc!"
+    assert [attempt.outcome for attempt in job.attempts] == ["broken", "diverged", "complete"]
+    assert [attempt.backend for attempt in job.attempts] == ["b0", "b1", "b1"], "its engine is not to blame"
+    assert job.outcome is Outcome.OK
+
+
+def test_a_continuation_that_ends_inside_the_tail_is_another_answer() -> None:
+    client, job, _ = answered(
+        GREEDY,
+        events(True, ["A", " b", "c"]),
+        [*events(True, [" b"], "stop"), DONE],
+        [*events(True, ["!"], "stop"), DONE],
+    )
+    assert client.text == "A bc!"
+    assert job.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("new", ["\n\nNext", " Next", "Next"])
+def test_white_space_at_the_seam_is_neither_lost_nor_doubled_when_sampling(new: str) -> None:
+    """A chat template may trim it from the end of the text, and the engine then makes it again."""
+    client, _, sent = answered(
+        {**CHAT, "max_tokens": 10}, events(True, ["End", ".", "\n\n"]), [*events(True, [new], "stop"), DONE]
+    )
+    assert sent[1]["messages"][-1]["content"] == "End."
+    assert client.text == "End.\n\nNext"
+
+
+def test_with_stop_sequences_a_greedy_answer_is_made_again_whole() -> None:
+    """The engine held back what may begin one, and counted its tokens: only the same request is the same."""
+    client, _, sent = answered(
+        {**GREEDY, "stop": ["END"]},
+        events(True, ["a", " b"], start=3),
+        [*events(True, ["a", " b", " c"], "stop"), DONE],
+    )
+    assert sent[1] == sent[0]
+    assert client.text == "a b c"
+
+
+@pytest.mark.parametrize(
+    ("more", "text", "finish"),
+    [
+        (["ND", " more"], "say E", "stop"),
+        (["N", "D"], "say E", "stop"),
+        (["NO", "W"], "say ENOW", "length"),
+        (["N"], "say EN", "length"),
+    ],
+)
+def test_a_stop_sequence_across_the_seam_ends_a_sampled_answer(
+    more: list[str], text: str, finish: str
+) -> None:
+    client, job, sent = answered(
+        {**CHAT, "max_tokens": 10, "stop": ["END", "XX"]},
+        events(True, ["say", " E"]),
+        [*events(True, more, "length"), DONE],
+    )
+    assert sent[1]["stop"] == ["END", "XX"]
+    assert client.text == text
+    assert [c["finish_reason"] for k in client.chunks for c in k["choices"] if c.get("finish_reason")] == [
+        finish
+    ]
+    assert client.data.endswith(DONE)
+    assert client.data.count(DONE) == 1
+    assert client.ends == ["finish"]
+    assert job.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n": 2}, {"tools": [{}]}, {"logprobs": True}, {"logprobs": 0}, {"presence_penalty": 0.5},
+        {"repetition_penalty": 1.1}, {"min_tokens": 3}, {"response_format": {"type": "json_object"}},
+        {"add_generation_prompt": False}, {"return_token_ids": True},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_continued_in_kind_ends_as_an_error(more: dict[str, Any]) -> None:
+    client, job, sent = answered({**GREEDY, **more}, events(True, ["A", " b"]))
+    assert len(sent) == 1
+    assert client.ends == ["abort"]
+    assert b'data: {"error"' in client.data
+    assert job.outcome is Outcome.TRUNCATED
+
+
+def test_a_continuation_that_gets_no_turn_ends_the_begun_answer_as_an_error() -> None:
+    """The other engine is at its limit and nobody may wait: a second head never lands in the stream."""
+    client, job, sent = answered(GREEDY, events(True, ["A", " b"]), busy=True)
+    assert (client.starts, client.ends, len(sent)) == (1, ["abort"], 1)
+    assert client.text == "A b"
+    assert client.data.count(b'data: {"error"') == 1
+    assert job.outcome is Outcome.TRUNCATED
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_wherever_it_is_cut_the_answer_is_the_uninterrupted_one(cut: int) -> None:
+    """An engine that makes the same tokens whatever text is sent along."""
+    tokens = ["On", "ce", " upon", " a", " t", "ime", ",", " 4", "2", "."]
+    first = events(True, tokens[:cut])
+    # What a deterministic engine says after each prefix that the router may send.
+    for at in range(cut + 1):
+        rest = [*events(True, tokens[at:], "stop", name="2"), DONE]
+        client, job, sent = answered({**GREEDY, "max_tokens": 20}, first, rest)
+        prefix = sent[1]["messages"][-1]["content"] if len(sent[1]["messages"]) > 1 else ""
+        if prefix == "".join(tokens[:at]):
+            assert client.text == "".join(tokens)
+            assert client.chunks[-1]["usage"]["completion_tokens"] == len(tokens)
+            assert job.outcome is Outcome.OK
+            return
+    pytest.fail("no prefix was sent that the engine could continue")
