@@ -17,8 +17,12 @@ Heard = list[tuple[str, str]]
 class Replica:
     def __init__(self, url: str) -> None:
         self.heard: Heard = []
+        self.probed: Heard = []  # what only tried the line
         self.hints = RedisHints(url, 1.0, None, time.monotonic)
-        self._task = asyncio.create_task(self.hints.run(lambda *about: self.heard.append(about)))
+        self._task = asyncio.create_task(self.hints.run(self._hear))
+
+    def _hear(self, pool: str, backend: str) -> None:
+        (self.probed if pool == "probe" else self.heard).append((pool, backend))
 
     async def end(self) -> None:
         self._task.cancel()
@@ -42,10 +46,7 @@ async def listening(*replicas: Replica) -> None:
         async def probe(speaker: Replica = speaker) -> None:
             speaker.hints.tell("probe", str(time.monotonic_ns()))
 
-        await until(lambda listener=listener: bool(listener.heard), probe)
-    await asyncio.sleep(0.1)
-    for replica in replicas:
-        replica.heard.clear()
+        await until(lambda listener=listener: bool(listener.probed), probe)
 
 
 async def test_the_others_hear_it_and_the_speaker_does_not(redis_url: str) -> None:

@@ -71,7 +71,9 @@ async def test_two_replicas_share_pins(make_store: MakeStore) -> None:
     key = f"k{free_port()}"
     one, two = Sessions(make_store(), 60, clock), Sessions(make_store(), 60, clock)
     one.placed(key, "a")
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(10):
+        while not await two.pin(key):  # written off the request path
+            await asyncio.sleep(0.01)
     assert await two.pin(key) == "a"
     await one.close()
     await two.close()

@@ -90,8 +90,8 @@ def test_silence_before_the_first_byte_fails_over_after_first_token_seconds(rig)
             record = rig.record(answer.headers["x-request-id"])
             assert record["attempts"][0]["outcome"] == "first_token_timeout"
     assert slow
-    assert min(slow) >= 1.0
-    assert max(slow) < 8.0
+    assert min(slow) >= 2.0
+    assert max(slow) < 30.0, "the stalled engine would have answered after 30 s"
 
 
 @pytest.mark.parametrize("kind", ["stall_mid_stream", "comments_only"])
@@ -100,7 +100,7 @@ def test_silence_mid_stream_ends_it_and_comments_are_no_progress(rig, kind: str)
     began = time.monotonic()
     with rig.send(rig.body()) as connection:
         data = read_all(connection)
-    assert 1.0 <= time.monotonic() - began < 8.0
+    assert 2.0 <= time.monotonic() - began < 30.0
     assert b'data: {"error"' in data
     assert b"[DONE]" not in data
     assert not data.endswith(b"0\r\n\r\n")

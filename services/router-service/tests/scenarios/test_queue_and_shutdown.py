@@ -17,7 +17,10 @@ pytestmark = pytest.mark.service
 
 @pytest.fixture(scope="module")
 def sections():
-    return {"limits": {"max_in_flight_per_backend": 1, "queue_size": 2, "queue_seconds": 1.5}}
+    return {
+        "limits": {"max_in_flight_per_backend": 1, "queue_size": 2, "queue_seconds": 4},
+        "server": {"settle_seconds": 3},
+    }
 
 
 def occupy(rig, eventually) -> list:
@@ -33,7 +36,7 @@ def test_a_request_that_waits_too_long_is_overloaded_with_retry_after(rig, event
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "overloaded"
     assert int(answer.headers["retry-after"]) >= 1
-    assert 1.4 <= time.monotonic() - began < 6
+    assert 3.9 <= time.monotonic() - began < 25, "the held places would be free after 30 s"
     assert rig.record(answer.headers["x-request-id"])["outcome"] == "refused"
     for connection in held:
         connection.close()
@@ -59,8 +62,9 @@ def test_leaving_the_line_frees_the_place_in_it_at_once(rig, eventually) -> None
     waiting = rig.send(rig.body(max_tokens=5), headers="x-request-id: left-the-line\r\n")
     eventually(lambda: rig.metric("router_queue_length") == 1, "one waits")
     waiting.close()
-    eventually(lambda: rig.metric("router_queue_length") == 0, "nobody waits", 1.2)
+    eventually(lambda: rig.metric("router_queue_length") == 0, "nobody waits", 3.5)
     record = rig.record("left-the-line")
+    assert record["total_ms"] < 3900, "it did not wait out its time"
     assert record["outcome"] == "cancelled"
     assert record["attempts"] == []
     for connection in held:
@@ -87,6 +91,10 @@ def test_client_retries_do_not_multiply_attempts_in_an_outage(rig) -> None:
     assert answer.usage is not None
 
 
+def stopped(rig) -> bool:
+    return rig.process.poll() is not None
+
+
 def test_sigterm_finishes_the_running_stream_says_not_ready_and_exits_0(rig, eventually) -> None:
     """Last in this module: it ends the router."""
     text: list[str] = []
@@ -104,11 +112,11 @@ def test_sigterm_finishes_the_running_stream_says_not_ready_and_exits_0(rig, eve
     reader.start()
     assert started.wait(10)
     os.kill(rig.router_pid, signal.SIGTERM)
-    assert httpx.get(f"{rig.url}/readyz").status_code == 503
-    assert httpx.get(f"{rig.url}/healthz").status_code == 200, "still accepting while it settles"
-    reader.join(30)
+    eventually(lambda: httpx.get(f"{rig.url}/readyz").status_code == 503, "not ready, and still accepting", 3)
+    assert not stopped(rig)
+    reader.join(60)
     assert "".join(text).rstrip().endswith("data: [DONE]")
-    assert rig.process.wait(20) == 0
+    assert rig.process.wait(60) == 0
     assert '"event":"stopped"' in tail(rig.log)
     # The rig's fixture expects a router; there is none to look at any more.
     rig.in_flight = lambda: 0
