@@ -1,11 +1,14 @@
 """Charts as SVG text, drawn for light and dark pages alike. Draws what it is given; asks nobody."""
 
 import io
+import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Points = Sequence[tuple[float, float]]
@@ -13,6 +16,10 @@ Points = Sequence[tuple[float, float]]
 # One colour per series, told apart in light and dark and by colour-blind readers (Okabe-Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c8c", "#f0e442")
 _INK = "#7a8594"
+_FONT = 10.5
+_WIDTH, _HEIGHT = 8.6, 2.7
+_TICKS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600)
+"""Seconds between two labels of a clock."""
 _STATE_COLOURS = {
     "none": "#009e73",
     "idle": "#7fcdb3",
@@ -42,78 +49,148 @@ def chart(
     unit: str,
     kind: Literal["lines", "stacked"] = "lines",
     span: float | None = None,
+    began: float | None = None,
 ) -> str:
     """Return an SVG of ``series`` (name -> points of seconds since the start, and value).
 
-    ``stacked`` adds the series up; they must then share their times. ``span`` is where the time axis ends.
+    ``stacked`` adds the series up; they must then share their times. ``span`` is where the time axis ends;
+    ``began`` is the start in epoch seconds and makes it a clock (UTC). Small seconds are shown as ms or µs.
     """
+    factor, unit = _scaled(series, unit)
     with _style():
-        figure = Figure(figsize=(10.4, 2.7), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = _figure(_HEIGHT, legend=_legend_rows(series), below=_below(began))
         if kind == "stacked":
             times = [t for t, _ in next(iter(series.values()))]
             axes.stackplot(
                 times,
-                *([v for _, v in points] for points in series.values()),
+                *([v * factor for _, v in points] for points in series.values()),
                 labels=list(series),
                 colors=_COLOURS,
             )
         else:
             for (name, points), colour in zip(series.items(), _COLOURS * 4, strict=False):
                 axes.plot(
-                    [t for t, _ in points], [v for _, v in points], label=name, color=colour, linewidth=1.6
+                    [t for t, _ in points],
+                    [v * factor for _, v in points],
+                    label=name,
+                    color=colour,
+                    linewidth=1.8,
+                    marker="o" if len(points) == 1 else None,
                 )
-        axes.set_xlabel("seconds since the start", color=_INK, fontsize=9)
-        axes.set_ylabel(unit, color=_INK, fontsize=9)
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.set_ylabel(unit, color=_INK, fontsize=_FONT)
+        low = min((v for points in series.values() for _, v in points), default=0.0)
+        high = max((v for points in series.values() for _, v in points), default=0.0)
+        if low >= 0:
+            axes.set_ylim(bottom=0.0, top=None if high > 0 else 1.0)
         axes.margins(x=0)
-        if span is not None:
-            axes.set_xlim(0, span)
-        axes.tick_params(colors=_INK, labelsize=9)
         axes.grid(color=_INK, alpha=0.2, linewidth=0.6)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         for side in ("left", "bottom"):
             axes.spines[side].set_color(_INK)
-        if len(series) > 1:
-            figure.legend(
-                loc="outside upper left",
-                ncols=8,
-                frameon=False,
-                fontsize=9,
-                labelcolor=_INK,
-                handlelength=1.2,
-            )
+        _time_axis(axes, span, began)
+        _legend(figure)
         return _svg(figure)
 
 
-def state_chart(states: Mapping[str, Sequence[tuple[float, str]]], span: float, step: float) -> str:
+def state_chart(
+    states: Mapping[str, Sequence[tuple[float, str]]], span: float, step: float, began: float | None = None
+) -> str:
     """Return an SVG with one row per name, coloured by the state it is in at each time.
 
     Args:
         states: name -> (seconds since the start, state), in any order.
         span: where the time axis ends, in seconds.
         step: how long one point stands for, in seconds.
+        began: the start in epoch seconds; makes the time axis a clock (UTC).
     """
     names = sorted(states)
     with _style():
-        figure = Figure(figsize=(10.4, 0.9 + 0.45 * len(names)), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = _figure(
+            0.8 + 0.42 * len(names),
+            legend=1,
+            below=_below(began),
+            left=0.02 + 0.0105 * max(len(name) for name in names),
+        )
         shown = sorted({state for points in states.values() for _, state in points})
         for row, name in enumerate(names):
             for state in shown:
                 spans = [(at, step) for at, said in sorted(states[name]) if said == state]
                 label = state if row == _first_row(states, names, state) else None
                 axes.broken_barh(spans, (row - 0.35, 0.7), color=state_colour(state), label=label)
-        axes.set_xlim(0, span)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_yticks(range(len(names)), names)
-        axes.tick_params(colors=_INK, labelsize=9, length=0)
-        axes.set_xlabel("seconds since the start", color=_INK, fontsize=9)
+        _time_axis(axes, span, began)
+        axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        figure.legend(loc="outside upper left", ncols=8, frameon=False, fontsize=9, labelcolor=_INK)
+        _legend(figure)
         return _svg(figure)
+
+
+def _figure(height: float, *, legend: int, below: float, left: float = 0.09) -> tuple[Figure, Axes]:
+    """An empty chart with room for its labels. Fixed margins: laying out by measuring takes four times as long.
+
+    ``legend`` is in rows, ``height`` and ``below`` in inches, ``left`` a share of the width.
+    """
+    figure = Figure(figsize=(_WIDTH, height))
+    above = 0.1 + 0.26 * legend
+    axes = figure.add_axes((left, below / height, 0.985 - left, 1 - (below + above) / height))
+    axes.tick_params(colors=_INK, labelsize=_FONT)
+    return figure, axes
+
+
+def _below(began: float | None) -> float:
+    """Inches for the time axis: a clock needs no title."""
+    return 0.44 if began is None else 0.28
+
+
+def _legend_rows(series: Mapping[str, Points]) -> int:
+    letters = sum(len(name) + 4 for name in series)
+    return 1 + letters // 105
+
+
+def _legend(figure: Figure) -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    rows = 1 + sum(len(label) + 4 for label in labels) // 105
+    figure.legend(
+        handles,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(0.0, 1.0),
+        borderpad=0.0,
+        ncols=max(1, -(-len(labels) // rows)),
+        frameon=False,
+        fontsize=_FONT,
+        labelcolor=_INK,
+        handlelength=1.1,
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )
+
+
+def _time_axis(axes: Axes, span: float | None, began: float | None) -> None:
+    if span is not None:
+        axes.set_xlim(0, span)
+    if began is None:
+        axes.set_xlabel("seconds since the start", color=_INK, fontsize=_FONT)
+        return
+    start, end = axes.get_xlim()
+    every = next(step for step in _TICKS if (end - start) / step <= 9 or step == _TICKS[-1])
+    first = math.ceil((began + start) / every) * every - began
+    ticks = [first + n * every for n in range(int((end - first) / every) + 1)]
+    ticks = [tick for tick in ticks if tick < end - 0.03 * (end - start)]  # the last label would be cut
+    shape = "%H:%M:%S" if every < 60 else "%H:%M"
+    axes.set_xticks(ticks, [time.strftime(shape, time.gmtime(began + tick)) for tick in ticks])
+
+
+def _scaled(series: Mapping[str, Points], unit: str) -> tuple[float, str]:
+    if unit not in ("s", "seconds"):
+        return 1.0, unit
+    most = max((abs(v) for points in series.values() for _, v in points), default=0.0)
+    if most == 0.0 or most >= 1.0:
+        return 1.0, "s"
+    return (1e3, "ms") if most >= 1e-3 else (1e6, "µs")
 
 
 def _first_row(states: Mapping[str, Sequence[tuple[float, str]]], names: Sequence[str], state: str) -> int:

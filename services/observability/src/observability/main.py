@@ -45,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where.add_argument("--out", type=Path, help="write the page to this file")
     where.add_argument("--port", type=int, help="serve the page on 127.0.0.1")
     drawing.add_argument("--minutes", type=float, default=15.0, help="how far back the written page looks")
+    drawing.add_argument(
+        "--until",
+        type=why_ttft.moment,
+        help="when the written page ends: 2026-01-31T12:00:00Z or seconds since 1970 (now)",
+    )
+    drawing.add_argument("--panel", help="write only the panel of this title, as SVG")
     dashboards = commands.add_parser("dashboards", help="Write the Grafana dashboards.")
     dashboards.add_argument("--out", type=Path, required=True, help="folder")
     options = parser.parse_args(arguments)
@@ -77,9 +83,17 @@ def _pictures(options: argparse.Namespace) -> int:
     if options.port is not None:
         pictures.serve(options.port, options.prometheus)
         return 0
-    end = time.time()
-    text = pictures.page(Prometheus(options.prometheus), end - options.minutes * 60, end, options.prometheus)
-    options.out.write_text(text)
+    end = options.until if options.until is not None else time.time()
+    start = end - options.minutes * 60
+    prometheus = Prometheus(options.prometheus)
+    if not options.panel:
+        options.out.write_text(pictures.page(prometheus, start, end, options.prometheus))
+        return 0
+    try:
+        options.out.write_text(pictures.picture(options.panel, prometheus, start, end))
+    except ValueError as problem:
+        print(f"render-dashboards: {problem}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -36,13 +36,8 @@ class Drawn:
 
 def page(prometheus: Prometheus, start: float, end: float, url: str) -> str:
     """Return the page for the time between two epoch times."""
-    step = max((end - start) / POINTS, LEAST_STEP_SECONDS)
-    window = f"{max(round(4 * step), 30)}s"
     sections = [
-        (
-            dashboard,
-            [Drawn(panel, _draw(panel, prometheus, start, end, step, window)) for panel in dashboard.panels],
-        )
+        (dashboard, [Drawn(panel, _draw(panel, prometheus, start, end)) for panel in dashboard.panels])
         for dashboard in DASHBOARDS
     ]
     verdicts = {s.labels["pool"]: s.labels["verdict"] for s in prometheus.instant(VERDICTS, end)}
@@ -69,9 +64,27 @@ def page(prometheus: Prometheus, start: float, end: float, url: str) -> str:
     )
 
 
-def _draw(panel: Panel, prometheus: Prometheus, start: float, end: float, step: float, window: str) -> str:
+def picture(title: str, prometheus: Prometheus, start: float, end: float) -> str:
+    """Return one panel as an SVG file, for a report.
+
+    Raises:
+        ValueError: no dashboard has such a panel, or it has no data in this time.
+    """
+    panels = {panel.title: panel for dashboard in DASHBOARDS for panel in dashboard.panels}
+    if title not in panels:
+        known = ", ".join(f'"{name}"' for name in panels)
+        raise ValueError(f'--panel "{title}" is not a panel (known: {known})')
+    svg = _draw(panels[title], prometheus, start, end)
+    if not svg:
+        raise ValueError(f'"{title}" has no data between {_clock(start)} and {_clock(end)} UTC')
+    return svg
+
+
+def _draw(panel: Panel, prometheus: Prometheus, start: float, end: float) -> str:
     if panel.source != "prometheus":
         return ""
+    step = max((end - start) / POINTS, LEAST_STEP_SECONDS)
+    window = f"{max(round(4 * step), 30)}s"
     series: dict[str, Points] = {}
     states: dict[str, list[tuple[float, str]]] = {}
     for query in panel.queries:
@@ -82,12 +95,14 @@ def _draw(panel: Panel, prometheus: Prometheus, start: float, end: float, step: 
             else:
                 series[_name(query, found)] = [(t - start, v) for t, v in found.points if v == v]
     if panel.kind == "states":
-        return state_chart(states, end - start, step) if states else ""
+        return state_chart(states, end - start, step, start) if states else ""
     if not any(series.values()):
         return ""
     if panel.kind == "stacked":
         series = _on_the_same_times(series)
-    return chart(series, panel.unit, "stacked" if panel.kind == "stacked" else "lines", span=end - start)
+    return chart(
+        series, panel.unit, "stacked" if panel.kind == "stacked" else "lines", span=end - start, began=start
+    )
 
 
 def _name(query: Query, found: Series) -> str:

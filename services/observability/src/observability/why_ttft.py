@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ending = parser.add_mutually_exclusive_group()
     ending.add_argument("--ago", type=_span, default=0.0, help="how long ago that window ended (0s)")
     ending.add_argument(
-        "--until", type=_moment, help="when that window ended: 2026-01-31T12:00:00Z or seconds since 1970"
+        "--until", type=moment, help="when that window ended: 2026-01-31T12:00:00Z or seconds since 1970"
     )
     parser.add_argument("--baseline", type=_span, default=1800.0, help="length of the window before it (30m)")
     parser.add_argument(
@@ -108,15 +108,16 @@ def _span(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _moment(text: str) -> float:
+def moment(text: str) -> float:
+    """An argument that is a time, in epoch seconds; without an offset it is UTC."""
     try:
         return float(text)
     except ValueError:
         pass
     try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise argparse.ArgumentTypeError(
             f'"{text}" is not a time such as 2026-01-31T12:00:00Z or seconds since 1970'
         ) from None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
