@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.cause_matrix import SCENARIOS, Result, run, table, variables
+from harness.cause_matrix import Result, run, table, variables
+from harness.cause_scenarios import SCENARIOS, Scenario
+from harness.real_causes import REAL
 from harness.stacks import running_stack
-
-pytestmark = [pytest.mark.service]
 
 SHORT = ("engine queue", "router event loop blocked")
 TRIALS = 5
+REAL_TRIALS = 3
 
 
-def result_of(name: str, folder: Path, trials: int) -> Result:
-    kind = SCENARIOS[name]
+def result_of(kind: type[Scenario], folder: Path, trials: int, profile: str = "sim") -> Result:
     seed = random.randrange(1 << 30)
-    print(f"{name}: seed {seed}")
-    with running_stack("sim", folder / "run", **variables(kind, folder)) as stack:
+    print(f"{kind.name}: seed {seed}")
+    with running_stack(profile, folder / "run", **variables(kind, folder)) as stack:
         found = run(stack, kind, seed, trials)
     for trial in found.trials:
         print(f"  {trial.injected}: measured {trial.measured_seconds * 1e3:+.0f} ms ({trial.proof})")
@@ -45,21 +45,23 @@ def concluded(found: Result) -> None:
     assert found.quiet.verdicts == {"none"}
 
 
+@pytest.mark.service
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", SHORT)
 def test_a_cause_is_named_first_and_about_right(name: str, tmp_path: Path) -> None:
-    found = result_of(name, tmp_path, 1)
+    found = result_of(SCENARIOS[name], tmp_path, 1)
     (trial,) = found.trials
     assert trial.named == found.scenario.cause, trial.causes
     assert trial.error <= 0.3, trial
     concluded(found)
 
 
+@pytest.mark.service
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_cause_is_named_first_within_15_percent_at_the_median(name: str, tmp_path: Path) -> None:
-    found = result_of(name, tmp_path, TRIALS)
+    found = result_of(SCENARIOS[name], tmp_path, TRIALS)
     scenario = found.scenario
     assert all(abs(trial.measured_seconds) >= 5 * found.quiet.noise_seconds for trial in found.trials), (
         "too small a fault"
@@ -69,4 +71,15 @@ def test_every_cause_is_named_first_within_15_percent_at_the_median(name: str, t
         assert {trial.named_backend for trial in found.trials} == {scenario.backend}
     assert found.median_error <= 0.15
     assert len(found.quiet.named) <= 1, found.quiet
+    concluded(found)
+
+
+@pytest.mark.platform
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", REAL)
+def test_on_vllm_a_cause_is_named_first_within_15_percent_at_the_median(name: str, tmp_path: Path) -> None:
+    found = result_of(REAL[name], tmp_path, REAL_TRIALS, "vllm")
+    assert [trial.named for trial in found.trials] == [found.scenario.cause] * REAL_TRIALS
+    assert found.median_error <= 0.15
     concluded(found)

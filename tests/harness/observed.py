@@ -13,8 +13,10 @@ from typing import Any
 import httpx
 import yaml
 
-from harness.cause_matrix import MODEL, ROUTER_CONFIG, TIME_SCALE, Platform, load_key
+from harness.asked_platform import Platform, load_key
+from harness.cause_matrix import ROUTER_CONFIG, TIME_SCALE
 from harness.spans import SpanReceiver
+from harness.stack_faults import MODEL
 from harness.stacks import ROOT, Stack, running_stack
 from harness.stopwatch import Ask, Stopwatch, varied_prompts
 
