@@ -262,6 +262,7 @@ def _observers(settings: Settings) -> list[Part]:
                 "--storage.tsdb.retention.size=1GB",
                 f"--web.listen-address=127.0.0.1:{prometheus}",
                 "--web.enable-lifecycle",
+                "--enable-feature=exemplar-storage",
             ),
             _on(settings, "PROMETHEUS_PORT"),
             Http(settings.url("PROMETHEUS_PORT", "/-/ready")),

@@ -1,6 +1,7 @@
 """Every request has one decision record under its id, and its ledger adds up to what was measured."""
 
 import json
+import statistics
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,17 @@ def test_the_ledger_adds_up_to_the_measured_time_to_first_token(stack: Stack) ->
         assert sum(parts) == pytest.approx(found["first_token_ms"], abs=ROUNDING_MS)
         assert {"edge", "router", "connect", "unexplained"} <= ledger.keys()
         assert ledger["edge"] is None or ledger["edge"] >= 0
+
+
+@pytest.mark.platform
+@pytest.mark.full
+@pytest.mark.timeout(700)
+def test_what_no_part_explains_is_small_at_the_median_on_vllm(vllm_stack: Stack) -> None:
+    records = [record(vllm_stack, ask(vllm_stack).headers["x-request-id"]) for _ in range(30)]
+    left = statistics.median(found["ttft_ledger_ms"]["unexplained"] for found in records)
+    total = statistics.median(found["first_token_ms"] for found in records)
+    print(f"unexplained at the median: {left:.2f} ms of {total:.1f} ms, over {len(records)} requests on vLLM")
+    assert abs(left) <= max(0.02 * total, 10.0)
 
 
 def test_the_engines_own_figures_stand_in_the_ledger(stack: Stack) -> None:

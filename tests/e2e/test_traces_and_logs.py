@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import time
 from typing import Any
 
 import httpx
@@ -169,12 +170,18 @@ def test_the_line_of_a_request_has_the_fields_of_the_record_and_both_logs_know_i
 def test_a_latency_histogram_names_the_trace_of_a_request(observed_stack: Observed) -> None:
     request_id = observed_stack.ask("Say hello.").headers["x-request-id"]
     spans_of(observed_stack, request_id, WHOLE)
-    accept = {"accept": "application/openmetrics-text; version=1.0.0"}
-    text = httpx.get(f"{observed_stack.stack.router}/metrics", headers=accept, timeout=10).text
-    exemplars = re.findall(
-        r'^router_ttft_seconds_bucket\{.*# \{trace_id="([0-9a-f]{32})"\}', text, re.MULTILINE
-    )
-    assert exemplars
+    prometheus = observed_stack.stack.url("PROMETHEUS_PORT", "/api/v1/query_exemplars")
+    parameters: dict[str, str | float] = {
+        "query": "router_ttft_seconds_bucket",
+        "start": time.time() - 600,
+        "end": time.time(),
+    }
+
+    def kept() -> list[str]:
+        found = httpx.get(prometheus, params=parameters, timeout=10).json()["data"]
+        return [one["labels"]["trace_id"] for series in found for one in series["exemplars"]]
+
+    exemplars = eventually(kept, "Prometheus keeps exemplars", 30)
     known = {span.trace_id for span in observed_stack.spans.spans}
     assert set(exemplars) & known
 
