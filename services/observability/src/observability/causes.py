@@ -46,6 +46,9 @@ MORE_WORK = 1.25
 LONGER = 1.2
 """Prompts with this many times as many tokens are longer, also within one class of sizes."""
 
+NOTABLE = 0.2
+"""Backends with this share of a cause are named in its words."""
+
 NOT_WORKING = frozenset({"stuck", "unreachable"})
 
 _WAITS_FOR_ROUTER = frozenset({"edge", "router", "connect", "relay", "unexplained"})
@@ -189,7 +192,9 @@ def _words(
         return f"affinity hits {100 * kept[0]:.0f} -> {100 * kept[1]:.0f} %{down}"
     if name == "longer_prompts" and seconds > 0:
         return "longer prompts"
-    return words(Contribution(members[0].name, members[0].kind, seconds, backend))
+    by_backend = {one: sum(part.seconds for part in members if part.backend == one) for one in where}
+    at = [one for one in where if abs(by_backend[one]) >= NOTABLE * abs(seconds)]
+    return words(Contribution(members[0].name, members[0].kind, seconds, ", ".join(at)))
 
 
 def _kept_share(window: Window) -> float:

@@ -10,6 +10,8 @@ LEAST_SHARE = 0.05
 LEAST_SECONDS = 0.001
 """What a sentence leaves out: parts below a twentieth of the change, or below a millisecond."""
 
+LEAST_SHOWN_SECONDS = 0.00005
+
 
 def sentence(
     what: str, before: Window, after: Window, found: Sequence[Cause], noise: float | None = None
@@ -32,8 +34,12 @@ def sentence(
 
 
 def table(found: Sequence[Cause]) -> str:
-    """Every cause with its milliseconds, and their sum."""
-    rows = [f"{cause.seconds * 1000:>+10.1f} ms  {cause.words}  [{_kinds(cause)}]" for cause in found]
+    """Every cause with its milliseconds, and their sum; what rounds to nothing is one row."""
+    told = [cause for cause in found if abs(cause.seconds) >= LEAST_SHOWN_SECONDS]
+    rows = [f"{cause.seconds * 1000:>+10.1f} ms  {cause.words}  [{_kinds(cause)}]" for cause in told]
+    if len(told) < len(found):
+        rest = sum(cause.seconds for cause in found) - sum(cause.seconds for cause in told)
+        rows.append(f"{rest * 1000:>+10.1f} ms  {len(found) - len(told)} others")
     total = sum(cause.seconds for cause in found)
     return "\n".join([*rows, f"{total * 1000:>+10.1f} ms  in all"])
 

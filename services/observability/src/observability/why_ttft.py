@@ -91,13 +91,15 @@ def run(options: argparse.Namespace) -> int:
         }
         print(json.dumps({**told, **made_of}, indent=2))
         return 0
-    for what, window in alone.items():
-        print(composition_text(what, window))
-        print()
-    for what, (before, after, found, noise) in answers.items():
-        print(sentence(what, before, after, found, noise))
-        print(table(found))
-        print()
+    for what, _ in POPULATIONS:
+        if what in answers:
+            before, after, found, noise = answers[what]
+            print(sentence(what, before, after, found, noise))
+            print(table(found))
+            print()
+        elif what in alone:
+            print(composition_text(what, alone[what]))
+            print()
     return 0
 
 

@@ -16,6 +16,9 @@ _OWNER = {
     "unexplained": Verdict.NONE,
 }
 
+_NEVER_USUAL = frozenset({"earlier_attempts"})
+"""Parts that a request has only when something failed: all of it is excess."""
+
 _WEIGHT = 0.05
 _WARM_UP = 20
 _LEAST_EXCESS_MS = 10.0
@@ -37,6 +40,10 @@ class Baselines:
         worst, excess = Verdict.NONE, _LEAST_EXCESS_MS
         for part, value in ledger.parts.items():
             if value is None:
+                continue
+            if part in _NEVER_USUAL:
+                if value > excess:
+                    worst, excess = _OWNER[part], value
                 continue
             key = (pool, part)
             mean = means.get(key)
