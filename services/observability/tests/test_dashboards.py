@@ -58,6 +58,16 @@ def test_grafanas_json_is_as_generated_and_names_no_data_source(board: object) -
     assert WINDOW not in path.read_text()
 
 
+def test_a_legend_names_every_label_that_a_query_groups_by() -> None:
+    """Else two series would have one name, and one of them would not be drawn."""
+    for who, query in queries():
+        grouped = re.match(r"(?:sum|max|min) by \(([^)]*)\)", query.expression)
+        if grouped and "histogram_quantile" not in query.expression:
+            wanted = {label.strip() for label in grouped[1].split(",")} - {"state", "verdict", "le"}
+            named = set(re.findall(r"\{(\w+)\}", query.legend))
+            assert wanted <= named or len(wanted) == 0, f"{who}: {query.legend} lacks {wanted - named}"
+
+
 def test_a_chart_is_the_same_bytes_every_time_and_says_its_names() -> None:
     points = [(0.0, 1.0), (5.0, 2.0)]
     first = chart({"one": points, "two": points}, "s", "stacked")

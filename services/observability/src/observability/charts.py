@@ -13,8 +13,11 @@ from matplotlib.figure import Figure
 
 Points = Sequence[tuple[float, float]]
 
-# One colour per series, told apart in light and dark and by colour-blind readers (Okabe-Ito).
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c8c", "#f0e442")
+# One colour per series, told apart in light and dark and by colour-blind readers (Okabe-Ito, then Tol's muted ones).
+_COLOURS = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c8c", "#44aa99", "#aa4499",
+    "#999933", "#f0e442", "#6a5acd",
+)  # fmt: skip
 _INK = "#7a8594"
 _FONT = 10.5
 _WIDTH, _HEIGHT = 8.6, 2.7

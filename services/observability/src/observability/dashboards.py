@@ -166,15 +166,24 @@ DASHBOARDS: tuple[Dashboard, ...] = (
                 "Utilisation against tensor activity",
                 "ratio",
                 (
-                    Query("max by (hostname, gpu) (DCGM_FI_DEV_GPU_UTIL) / 100", "utilisation {gpu}"),
-                    Query("max by (hostname, gpu) (DCGM_FI_PROF_PIPE_TENSOR_ACTIVE)", "tensor {gpu}"),
+                    Query(
+                        "max by (hostname, gpu) (DCGM_FI_DEV_GPU_UTIL) / 100", "utilisation {hostname} {gpu}"
+                    ),
+                    Query(
+                        "max by (hostname, gpu) (DCGM_FI_PROF_PIPE_TENSOR_ACTIVE)", "tensor {hostname} {gpu}"
+                    ),
                 ),
                 note="Utilisation of 100 % without tensor activity and at idle power is a wedge, not work.",
             ),
-            one("Power", "W", "max by (hostname, gpu) (DCGM_FI_DEV_POWER_USAGE)", "{gpu}"),
-            one("SM clock", "MHz", "max by (hostname, gpu) (DCGM_FI_DEV_SM_CLOCK)", "{gpu}"),
-            one("Memory in use", "MiB", "max by (hostname, gpu) (DCGM_FI_DEV_FB_USED)", "{gpu}"),
-            one("Last XID error", "count", "max by (hostname, gpu) (DCGM_FI_DEV_XID_ERRORS)", "{gpu}"),
+            one("Power", "W", "max by (hostname, gpu) (DCGM_FI_DEV_POWER_USAGE)", "{hostname} {gpu}"),
+            one("SM clock", "MHz", "max by (hostname, gpu) (DCGM_FI_DEV_SM_CLOCK)", "{hostname} {gpu}"),
+            one("Memory in use", "MiB", "max by (hostname, gpu) (DCGM_FI_DEV_FB_USED)", "{hostname} {gpu}"),
+            one(
+                "Last XID error",
+                "count",
+                "max by (hostname, gpu) (DCGM_FI_DEV_XID_ERRORS)",
+                "{hostname} {gpu}",
+            ),
         ),
     ),
     Dashboard(
