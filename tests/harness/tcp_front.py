@@ -18,16 +18,17 @@ CHECK_SECONDS = 0.1
 class TcpFront:
     """The front's state: which targets are healthy now."""
 
-    def __init__(self, targets: Sequence[int]) -> None:
+    def __init__(self, targets: Sequence[int], check: str) -> None:
+        self._check = check
         self.port = free_port()
         self.healthy: dict[int, bool] = dict.fromkeys(targets, False)
         self._turn = itertools.count()
 
     async def watch(self) -> None:
-        """Ask every target's /healthz again and again."""
+        """Ask every target's health again and again."""
         while True:
             for target in self.healthy:
-                self.healthy[target] = await _healthy(target)
+                self.healthy[target] = await _healthy(target, self._check)
             await asyncio.sleep(CHECK_SECONDS)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,13 +48,13 @@ class TcpFront:
         await asyncio.gather(_carry(reader, upstream[1]), _carry(upstream[0], writer))
 
 
-async def _healthy(target: int) -> bool:
+async def _healthy(target: int, path: str) -> bool:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", target)
     except OSError:
         return False
     try:
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nconnection: close\r\n\r\n")
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nconnection: close\r\n\r\n".encode())
         line = await asyncio.wait_for(reader.readline(), 1)
         return line.startswith(b"HTTP/1.1 200")
     except (OSError, TimeoutError):
@@ -72,9 +73,9 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 @contextlib.contextmanager
-def tcp_front(targets: Sequence[int]) -> Iterator[TcpFront]:
-    """Run the front in a thread of its own until the block ends."""
-    front = TcpFront(targets)
+def tcp_front(targets: Sequence[int], check: str = "/healthz") -> Iterator[TcpFront]:
+    """Run the front in a thread of its own until the block ends; ``check`` is the path of the health check."""
+    front = TcpFront(targets, check)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -17,7 +17,9 @@ from router_service.pipeline.pipeline import Pipeline
 from router_service.pipeline.settings import Settings
 from router_service.ports import Endpoint, Health
 from router_service.resilience.breaker import BreakerSettings
+from router_service.resilience.retry_budget import RetryBudget
 from router_service.routing.policy import Policy, Pool
+from router_service.routing.rules import Group, Rule, Target
 from router_service.routing.vocabulary import Outcome, State
 from router_service.upstream.fake import FakeUpstream, Script
 
@@ -75,18 +77,35 @@ class Client:
             listener.client_gone()
 
 
+class Watched(RetryBudget):
+    """Remembers how much was ever spent, and at once."""
+
+    def __init__(self, ratio: float, minimum: int) -> None:
+        super().__init__(ratio, minimum)
+        self.spent = self.most = 0
+
+    def try_spend(self) -> bool:
+        allowed = super().try_spend()
+        self.spent += allowed
+        self.most = max(self.most, self.retrying)
+        return allowed
+
+
 def endpoints(count: int) -> list[Endpoint]:
     return [Endpoint(f"b{n}", f"http://b{n}:1", f"http://b{n}:1/health") for n in range(count)]
 
 
-async def play(plays: list[tuple[int, int | None]], removed_at: int, limit: int) -> None:
+async def play(
+    plays: list[tuple[int, int | None]], removed_at: int, limit: int, resume: bool = False
+) -> None:
     fleet = Fleet(["p"], Bounds(limit, 4, 0.05, BreakerSettings(3, 0.01, 0.0), 0.2, 3), perf_counter)
     fleet.set_endpoints("p", endpoints(2))
     for number in range(2):
         fleet.set_health("p", f"b{number}", Health(True, State.IDLE))
     views = list(fleet.pools["p"].backends)
     upstream = FakeUpstream({f"http://b{n}:1": deque([SCRIPTS[0]]) for n in range(2)})
-    policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (), "p")
+    rules = (Rule("resumed", Group("all", ()), (Target("p"),), resume=True),) if resume else ()
+    policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, rules, "p")
     finished: list[Job] = []
     pipeline = Pipeline(
         Settings(policy, 3, frozenset({502, 503, 504}), 0.05, b"x-session-id", 1000), fleet, upstream, None,
@@ -95,6 +114,7 @@ async def play(plays: list[tuple[int, int | None]], removed_at: int, limit: int)
     body = orjson.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]})
     clients: list[Client] = []
     tasks = []
+    fleet.budget = watched = Watched(0.2, 3)
     for number, (script, leaves_after) in enumerate(plays):
         for scripts in upstream.scripts.values():
             scripts.appendleft(SCRIPTS[script])
@@ -118,6 +138,9 @@ async def play(plays: list[tuple[int, int | None]], removed_at: int, limit: int)
     for task in tasks:
         task.result()
     assert [view.in_flight for view in views] == [0] * len(views)
+    assert watched.most <= max(3, 0.2 * len(plays)), "the retry budget was never exceeded"
+    again = sum(max(0, len(job.attempts) - 1) for job in finished)
+    assert again <= watched.spent, "no second attempt without the budget's leave"
     assert fleet.budget.active == 0
     assert fleet.budget.retrying == 0
     assert len(fleet.lines["p"].queue) == 0
@@ -139,9 +162,12 @@ async def play(plays: list[tuple[int, int | None]], removed_at: int, limit: int)
     ),
     st.integers(0, 13),
     st.integers(1, 3),
+    st.booleans(),
 )
-def test_counters_return_to_zero_after_any_interleaving(plays, removed_at: int, limit: int) -> None:
-    asyncio.run(play(plays, removed_at, limit))
+def test_counters_return_to_zero_after_any_interleaving(
+    plays, removed_at: int, limit: int, resume: bool
+) -> None:
+    asyncio.run(play(plays, removed_at, limit, resume))
 
 
 def test_a_retry_that_is_refused_in_the_line_gives_its_budget_back() -> None:

@@ -90,7 +90,7 @@ class Client:
 
 
 def answered(
-    body: dict[str, Any], first: list[bytes], *more: list[bytes], busy: bool = False
+    body: dict[str, Any], first: list[bytes], *more: list[bytes] | Script, busy: bool = False
 ) -> tuple[Client, Job, list[dict]]:
     """Play ``first`` as a stream that breaks and ``more`` as the continuations; what was asked of the engines."""
     asked = {"model": "m", "stream": True, "stream_options": {"include_usage": True}, **body}
@@ -106,7 +106,9 @@ def answered(
         upstream = FakeUpstream(
             {
                 "http://b0:1": deque([Script(200, STREAM, tuple(first), "break")]),
-                "http://b1:1": deque(Script(200, STREAM, tuple(pieces)) for pieces in more),
+                "http://b1:1": deque(
+                    one if isinstance(one, Script) else Script(200, STREAM, tuple(one)) for one in more
+                ),
             }
         )
         if busy:
@@ -163,6 +165,19 @@ def test_an_answer_without_a_whole_word_is_made_again_as_it_was_asked() -> None:
     assert sent[1] == sent[0]
     assert client.text == "12,3"
     assert client.chunks[-1]["usage"]["completion_tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    "more", [{"temperature": 0}, {}, {"stop": ["END"]}, {"temperature": 0, "stop": ["."]}]
+)
+def test_an_answer_that_broke_before_its_first_text_is_asked_for_again(more: dict[str, Any]) -> None:
+    client, job, sent = answered(
+        {**CHAT, "max_tokens": 10, **more}, events(True, [""]), [*events(True, [" a", " b"], "stop"), DONE]
+    )
+    assert sent[1] == sent[0]
+    assert client.text == " a b"
+    assert client.chunks[-1]["usage"]["completion_tokens"] == 2
+    assert job.outcome is Outcome.OK
 
 
 def test_a_continuation_that_says_something_else_is_dropped_and_the_whole_text_sent() -> None:
@@ -280,3 +295,25 @@ def test_wherever_it_is_cut_the_answer_is_the_uninterrupted_one(cut: int) -> Non
             assert job.outcome is Outcome.OK
             return
     pytest.fail("no prefix was sent that the engine could continue")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (400, (), b'{"detail":"too long"}'),
+        (503, (), b"busy"),
+        (200, ((b"content-type", b"application/json"),), b'{"choices":[]}'),
+        (200, ((b"content-type", b"application/json"),), b"x" * 2_000_000),
+        (200, (*STREAM, (b"content-encoding", b"gzip")), b"\x1f\x8b"),
+    ],
+)
+def test_an_engine_that_refuses_to_continue_leaves_no_byte_in_the_stream(
+    status: int, headers, body: bytes
+) -> None:
+    refusal = Script(status, headers, (body,))
+    client, job, _ = answered(GREEDY, events(True, ["A", " b"]), refusal)
+    assert client.text == "A b"
+    assert client.ends == ["abort"]
+    assert client.data.split(b"\n\n")[-2].startswith(b'data: {"error"')
+    assert body[:20] not in client.data
+    assert job.outcome is Outcome.TRUNCATED

@@ -189,6 +189,8 @@ class Answer:
             if encoding is None or encoding == b"identity":
                 self.events = self._stream_events
             self.buffered = False
+        if self._seam is not None and self.events is None:
+            self.buffered = True  # no continuation: nothing of it may reach the client's stream
 
     def on_body(self, data: bytes) -> None:
         now = perf_counter()
@@ -227,7 +229,7 @@ class Answer:
             if not self.started:
                 self._start(None, None)
             self._relay.finish()
-        elif self.status in self._reject:
+        elif self.status in self._reject or self._seam is not None:
             self._fail(End.REJECTED, f"the backend answered {self.status}")
             return
         else:
@@ -280,7 +282,7 @@ class Answer:
         self._body_bytes += len(data)
         limit = MAX_BUFFERED_BYTES if self.status < 400 else _MAX_ERROR_BYTES
         if self._body_bytes > limit:
-            if self.status >= 400:
+            if self.status >= 400 or self._seam is not None:
                 self._stop(End.BROKEN, "the backend's error has no end")
                 return
             self.buffered = False

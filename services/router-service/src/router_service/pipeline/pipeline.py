@@ -335,7 +335,7 @@ class Pipeline:
             await self._exchange(job, relay, backend, answer, request, timeouts, record)
             if answer.end is End.COMPLETE:
                 healthy = True
-            elif answer.end in _FAULTS:
+            elif answer.end in _FAULTS and not 400 <= answer.status < 500:
                 healthy = False
         finally:
             self._running.discard(answer)
@@ -469,7 +469,7 @@ class Pipeline:
             return
         job.outcome = Outcome.TIMEOUT if answer.end in TIMEOUTS else Outcome.TRUNCATED
         job.detail = answer.error
-        if answer.events is not None:
+        if broken.events is not None:
             refusal = refusals.BY_END.get(answer.end)
             code = refusal.code if refusal is not None else "upstream_disconnect"
             relay.write(error_event(f"the answer broke off: {answer.error}", code))

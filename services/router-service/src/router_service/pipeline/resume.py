@@ -84,7 +84,7 @@ def continuation(
     if not _allowed(body, chat):
         return None
     so_far = _read(b"".join(job.kept), chat)
-    if so_far is None or so_far.reasoning or not any(so_far.pieces):
+    if so_far is None or so_far.reasoning:
         return None
     if so_far.finish_reason is not None:
         return _ended(so_far, chat, so_far.finish_reason, not job.drops_usage(body), already=True)
@@ -109,7 +109,7 @@ def continuation(
     except orjson.JSONEncodeError:
         return None  # nested deeper than can be written again
     seam = _Joined(so_far, chat, made, "".join(so_far.pieces[at:]), exact=greedy)
-    if stops and not greedy:
+    if stops and not greedy and any(so_far.pieces):
         seam.watch(stops, "".join(so_far.pieces), wants_usage=not job.drops_usage(body))
     return Continuation(sent, seam, None)
 
@@ -122,6 +122,8 @@ def _seam_at(so_far: _SoFar, greedy: bool, stop: bool) -> int | None:
     its counts are ahead of its text. Otherwise: everything but white space at the end.
     """
     pieces = so_far.pieces
+    if not any(pieces):
+        return 0  # the client has no text yet: the role, or what was held back
     if stop and greedy:
         return 0 if len(pieces) <= MAX_MADE_AGAIN else None
     if greedy:

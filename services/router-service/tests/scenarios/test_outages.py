@@ -1,0 +1,333 @@
+"""Engines that are killed, refuse, or are drained away: what reaches the clients, and how often engines are asked."""
+
+import collections
+import concurrent.futures
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import InternalServerError, OpenAI
+
+from harness.router_fleet import MODEL, Engine, Fleet, eventually, fleet_in
+from harness.scripted_engine import scripted_engine
+from harness.streamed_answers import ask_streamed
+from harness.tcp_front import tcp_front
+from router_service.config import load
+from router_service.records.replay import decide_again
+
+pytestmark = pytest.mark.service
+
+LONG = {
+    "model": MODEL,
+    "max_tokens": 400,
+    "ignore_eos": True,
+    "messages": [{"role": "user", "content": "Hello"}],
+}
+PATIENT = {"connect_seconds": 5, "first_token_seconds": 60, "idle_seconds": 60, "total_seconds": 120}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_in(tmp_path) as fleet:
+        yield fleet
+
+
+def under_way(engine: Engine) -> int:
+    text = httpx.get(f"{engine.url}/metrics").text
+    return int(
+        sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in text.splitlines()
+            if line.startswith("vllm:num_requests_running")
+        )
+    )
+
+
+def test_a_killed_engine_ends_a_begun_stream_with_one_error_event_and_one_attempt(fleet: Fleet) -> None:
+    engine = fleet.add_engine("engine-a", "--step-seconds", "0.05")
+    router = fleet.add_router(timeouts=PATIENT)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(ask_streamed, router.url, "/v1/chat/completions", LONG)
+        eventually(lambda: under_way(engine) == 1, "the engine works on it")
+        time.sleep(0.3)
+        engine.kill()
+        killed = time.monotonic()
+        answer = asked.result(30)
+    print(f"told {time.monotonic() - killed:.3f} s after the engine died")
+    assert [problem.split(":")[0] for problem in answer.problems] == [
+        "error event", "broken off", "no [DONE]", "1 roles, 0 finish reasons",
+    ]  # fmt: skip
+    record = router.record(answer.headers["x-request-id"])
+    assert record["outcome"] == "truncated"
+    assert [attempt["outcome"] for attempt in record["attempts"]] == ["broken"]
+    assert record["tokens"]["completion"] > 0
+    assert router.metric("router_retries_total") == 0
+    eventually(lambda: router.metric("router_in_flight") == 0, "nothing is in flight")
+
+
+def test_an_engine_killed_before_its_first_byte_costs_the_client_nothing(fleet: Fleet) -> None:
+    victim = fleet.add_engine("engine-a")
+    fleet.add_engine("engine-b")
+    router = fleet.add_router(timeouts=PATIENT)
+    victim.fault("stall_first_byte", seconds=60)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        body = {**LONG, "max_tokens": 3}
+        asked = [threads.submit(ask_streamed, router.url, "/v1/chat/completions", body) for _ in range(4)]
+        eventually(lambda: victim.hits("stall_first_byte") >= 1, "at least one waits at the silent engine")
+        # The others end at the engine that works; those that wait are all that is under way then.
+        eventually(lambda: router.metric("router_in_flight", backend="engine-b") == 0, "the others are done")
+        waiting = victim.hits("stall_first_byte")
+        assert router.metric("router_in_flight", backend="engine-a") == waiting
+        victim.kill()
+        answers = [one.result(30) for one in asked]
+    assert [answer.problems for answer in answers] == [[]] * 4
+    assert {answer.headers["x-route-backend"] for answer in answers} == {"engine-b"}
+    records = [router.record(answer.headers["x-request-id"]) for answer in answers]
+    assert sorted(len(record["attempts"]) for record in records) == [1] * (4 - waiting) + [2] * waiting
+    assert [record["tokens"]["completion"] for record in records] == [3] * 4, "counted once"
+    assert router.metric("router_retries_total") == waiting
+
+
+def test_fifty_internal_errors_of_one_request_kind_eject_nobody(fleet: Fleet) -> None:
+    """An engine that answers 500 to a prompt it cannot take is well; only what `on_status` names is a failure."""
+    engine = fleet.add_engine("engine-a")
+    router = fleet.add_router()
+    engine.fault("http_error", status=500)
+    answers = [router.post() for _ in range(50)]
+    assert [answer.status_code for answer in answers] == [500] * 50
+    assert set(answers[0].json()["error"]) == {"message", "type", "param", "code"}
+    assert engine.hits("http_error") == 50, "each was asked once"
+    assert router.metric("router_breaker_open") == 0
+    engine.heal()
+    assert router.post().status_code == 200
+
+
+def test_an_outage_under_clients_that_retry_asks_the_engines_hardly_more_often(fleet: Fleet) -> None:
+    for name in ("engine-a", "engine-b"):
+        fleet.add_engine(name).fault("http_error", status=503)
+    router = fleet.add_router(breaker={"failures": 5, "open_seconds": 2, "slow_start_seconds": 0})
+    stop = time.monotonic() + 6
+    told: collections.Counter[str] = collections.Counter()
+
+    def client() -> None:
+        with OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=2) as api:
+            while time.monotonic() < stop:
+                try:
+                    api.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
+                except InternalServerError as problem:
+                    told["retry-after" in problem.response.headers] += 1
+
+    with concurrent.futures.ThreadPoolExecutor(20) as threads:
+        for done in [threads.submit(client) for _ in range(20)]:
+            done.result(60)
+    offered = router.metric("router_requests_total")
+    attempts = router.metric("router_attempts_total")
+    print(
+        f"{sum(told.values())} calls of the SDK, {offered:.0f} requests, {attempts:.0f} attempts at the engines"
+    )
+    assert told.keys() == {True}, "every refusal says when to come back"
+    assert offered >= 2 * sum(told.values()), "the SDK did retry"
+    assert attempts <= 1.2 * offered + 3
+    assert sum(engine.hits("http_error") for engine in fleet.engines.values()) == attempts
+    for engine in fleet.engines.values():
+        engine.heal()
+    eventually(lambda: router.post().status_code == 200, "it recovers", 20)
+
+
+def test_a_router_that_is_drained_finishes_its_streams_while_another_takes_the_rest(fleet: Fleet) -> None:
+    fleet.add_engine("engine-a", "--step-seconds", "0.02")
+    one = fleet.add_router(timeouts=PATIENT, server={"settle_seconds": 2})
+    two = fleet.add_router(timeouts=PATIENT, server={"settle_seconds": 2})
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    with (
+        tcp_front([one.port, two.port], "/readyz") as front,
+        concurrent.futures.ThreadPoolExecutor(4) as threads,
+    ):
+        eventually(lambda: all(front.healthy.values()), "the front knows both")
+
+        def load() -> None:
+            while not stop.is_set():
+                answer = httpx.post(
+                    f"http://127.0.0.1:{front.port}/v1/chat/completions",
+                    json={**LONG, "max_tokens": 2},
+                    timeout=30,
+                )
+                statuses.append(answer.status_code)
+                time.sleep(0.1)
+
+        loads = [threads.submit(load) for _ in range(2)]
+        stream = threads.submit(ask_streamed, one.url, "/v1/chat/completions", LONG)
+        eventually(lambda: one.metric("router_in_flight") >= 1, "the stream is under way")
+        eventually(lambda: len(statuses) >= 5, "requests flow")
+        assert one.process is not None
+        os.kill(one.pid, signal.SIGTERM)
+        eventually(lambda: not front.healthy[one.port], "it says that it is not ready")
+        before = len(statuses)
+        answer = stream.result(120)
+        eventually(lambda: len(statuses) >= before + 10, "requests flow on")
+        stop.set()
+        for done in loads:
+            done.result(60)
+        assert one.process.wait(60) == 0
+    assert answer.problems == []
+    assert answer.usage is not None
+    assert answer.usage["completion_tokens"] == 400
+    assert set(statuses) == {200}
+    assert '"event":"stopped"' in one.log.read_text()
+
+
+def backend_of(record: dict[str, Any]) -> tuple[str, str, str, str]:
+    return record["chosen"], record["pool"], record["rule"], record["reason"]
+
+
+def test_dry_run_request_and_replay_agree(fleet: Fleet) -> None:
+    """Pins included: a session goes where the dry run says, and its record decides again to the same place."""
+    fleet.add_redis()
+    for name in ("engine-a", "engine-b", "engine-c"):
+        fleet.add_engine(name)
+    (fleet.folder / "rules.yaml").write_text(
+        "rules:\n"
+        "  - {name: split, when: {any_keywords: [split]}, split_by: session_id,\n"
+        "     route_to: [{pool: general, weight: 1}, {pool: other, weight: 1}]}\n"
+        "  - {name: header, when: {header: {x-canary: 'yes'}}, route_to: other}\n"
+    )
+    backends = {name: {"url": engine.url} for name, engine in fleet.engines.items()}
+    pools = {
+        "general": {"models": [MODEL], "backends": {n: backends[n] for n in ("engine-a", "engine-b")}},
+        "other": {"models": [MODEL], "backends": {"engine-c": backends["engine-c"]}},
+    }
+    router = fleet.add_router(
+        wait_usable=2, pools=pools, routing={"default_pool": "general", "rules_file": "rules.yaml"}
+    )
+    eventually(lambda: router.usable("other") == 1, "all are usable")
+    policy = load(Path(router.command[-1])).policy
+    seen: collections.Counter[tuple[str, str, str, str]] = collections.Counter()
+    for number in range(40):
+        text = "please split" if number % 3 == 0 else "hello"
+        body = {"model": MODEL, "max_tokens": 1, "messages": [{"role": "user", "content": text}]}
+        headers = {"x-session-id": f"s{number % 7}"} if number % 2 else {"x-request-id": f"r{number}"}
+        if number % 5 == 0:
+            headers["x-canary"] = "yes"
+        dry = httpx.post(f"{router.url}/debug/decide", json=body, headers=headers).json()
+        answer = httpx.post(f"{router.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+        assert answer.status_code == 200
+        real = router.record(answer.headers["x-request-id"])
+        assert backend_of(dry) == backend_of(real), (dry, real)
+        again = decide_again(real, policy)
+        assert again.chosen is not None
+        assert (again.chosen.name, again.pool, again.rule_name, again.reason) == backend_of(real)
+        seen[backend_of(real)] += 1
+    assert {one[1] for one in seen} == {"general", "other"}
+    assert {one[2] for one in seen} == {"split", "header", "default"}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_bytes_out_are_bytes_in_however_an_engine_cuts_them(fleet: Fleet, seed: int) -> None:
+    """Chunks of HTTP, events and TCP segments cut at random places, wide characters and CRLF included."""
+    dice = random.Random(seed)
+    print(f"seed {seed}")
+    with scripted_engine() as engine:
+        pools = {"general": {"models": [MODEL], "backends": {"raw": {"url": engine.url}}}}
+        router = fleet.add_router(wait_usable=1, pools=pools)
+        for _ in range(60):
+            whole = _random_stream(dice)
+            wire = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+            for piece in _cut(dice, whole):
+                wire += b"%x%b\r\n%b\r\n" % (len(piece), dice.choice([b"", b";a=b", b";q"]), piece)
+            engine.script = [*_cut(dice, wire + b"0\r\n\r\n")]
+            with socket.create_connection(("127.0.0.1", router.port), timeout=30) as connection:
+                body = (
+                    b'{"model": "%b", "stream": true, "stream_options": {"include_usage": true}}'
+                    % MODEL.encode()
+                )
+                connection.sendall(
+                    b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\nconnection: close\r\n"
+                    b"content-length: %d\r\n\r\n%b" % (len(body), body)
+                )
+                data = b""
+                while piece := connection.recv(65536):
+                    data += piece
+            assert _unchunked(data.split(b"\r\n\r\n", 1)[1]) == whole
+
+
+def _random_stream(dice: random.Random) -> bytes:
+    end = dice.choice([b"\n\n", b"\r\n\r\n"])
+    events = []
+    for _ in range(dice.randrange(1, 12)):
+        text = "".join(
+            dice.choice(["a", "é", "漢", "🎉", '\\"', " data: [DONE]", "\\n"])
+            for _ in range(dice.randrange(12))
+        )
+        kind = dice.randrange(8)
+        if kind == 0:
+            events.append(b": comment " + text.replace('"', "").encode() + end)
+        else:
+            events.append(
+                b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"%b"}}]}' % text.encode() + end
+            )
+    return (
+        b"".join(events)
+        + b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
+        + end
+        + b"data: [DONE]"
+        + end
+    )
+
+
+def _cut(dice: random.Random, data: bytes) -> Iterator[bytes]:
+    longest = dice.choice([1, 3, 40, 4000]) if len(data) < 3000 else 400
+    while data:
+        size = dice.randint(1, longest)
+        yield data[:size]
+        data = data[size:]
+
+
+def _unchunked(rest: bytes) -> bytes:
+    whole = b""
+    while size := int(rest.split(b"\r\n", 1)[0], 16):
+        start = rest.index(b"\r\n") + 2
+        whole, rest = whole + rest[start : start + size], rest[start + size + 2 :]
+    assert rest == b"0\r\n\r\n"
+    return whole
+
+
+def test_a_reload_says_what_waits_for_a_restart_and_keeps_what_discovery_knows(fleet: Fleet) -> None:
+    fleet.add_engine("engine-a")
+    pools = {
+        "general": {
+            "models": [MODEL],
+            "discover": {
+                "dns": "localhost",
+                "port": fleet.engines["engine-a"].port,
+                "interval_seconds": 3600,
+            },
+        }
+    }
+    router = fleet.add_router(wait_usable=1, pools=pools)
+    eventually(lambda: router.usable() >= 1, "the name was resolved")
+    before = httpx.get(f"{router.url}/debug/backends").json()["backends"]
+    fleet.rewrite(
+        router,
+        pools=pools,
+        health={"interval_seconds": 0.2, "timeout_seconds": 0.7},
+        limits={"queue_size": 3},
+    )
+    line = eventually(
+        lambda: next((line for line in router.log_lines() if '"config_loaded"' in line), None),
+        "it was loaded",
+    )
+    assert '"after_restart":["health.timeout_seconds"]' in line
+    assert '"level":"warning"' in line
+    after = httpx.get(f"{router.url}/debug/backends").json()["backends"]
+    assert [b["url"] for b in after] == [b["url"] for b in before]
+    assert router.post().status_code == 200
