@@ -5,6 +5,12 @@ import yaml
 from harness.stacks import ROOT
 from router_service.telemetry.names import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
+EVERYWHERE = {
+    "service": "who wrote it: `edge-gateway`, `router-service`, `backend-agent`, `rate-limit-service`, ...",
+    "request_id": "the id every layer uses, where the line is about one request",
+    "trace_id": "W3C trace id, where the line is about one request",
+}
+
 ENGINE_SPAN = {
     "gen_ai.request.id": "the completion's id, which contains the request id",
     "gen_ai.request.max_tokens": "the limit asked for",
@@ -35,7 +41,7 @@ def page() -> str:
         "",
         "One JSON object. What other programs print (vLLM, Redis, Prometheus) is wrapped: its line is in `message`.",
         "",
-        *_table(("field", "meaning"), LOG_FIELDS),
+        *_table(("field", "meaning"), {**LOG_FIELDS, **EVERYWHERE}),
         "",
         "## The router's line of a request: the decision record",
         "",
