@@ -34,6 +34,7 @@ class Scenario:
     also: ClassVar[frozenset[str]] = frozenset()
     """Alerts that are right too; all others are wrong."""
     simulator: ClassVar[str] = ""
+    """Further arguments of the engine simulator."""
     per_second: ClassVar[float] = 8.0
     restarts: ClassVar[bool] = False
     """The window begins where the baseline ended: the fault itself takes a while, and nothing is asked meanwhile."""
@@ -295,7 +296,7 @@ class EdgeStarved(Scenario):
 
     @contextlib.contextmanager
     def fault(self, platform: Platform) -> Iterator[None]:
-        freeze = round(self.draw.uniform(0.05, 0.09), 3)
+        freeze = round(self.draw.uniform(0.09, 0.15), 3)
         self.injected = f"edge stands about {freeze * 1e3:.0f} ms, then runs half a millisecond, in turns"
         with DutyCycle(pid_of(platform.stack, "edge"), freeze, 0.0005, self.draw.randrange(1 << 30)) as cycle:
             yield
