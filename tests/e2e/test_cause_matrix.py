@@ -35,11 +35,17 @@ def told(found: Result) -> None:
 
 
 def concluded(found: Result) -> None:
-    """Verdict and alerts were right, and before the fault there were none."""
+    """The right verdict and the right alert came within a minute."""
     scenario, seen = found.scenario, found.watched
     assert seen.verdict_seconds is not None, seen
     assert seen.verdict_seconds <= 60
     assert scenario.alert in seen.alerts, seen
+
+
+def nothing_else_was_said(found: Result) -> None:
+    """No other alert came, and before the fault neither verdict nor alert. Only in the long forms: on a machine that is
+    itself starved for seconds an engine really is slower than before."""
+    scenario, seen = found.scenario, found.watched
     # Objectives burn whatever the cause is, where requests really are late: that is what they say.
     symptoms = (
         {"TtftBudgetBurningFast", "TtftBudgetBurningSlowly"} if found.trials[0].slow_share > 0.3 else set()
@@ -76,6 +82,7 @@ def test_every_cause_is_named_first_within_15_percent_at_the_median(name: str, t
     assert found.median_error <= 0.15
     assert len(found.quiet.named) <= 1, found.quiet
     concluded(found)
+    nothing_else_was_said(found)
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +107,4 @@ def test_on_vllm_a_cause_is_named_first_with_its_time(name: str, vllm_stack_of_t
     assert abs(trial.measured_seconds) >= 5 * found.quiet.noise_seconds
     assert trial.error <= 0.15
     concluded(found)
+    nothing_else_was_said(found)
