@@ -1,6 +1,7 @@
 """What NVML, a DCGM exporter and the process table say becomes one reading; silence stays silence."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -154,11 +155,17 @@ time.sleep(60)
 @pytest.fixture
 def listener() -> Iterator[tuple["subprocess.Popen[str]", int]]:
     with subprocess.Popen(
-        [sys.executable, "-c", LISTENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LISTENER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        yield process, int(process.stdout.readline())
-        process.kill()
+        try:
+            yield process, int(process.stdout.readline())
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # the worker too
 
 
 def test_the_cpu_time_of_an_engine_is_that_of_its_workers_too(
