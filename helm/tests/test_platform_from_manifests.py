@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ import yaml
 
 from harness.kubernetes_tools import tool
 from harness.pods.cluster import Cluster, cluster
-from harness.pods.pod import Pod
 from harness.pods.platform_images import NOT_RUNNABLE, images_of
+from harness.pods.pod import Pod
 from harness.router_fleet import eventually
 from platform_deploy.releases import releases_of
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "smollm2-135m-instruct"
+FIRST_KEY = "sk-" + "a" * 40
 OVERRIDES = {
     # The hub is not reachable: the weights are a folder that the node has.
     "smollm2": ["--set", "weights.source=/models/source", "--set", "weights.cache.kind=hostPath"],
@@ -82,7 +83,7 @@ class Platform:
         self.kube = kube
         self.documents = documents
         self.folder = folder
-        self.key = "sk-" + "a" * 40
+        self.key = FIRST_KEY
         self.outside = kube.client("laptop", "default")
         self.edge = f"http://{kube.address('llm', 'edge-gateway')}"
 
@@ -103,13 +104,13 @@ class Platform:
             )
         )
 
-    def reaches(self, name: str, namespace: str, ip: str, port: int, **labels: str) -> bool:
-        """Whether a pod with these labels gets a connection."""
-        client = self.kube.client(name, namespace, **labels)
+    def reaches(self, name: str, namespace: str, ip: str, port: int) -> bool:
+        """Whether a client pod gets a connection."""
+        client = self.kube.client(name, namespace)
 
         def connect() -> bool:
             try:
-                socket.create_connection((ip, port), 1.0).close()
+                socket.create_connection((ip, port), 3.0).close()
             except OSError:
                 return False
             return True
@@ -153,11 +154,15 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     for path in (weights, weights / "source"):
         path.chmod(0o777)
     documents = [one for one in rendered("kind", weights) if runnable(one)]
-    with cluster(folder / "pods", images_of()) as kube:
+    images = images_of()
+    for one in documents:  # built before any pod has to be ready in time
+        if one["kind"] in ("Deployment", "StatefulSet"):
+            spec = one["spec"]["template"]["spec"]
+            for container in [*spec.get("initContainers", []), *spec["containers"]]:
+                images(container["image"])
+    with cluster(folder / "pods", images) as kube:
         kube.secret("llm", "redis", password="a long password")
-        made = Platform.__new__(Platform)
-        made.key = "sk-" + "a" * 40
-        kube.secret("llm", "edge-routes", **{"routes.yaml": routes(folder, made.key)})
+        kube.secret("llm", "edge-routes", **{"routes.yaml": routes(folder, FIRST_KEY)})
         ours = [one for one in documents if one["metadata"]["namespace"] == "llm"]
         theirs = [one for one in documents if one["metadata"]["namespace"] != "llm"]
         later = [one for one in theirs if one["kind"] in ("Deployment", "StatefulSet")]
@@ -179,3 +184,141 @@ def test_a_chat_completion_comes_through_all_pods(platform: Platform) -> None:
     assert platform.ask(key="sk-wrong").status_code == 401
     assert platform.kube.events() == []
     assert platform.kube.api.refused == [], "the router's Role is enough"
+
+
+def test_a_test_pod_of_every_chart_passes(platform: Platform) -> None:
+    hooks = [
+        one
+        for one in platform.documents
+        if one["kind"] == "Pod" and "helm.sh/hook" in one["metadata"].get("annotations", {})
+    ]
+    asked = {}
+    for one in hooks:
+        if one["metadata"]["name"].startswith("grafana"):
+            continue  # NOT_RUNNABLE: nothing would answer
+        asked[one["metadata"]["name"]] = platform.kube.run_pod(one["metadata"]["namespace"], one)
+    assert {"router-service-test", "smollm2-test"} <= asked.keys()
+    assert {name: said for name, (status, said) in asked.items() if status != 0} == {}
+
+
+def test_only_named_neighbours_are_let_in(platform: Platform) -> None:
+    pods = {name: platform.pod(name).ip for name in ("router-service", "smollm2", "redis", "edge-gateway")}
+    closed = [("router-service", 8000), ("smollm2", 8000), ("smollm2", 8001), ("redis", 6379),
+              ("redis", 9121), ("edge-gateway", 9902)]  # fmt: skip
+    callers = {
+        "stranger": ("default", {}),
+        "neighbour": ("llm", {}),
+        "false-edge": ("default", {"app.kubernetes.io/name": "edge-gateway"}),
+        "edge": ("llm", {"app.kubernetes.io/name": "edge-gateway"}),
+        "router": ("llm", {"app.kubernetes.io/name": "router-service"}),
+        "watcher": ("observability", {}),
+    }
+    for name, (namespace, labels) in callers.items():
+        platform.kube.client(name, namespace, **labels)
+    tried = [(name, *target) for name in callers for target in closed]
+    with ThreadPoolExecutor(len(tried)) as pool:  # what is dropped is silent until its time is up
+        reached = pool.map(
+            lambda one: platform.reaches(one[0], callers[one[0]][0], pods[one[1]], one[2]), tried
+        )
+        answered = dict(zip(tried, reached, strict=True))
+    let_in = {name: [target for target in closed if answered[name, *target]] for name in callers}
+    assert let_in == {
+        "stranger": [], "neighbour": [], "false-edge": [],
+        "edge": [("router-service", 8000), ("redis", 6379)],
+        "router": [("smollm2", 8000), ("smollm2", 8001), ("redis", 6379)],
+        "watcher": [("router-service", 8000), ("smollm2", 8000), ("smollm2", 8001), ("redis", 9121), ("edge-gateway", 9902)],
+    }  # fmt: skip
+    assert platform.reaches("stranger", "default", pods["edge-gateway"], 8080), "clients come from anywhere"
+    router = platform.pod("router-service").holder
+
+    def outward() -> bool:
+        try:
+            socket.create_connection((pods["edge-gateway"], 8080), 3.0).close()
+        except OSError:
+            return False
+        return True
+
+    assert not router.call(outward), "a router calls engines, Redis and telemetry, and nobody else"
+
+
+def test_a_pod_writes_nowhere_but_into_its_volumes_and_has_no_rights(platform: Platform) -> None:
+    for workload, place in (
+        ("router-service", "/etc/router/x"),
+        ("edge-gateway", "/opt/venv/x"),
+        ("smollm2", "/x"),
+    ):
+        pod = platform.pod(workload)
+        main = pod.mains[0]
+        status, said = pod.execute(main, ["/bin/sh", "-c", f"touch {place}"])
+        assert status != 0, workload
+        assert "Read-only" in said or "Permission" in said
+        facts = Path(f"/proc/{main.pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in facts
+        assert "CapEff:\t0000000000000000" in facts
+        assert "CapBnd:\t0000000000000000" in facts
+        assert "Uid:\t65532" in facts
+
+
+def test_a_rotated_key_arrives_through_its_secret_without_a_restart(platform: Platform) -> None:
+    edge = platform.pod("edge-gateway").mains[0].pid
+    new = "sk-" + "b" * 40
+    platform.kube.secret("llm", "edge-routes", **{"routes.yaml": routes(platform.folder, new)})
+    eventually(lambda: platform.ask(key=new).status_code == 200, "the new key is let in", 30)
+    eventually(lambda: platform.ask().status_code == 401, "the old key is not", 30)
+    assert platform.pod("edge-gateway").mains[0].pid == edge
+    platform.key = new
+
+
+def test_prometheus_scrapes_every_pod_through_the_policies(platform: Platform) -> None:
+    address = platform.kube.address("observability", "prometheus")
+    watcher = platform.kube.client("watcher", "observability")
+
+    def up() -> dict[str, str]:
+        answer = watcher.call(
+            lambda: httpx.get(f"http://{address}:9090/api/v1/query", params={"query": "up"}, timeout=5)
+        )
+        return {one["metric"]["job"]: one["value"][1] for one in answer.json()["data"]["result"]}
+
+    jobs = {"edge-gateway", "router-service", "vllm", "backend-agent"}
+    eventually(
+        lambda: jobs <= up().keys() and {up()[job] for job in jobs} == {"1"}, f"{jobs} are up: {up()}", 40
+    )
+
+
+def test_a_running_stream_reaches_its_end_while_every_pod_on_its_way_is_told_to_stop(
+    platform: Platform,
+) -> None:
+    """Last: it ends the pods. Each within its grace period, through its stop hook, without SIGKILL."""
+    text: list[str] = []
+    begun = threading.Event()
+
+    def read() -> None:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 400,
+                "stream": True, "ignore_eos": True}  # fmt: skip
+        headers = {"authorization": f"Bearer {platform.key}", "content-type": "application/json"}
+        with httpx.stream("POST", platform.edge + "/v1/chat/completions", content=json.dumps(body),
+                          headers=headers, timeout=90) as answer:  # fmt: skip
+            for piece in answer.iter_text():
+                text.append(piece)
+                begun.set()
+
+    thread = threading.Thread(target=lambda: platform.outside.call(read), daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    path = [platform.pod(name) for name in ("edge-gateway", "router-service", "smollm2")]
+    assert platform.kube.events() == [], "no probe failed until now"
+    for pod in path:
+        pod.terminate()
+    assert thread.is_alive(), "the stream was still running when the pods were told"
+    thread.join(90)
+    assert "".join(text).rstrip().endswith("data: [DONE]"), "".join(text)[-300:]
+    rest = [pod for pod in platform.kube.pods if pod not in path]
+    for pod in rest:
+        pod.terminate()
+    for pod in [*path, *rest]:
+        assert pod.ended.wait(120), pod.name
+        assert pod.killed == [], pod.name
+        assert pod.stop_seconds < pod.spec.get("terminationGracePeriodSeconds", 30)
+    assert path[0].hooks == {"edge": 0}
+    assert path[2].hooks == {"engine": 0}
+    assert platform.kube.events() == []

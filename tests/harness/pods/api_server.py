@@ -61,7 +61,7 @@ class ApiServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def _handler(api) -> type[BaseHTTPRequestHandler]:  # noqa: N805 (the handler has its own self)
+    def _handler(api) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 

@@ -136,8 +136,7 @@ class Cluster:
             number = next(self._numbers)
             holder = kernel.Holder()
             self._connect(holder, f"10.244.0.{number}", number)
-            known = {key.replace("__", "/").replace("_", "-"): value for key, value in labels.items()}
-            self.clients[key] = (holder, PodAddress(name, namespace, known, f"10.244.0.{number}"))
+            self.clients[key] = (holder, PodAddress(name, namespace, labels, f"10.244.0.{number}"))
             self._refresh()
         return self.clients[key][0]
 

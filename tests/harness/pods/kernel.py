@@ -141,6 +141,4 @@ def _enter(network: str) -> None:
 
 def spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own; it is killed when the thread that started it ends."""
-    return subprocess.Popen(
-        [*LEASH, *command], stdin=subprocess.DEVNULL, start_new_session=True, **options
-    )
+    return subprocess.Popen([*LEASH, *command], stdin=subprocess.DEVNULL, start_new_session=True, **options)

@@ -57,6 +57,7 @@ def images_of(engine: Callable[[], Image] = simulator_base) -> Callable[[str], I
         programs = {
             "docker.io/library/redis": ("redis-server", "/usr/local/bin/redis-server"),
             "docker.io/oliver006/redis_exporter": ("prometheus-redis-exporter", "/redis_exporter"),
+            "docker.io/library/busybox": ("sh", "/bin/sh"),  # and Debian's wget
             "docker.io/prom/prometheus": ("prometheus", "/bin/prometheus"),
             "docker.io/prom/alertmanager": ("prometheus-alertmanager", "/bin/alertmanager"),
         }
@@ -65,7 +66,9 @@ def images_of(engine: Callable[[], Image] = simulator_base) -> Callable[[str], I
         program, place = programs[repository]
         binary = shutil.which(program)
         if binary is None:
-            raise NoImage(f"{name}: {program} is not installed: python3 scripts/install-dependencies packages:up")
+            raise NoImage(
+                f"{name}: {program} is not installed: python3 scripts/install-dependencies packages:up"
+            )
         plain = base(machine_python())
         inside_usr = place.startswith(("/usr/", "/bin/"))
         mounts = plain.mounts if inside_usr else (*plain.mounts, Mount(binary, place))

@@ -184,7 +184,9 @@ class Pod:
                     return
                 time.sleep(0.02)
             if one.process.returncode:
-                raise PodFailed(f"init container {one.name} ended with {one.process.returncode}:\n{self.log(one.name)}")
+                raise PodFailed(
+                    f"init container {one.name} ended with {one.process.returncode}:\n{self.log(one.name)}"
+                )
         for one in self.mains:
             self._run(one)
         for one in self.mains:
@@ -194,7 +196,9 @@ class Pod:
         threading.Thread(target=self._watch, args=(one,), daemon=True).start()
         while not one.started and not self._stop.is_set():
             if one.process and one.process.poll() is not None:
-                raise PodFailed(f"sidecar {one.name} ended with {one.process.returncode}:\n{self.log(one.name)}")
+                raise PodFailed(
+                    f"sidecar {one.name} ended with {one.process.returncode}:\n{self.log(one.name)}"
+                )
             time.sleep(0.02)
 
     def _watch(self, one: Container) -> None:
@@ -206,7 +210,9 @@ class Pod:
 
     def _probe_forever(self, one: Container) -> None:
         """Startup first, then readiness and liveness side by side, each at its own pace."""
-        due = {kind: time.monotonic() + one.spec.get(kind, {}).get("initialDelaySeconds", 0) for kind in PROBES}
+        due = {
+            kind: time.monotonic() + one.spec.get(kind, {}).get("initialDelaySeconds", 0) for kind in PROBES
+        }
         failures = dict.fromkeys(PROBES, 0)
         one.started = "startupProbe" not in one.spec
         if one.started and "readinessProbe" not in one.spec:
@@ -279,7 +285,9 @@ class Pod:
             status, said = self.execute(one, hook["exec"]["command"], left)
             self.hooks[one.name] = status
             if status:
-                self.events.append(f"{self.name}/{one.name}: the stop hook ended with {status}: {said[-500:]}")
+                self.events.append(
+                    f"{self.name}/{one.name}: the stop hook ended with {status}: {said[-500:]}"
+                )
         elif hook and "exec" not in hook:
             raise NotImplementedError(f"stop hook {sorted(hook)}")
         if one.process.poll() is None:
@@ -318,7 +326,11 @@ class Pod:
             return _expanded(str(entry.get("value", "")), known)
         source = entry["valueFrom"]
         if "fieldRef" in source:
-            fields = {"metadata.name": self.name, "metadata.namespace": self.namespace, "status.podIP": self.ip}
+            fields = {
+                "metadata.name": self.name,
+                "metadata.namespace": self.namespace,
+                "status.podIP": self.ip,
+            }
             return fields[source["fieldRef"]["fieldPath"]]
         reference = source["secretKeyRef"]
         return str(self._around.objects["Secret", reference["name"]]["data"][reference["key"]])

@@ -44,7 +44,7 @@ class Volumes:
             self.places[volume["name"]] = self._make(volume)
 
     def _make(self, volume: Document) -> Path:
-        name = volume["name"]
+        name = str(volume["name"])
         place = self._folder / "volumes" / name
         place.mkdir(parents=True)
         if "configMap" in volume:
@@ -54,7 +54,7 @@ class Volumes:
             self.sources[name] = ("Secret", volume["secret"]["secretName"])
             write_atomically(place, self._files(name, volume["secret"]), self._group)
         elif "hostPath" in volume:
-            path = Path(volume["hostPath"]["path"])
+            path = Path(str(volume["hostPath"]["path"]))
             if not path.exists():
                 if volume["hostPath"].get("type") != "DirectoryOrCreate":
                     raise AssertionError(f"volume {name}: {path} is not on the node")
@@ -89,7 +89,9 @@ class Volumes:
         found = []
         for one in container.get("volumeMounts", []):
             if one["name"] not in self.places:
-                raise AssertionError(f"container {container['name']} mounts {one['name']}, which is no volume")
+                raise AssertionError(
+                    f"container {container['name']} mounts {one['name']}, which is no volume"
+                )
             source = self.places[one["name"]] / one.get("subPath", "")
             found.append(Mount(str(source), one["mountPath"], bool(one.get("readOnly"))))
         return found
