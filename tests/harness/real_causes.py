@@ -20,10 +20,10 @@ SHORT_WORDS, LONG_WORDS = 20, (450, 650)
 class _OnVllm(Scenario):
     """Few short requests: two engines and everything else share the machine's cores."""
 
-    per_second = 1.0
-    window_seconds = 40.0
-    settle_seconds = 4.0
-    recovery_seconds = 15.0
+    per_second = 1.2
+    window_seconds = 26.0
+    settle_seconds = 3.0
+    recovery_seconds = 10.0
 
     def __init__(self, draw: random.Random) -> None:
         super().__init__(draw)
@@ -87,8 +87,7 @@ class RealStuckEngine(_OnVllm, StuckEngine):
     name = "vLLM: stuck engine"
     also = frozenset({"BackendBreakerOpen", "TtftBudgetBurningFast", "TtftBudgetBurningSlowly"})
     settle_seconds = 0.0
-    window_seconds = 30.0
-    recovery_seconds = 30.0
+    recovery_seconds = 20.0
 
     @contextlib.contextmanager
     def fault(self, platform: Platform) -> Iterator[None]:
