@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 
 import pytest
@@ -206,3 +207,32 @@ async def test_an_http_1_0_client_gets_no_chunks() -> None:
         data = await asyncio.wait_for(reader.read(), 5)
         writer.close()
     assert data.endswith(b"\r\n\r\nplain")
+
+
+async def test_a_closed_connection_leaves_nothing_for_the_garbage_collector() -> None:
+    async def answer(relay) -> None:
+        relay.start(200, [(b"content-length", b"1")])
+        relay.write(b"a")
+        relay.finish()
+
+    def left() -> int:
+        return sum(isinstance(one, RelayProtocol) for one in gc.get_objects())
+
+    gc.collect()
+    before = left()
+    gc.disable()
+    try:
+        async with served("fast", answer) as port:
+            for number in range(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+                await reader.readexactly(1)
+                if number % 2:
+                    writer.transport.abort()
+                else:
+                    writer.close()
+            async with asyncio.timeout(10):
+                while left() > before:  # noqa: ASYNC110 (the loop runs what closes them)
+                    await asyncio.sleep(0.01)
+    finally:
+        gc.enable()

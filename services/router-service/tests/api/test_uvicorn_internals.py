@@ -18,7 +18,15 @@ def test_the_protocol_and_its_cycle_have_what_the_relay_uses() -> None:
     made = inspect.getsource(HttpToolsProtocol.__init__) + inspect.getsource(
         HttpToolsProtocol.connection_made
     )
-    for name in ("cycle", "flow", "transport", "scope", "server_state"):
+    for name in (
+        "cycle",
+        "flow",
+        "transport",
+        "scope",
+        "server_state",
+        "pipeline",
+        "timeout_keep_alive_task",
+    ):
         assert f"self.{name}" in made
     cycle = inspect.getsource(RequestResponseCycle.__init__)
     for name in (
@@ -43,6 +51,16 @@ def test_a_finished_answer_is_what_uvicorn_itself_would_have_done() -> None:
 
 
 def test_the_overridden_callbacks_exist() -> None:
-    for name in ("on_headers_complete", "connection_lost", "pause_writing", "resume_writing"):
+    for name in (
+        "on_headers_complete", "connection_lost", "pause_writing", "resume_writing", "send_400_response",
+    ):  # fmt: skip
         assert getattr(RelayProtocol, name) is not getattr(HttpToolsProtocol, name)
         assert callable(getattr(httptools_impl.HttpToolsProtocol, name))
+
+
+def test_after_a_connection_is_lost_uvicorn_itself_asks_for_nothing_that_was_let_go() -> None:
+    send = inspect.getsource(RequestResponseCycle.send)
+    assert "if self.disconnected:\n            return" in send, "a finished answer is not reported any more"
+    lost = inspect.getsource(HttpToolsProtocol.connection_lost)
+    assert "self.cycle.disconnected = True" in lost
+    assert callable(HttpToolsProtocol._unset_keepalive_if_required)

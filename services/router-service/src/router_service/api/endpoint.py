@@ -44,11 +44,11 @@ class InferenceEndpoint:
             return
         extensions = scope.get("extensions")
         turn = extensions.get(EXTENSION) if extensions is not None else None
+        if turn is not None and not whole:
+            turn.last()
         relay: Relay = turn() if turn is not None else AsgiRelay(send, receive)
         try:
             if not whole:
-                if turn is not None:
-                    turn.last()
                 pipeline.refuse_now(inbound, relay, refusals.too_large(limit))
                 return
             inbound.body = body

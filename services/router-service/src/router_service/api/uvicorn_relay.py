@@ -180,6 +180,12 @@ class RelayProtocol(HttpToolsProtocol):
         relay, self.relay = self.relay, None
         if relay is not None:
             relay.client_gone()
+        # The transport, the cycle and the turn know this protocol: a closed connection would wait, with all
+        # that hangs on it, for the garbage collector. (Requests that were piped in behind one another still
+        # ask for them; they are rare.)
+        if not self.pipeline:
+            self._unset_keepalive_if_required()
+            self.transport = self.flow = self.cycle = self.scope = None  # type: ignore[assignment]
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -198,15 +204,20 @@ class RelayTurn:
     __slots__ = ("_cycle", "_protocol")
 
     def __init__(self, protocol: RelayProtocol, cycle: RequestResponseCycle) -> None:
-        self._protocol = protocol
-        self._cycle = cycle
+        self._protocol: RelayProtocol | None = protocol
+        self._cycle: RequestResponseCycle | None = cycle
 
     def last(self) -> None:
-        """Serve nothing after this request: its body was not read to the end."""
+        """Serve nothing after this request, whose relay is not made yet: its body was not read to the end."""
+        assert self._cycle is not None
         self._cycle.keep_alive = False
 
     def __call__(self) -> TransportRelay:
         """The request's relay; its connection tells this one, and no other, about the client."""
-        relay = TransportRelay(self._protocol, self._cycle)
-        self._protocol.relay = relay
+        protocol, cycle = self._protocol, self._cycle
+        assert protocol is not None
+        assert cycle is not None
+        self._protocol = self._cycle = None  # the cycle's scope holds this turn
+        relay = TransportRelay(protocol, cycle)
+        protocol.relay = relay
         return relay
