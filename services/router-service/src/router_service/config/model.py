@@ -3,10 +3,12 @@
 `docs/configuration.md` is generated from these descriptions.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from router_service.routing.policies import POLICIES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
@@ -27,7 +29,10 @@ HttpUrl = Annotated[
     str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$"), AfterValidator(_reachable)
 ]
 ServerError = Annotated[int, Field(ge=500, le=599)]
-PolicyName = Literal["round_robin", "least_loaded", "prefix_affinity"]
+if TYPE_CHECKING:
+    PolicyName = str
+else:
+    PolicyName = Literal[*POLICIES]
 
 
 class Section(BaseModel):
