@@ -22,6 +22,7 @@ from router_service.api.endpoint import InferenceEndpoint
 from router_service.api.pages import Readiness, make_pages
 from router_service.api.web import make_web
 from router_service.config import BadConfig, Configuration, RouterConfig, load, redis_password
+from router_service.config.document import Problem
 from router_service.config.model import PoolSection
 from router_service.discovery.dns import DnsDiscovery
 from router_service.discovery.static import StaticDiscovery
@@ -330,7 +331,7 @@ def _settings(config: RouterConfig) -> Settings:
         queue_seconds=values.limits.queue_seconds,
         session_header=values.affinity.header.encode("ascii"),
         max_body_bytes=values.server.max_body_bytes,
-        trace_ratio=float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", "0.01")),
+        trace_ratio=_variable("OTEL_TRACES_SAMPLER_ARG", 0.01, 1.0),
     )
 
 
@@ -364,4 +365,20 @@ def _exporter(values: Configuration) -> OtlpJsonExporter | None:
 
 def _keep_alive_seconds() -> float:
     """Idle connections to engines: below vLLM's 5 s, or as its variable says, always closing first."""
-    return max(1.0, float(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "5")) * 5 / 6 - 0.16)
+    return max(1.0, _variable("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", 5.0, 86400.0) * 5 / 6 - 0.16)
+
+
+def _variable(name: str, default: float, most: float) -> float:
+    """A number from 0 to ``most`` from the environment.
+
+    Raises:
+        BadConfig: it is none.
+    """
+    text = os.environ.get(name)
+    if not text:
+        return default
+    with contextlib.suppress(ValueError):
+        if 0.0 <= (value := float(text)) <= most:
+            return value
+    said = f'{name}: "{text[:60]}" is not a number from 0 to {most:g}; correct it or unset it'
+    raise BadConfig([Problem("environment", 1, 1, "", said)])

@@ -88,8 +88,8 @@ class _Server:
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
         try:
             await server.serve()
-        except SystemExit as problem:  # uvicorn's way to say that it could not start
-            return int(problem.code or 0) or 1
+        except SystemExit:  # uvicorn's way to say that it could not start; why is in the log
+            return 1
         return 0
 
     def _signalled(self) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.router_fleet import MODEL, Fleet, RouterPart, eventually, fleet_in
+from harness.router_fleet import BIN, MODEL, Fleet, RouterPart, eventually, fleet_in
 from harness.scripted_engine import ScriptedEngine, scripted_engine
 
 pytestmark = pytest.mark.service
@@ -285,3 +286,32 @@ def test_a_graceful_end_waits_for_nobody_who_stopped_talking(engine, tmp_path) -
             os.kill(router.pid, signal.SIGTERM)
             assert router.process.wait(60) == 0
         assert '"event":"stopped"' in router.log.read_text()
+
+
+def test_a_body_that_does_not_come_is_refused_when_the_requests_time_is_up(engine, tmp_path) -> None:
+    with fleet_in(tmp_path) as fleet:
+        timeouts = {"connect_seconds": 1, "first_token_seconds": 1, "idle_seconds": 1, "total_seconds": 2}
+        router = in_front_of(fleet, engine, timeouts=timeouts)
+        for sent in (raw_request(b"{" * 100)[:-50], raw_request(b"{" * 100)[:-100]):
+            answer = talk(router, sent, 30)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert error_of(answer)["code"] == "request_timeout"
+        records = httpx.get(f"{router.url}/debug/decisions?outcome=timeout").json()["decisions"]
+        assert [record["status"] for record in records] == [408, 408]
+
+
+def test_a_port_that_is_taken_and_a_variable_that_is_no_number_are_said(engine, tmp_path) -> None:
+    config = tmp_path / "router.yaml"
+    config.write_text(
+        f"pools: {{p: {{models: [m], backends: {{a: {{url: '{engine.url}'}}}}}}}}\n"
+        f"routing: {{default_pool: p}}\nserver: {{port: {engine.port}}}\n"
+    )
+    command = [BIN / "router-service", "serve", "--config", config]
+    taken = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert taken.returncode == 1
+    assert "address already in use" in taken.stdout
+    odd = {**os.environ, "OTEL_TRACES_SAMPLER_ARG": "often"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=odd)
+    assert done.returncode == 2
+    assert 'OTEL_TRACES_SAMPLER_ARG: "often" is not a number from 0 to 1' in done.stderr
+    assert "Traceback" not in done.stderr

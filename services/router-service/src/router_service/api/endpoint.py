@@ -1,6 +1,7 @@
 """The inference endpoint as raw ASGI in front of FastAPI's own routes: a route there costs more than
 the whole rest of the router. It reads a request, makes its relay, and hands both to the pipeline."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from router_service.pipeline import refusals
 from router_service.pipeline.headers import request_id
 from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.pipeline import Pipeline
+from router_service.pipeline.refusals import Refusal
 from router_service.pipeline.relay import Relay
 
 Scope = MutableMapping[str, Any]
@@ -37,19 +39,30 @@ class InferenceEndpoint:
         query = scope["query_string"]
         target = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
         inbound = Inbound.now(path, target, scope["headers"])
-        limit = pipeline.settings.max_body_bytes
-        body, whole = await _read(receive, limit)
+        settings = pipeline.settings
+        extensions = scope.get("extensions")
+        turn = extensions.get(EXTENSION) if extensions is not None else None
+        refusal: Refusal | None = None
+        if turn is not None and turn.body_came:  # almost always; a timeout costs more than the rest of this
+            body, whole = await _read(receive, settings.max_body_bytes)
+        else:
+            body, whole = b"", False
+            try:
+                async with asyncio.timeout(settings.policy.timeouts.total_seconds):
+                    body, whole = await _read(receive, settings.max_body_bytes)
+            except TimeoutError:
+                refusal = refusals.BODY_LATE
         if body is None:
             pipeline.cancelled_early(inbound)
             return
-        extensions = scope.get("extensions")
-        turn = extensions.get(EXTENSION) if extensions is not None else None
-        if turn is not None and not whole:
-            turn.last()
+        if not whole:
+            refusal = refusal or refusals.too_large(settings.max_body_bytes)
+            if turn is not None:
+                turn.last()
         relay: Relay = turn() if turn is not None else AsgiRelay(send, receive)
         try:
-            if not whole:
-                pipeline.refuse_now(inbound, relay, refusals.too_large(limit))
+            if refusal is not None:
+                pipeline.refuse_now(inbound, relay, refusal)
                 return
             inbound.body = body
             await pipeline.handle(inbound, relay)

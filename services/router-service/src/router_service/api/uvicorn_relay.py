@@ -207,6 +207,11 @@ class RelayTurn:
         self._protocol: RelayProtocol | None = protocol
         self._cycle: RequestResponseCycle | None = cycle
 
+    @property
+    def body_came(self) -> bool:
+        """Whether the request's body is here to its end."""
+        return self._cycle is not None and not self._cycle.more_body
+
     def last(self) -> None:
         """Serve nothing after this request, whose relay is not made yet: its body was not read to the end."""
         assert self._cycle is not None

@@ -62,6 +62,10 @@ TOTAL_TIME_UP = Refusal(
     504, "timeout", "the request took longer than total_seconds", Outcome.TIMEOUT, can_retry=False
 )
 
+BODY_LATE = Refusal(
+    408, "request_timeout", "the request's body did not come within total_seconds", Outcome.TIMEOUT
+)
+
 BY_END: dict[End, Refusal] = {
     End.CONNECT_FAILED: Refusal(
         503, "upstream_unreachable", "the backend could not be reached", Outcome.UPSTREAM_ERROR, 1
