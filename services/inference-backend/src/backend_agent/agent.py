@@ -58,6 +58,8 @@ class Agent:
         self._rounds: list[Round] = []
         self._warm = False
         self._draining = False
+        self._ended: float | None = None
+        """When an engine that had been warm was found to have ended; None once one is warm again."""
         self._log = structlog.get_logger().bind(backend=name)
         self._verdict = Verdict(State.STARTING, ("the engine has not answered yet",))
         self._since = time.monotonic()
@@ -77,9 +79,10 @@ class Agent:
     def worth_restarting(self) -> bool:
         """Whether the engine has been stuck, or silent after it had been ready, for the bound.
 
-        A saturated engine never is, and neither is one that is still loading its model.
+        A saturated engine never is, and neither is one that ended: whoever restarts it knows, and it may be
+        loading its model.
         """
-        hopeless = self._verdict.state in (State.STUCK, State.UNREACHABLE)
+        hopeless = self._verdict.state in (State.STUCK, State.UNREACHABLE) and not self._ended
         return hopeless and time.monotonic() - self._since >= self._restart_after_seconds
 
     def drain(self) -> None:
@@ -145,9 +148,16 @@ class Agent:
                 await self._watch(http)
 
     async def _wait_for_engine(self, http: httpx.AsyncClient) -> None:
-        self._conclude(Verdict(State.STARTING, ("the engine does not answer /health yet",)))
-        while not await self._is_up(http):  # noqa: ASYNC110 (another process: there is no event to wait for)
+        """Wait until it answers. Before its first answer it is starting; one that has served and ended is not:
+        a crash must show as one, however often something starts it again."""
+        starting = Verdict(State.STARTING, ("the engine does not answer /health yet",))
+        while not await self._is_up(http):
+            ended = Verdict(State.UNREACHABLE, (f"the engine ended {self._ended_seconds():.0f} s ago",))
+            self._conclude(ended if self._ended else starting)
             await asyncio.sleep(SAMPLE_SECONDS / 4)
+
+    def _ended_seconds(self) -> float:
+        return 0.0 if self._ended is None else time.monotonic() - self._ended
 
     async def _is_up(self, http: httpx.AsyncClient) -> bool:
         with contextlib.suppress(httpx.HTTPError):
@@ -175,6 +185,7 @@ class Agent:
             self._metrics.warmup_seconds.set(seconds)
             self._metrics.show_rounds(self._rounds)
             self._warm = True
+            self._ended = None
             self._log.info("engine is warm", seconds=round(seconds, 3), rounds=len(self._rounds))
         self._samples.clear()
         self._samples.append(await self._sample(http))
@@ -212,7 +223,8 @@ class Agent:
                 if answer.status_code == 200:
                     return
             except httpx.ConnectError:
-                return  # it ended, and was perhaps restarted: that is a start, not silence
+                self._ended = self._ended or time.monotonic()  # it is perhaps being restarted: no silence
+                return
             except httpx.HTTPError:
                 pass
             silent_seconds = time.monotonic() - began

@@ -1,0 +1,89 @@
+"""Engines that die, freeze, wedge and slow down under load: nothing is lost, and the platform says which fault it is."""
+
+import pytest
+
+from harness.chaos.faults import (
+    ask_engine_a,
+    frozen,
+    killed_again_and_again,
+    killed_once,
+    slowed,
+    wedged,
+)
+from harness.chaos.load import Ending
+from harness.chaos.scenario import endure
+from harness.chaos.table import Row
+from harness.chaos.world import World
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(500)]
+
+# A stream that had begun on the engine and may not be resumed ends with an error event. A request that nobody
+# could take meanwhile is refused.
+DIED = (Ending.ERROR_EVENT,)
+
+
+def test_an_engine_that_is_killed_again_and_again(world: World, table: list[Row]) -> None:
+    row, answers = endure(
+        world,
+        "engine killed, again and again",
+        killed_again_and_again("backend-a"),
+        alerts=["BackendUnreachable"],
+        verdict="execution",
+        allowed=DIED,
+    )
+    table.append(row)
+    assert row.resumed > 0, "streams that may be resumed were"
+    assert all(a.ending is Ending.GOOD or a.first_at for a in answers), "what had not begun went elsewhere"
+
+
+@pytest.mark.full
+def test_an_engine_that_is_killed_once(world: World, table: list[Row]) -> None:
+    row, _ = endure(world, "engine killed once", killed_once("backend-b"), allowed=DIED)
+    table.append(row)
+
+
+@pytest.mark.full
+def test_an_engine_that_is_frozen(world: World, table: list[Row]) -> None:
+    row, _ = endure(
+        world,
+        "engine frozen (SIGSTOP)",
+        frozen("backend-a", ask_engine_a),
+        alerts=["BackendUnreachable"],
+        verdict="execution",
+        allowed=DIED,
+        at_least_seconds=22,
+    )
+    table.append(row)
+
+
+@pytest.mark.full
+def test_an_engine_that_is_wedged(world: World, table: list[Row]) -> None:
+    row, _ = endure(
+        world,
+        "engine wedged (answers /health, makes no token)",
+        wedged("a"),
+        alerts=["BackendStuck"],
+        verdict="execution",
+        allowed=DIED,
+    )
+    table.append(row)
+
+
+@pytest.mark.full
+def test_an_engine_that_is_throttled(world: World, table: list[Row]) -> None:
+    row, _ = endure(
+        world,
+        "engine slow: throttled device",
+        slowed("a", "throttled", 4.0),
+        alerts=["BackendThrottled"],
+        verdict="execution",
+    )
+    table.append(row)
+
+
+@pytest.mark.full
+def test_an_engine_that_is_slow_for_no_known_reason(world: World, table: list[Row]) -> None:
+    row, _ = endure(
+        world, "engine slow: no reason shown", slowed("a", "slow", 5.0), verdict="execution", at_least_seconds=12
+    )
+    table.append(row)

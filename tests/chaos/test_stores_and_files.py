@@ -1,0 +1,52 @@
+"""Redis and the configuration fail under load: no request notices, and the platform says so."""
+
+import pytest
+
+from harness.chaos.faults import (
+    ask_redis,
+    configuration_with_errors,
+    frozen,
+    killed_again_and_again,
+    redis_full,
+)
+from harness.chaos.scenario import endure
+from harness.chaos.table import Row
+from harness.chaos.world import World
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(500)]
+
+
+def test_a_redis_that_is_frozen(world: World, table: list[Row]) -> None:
+    row, answers = endure(
+        world, "Redis frozen (SIGSTOP)", frozen("redis", ask_redis), alerts=["AffinityStoreDown"], sessions=50
+    )
+    table.append(row)
+    late = [a for a in answers if a.ttft_seconds is not None and a.ttft_seconds > 2]
+    assert not late, "no request waits for Redis"
+
+
+@pytest.mark.full
+def test_a_redis_that_is_gone(world: World, table: list[Row]) -> None:
+    row, _ = endure(
+        world,
+        "Redis gone",
+        killed_again_and_again("redis"),
+        alerts=["AffinityStoreDown"],
+        sessions=50,
+    )
+    table.append(row)
+
+
+@pytest.mark.full
+def test_a_redis_that_is_full(world: World, table: list[Row]) -> None:
+    row, _ = endure(world, "Redis full", redis_full, alerts=["AffinityStoreDown"], sessions=50)
+    table.append(row)
+
+
+def test_a_configuration_with_errors(world: World, table: list[Row]) -> None:
+    before = {labels["hash"] for labels, _ in world.query("router_config_info")}
+    row, _ = endure(
+        world, "configuration replaced by one with errors", configuration_with_errors, alerts=["RouterConfigRefused"]
+    )
+    table.append(row)
+    assert {labels["hash"] for labels, _ in world.query("router_config_info")} == before

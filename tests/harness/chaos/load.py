@@ -1,0 +1,177 @@
+"""A client of its own process that asks at a constant rate and judges every answer: `python -m harness.chaos.load`.
+
+Open loop: requests are due at fixed times, whatever became of the earlier ones. One JSON line per request goes to
+a file as soon as it has ended. It sends until its standard input is closed, then waits for the last answers.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+END_SECONDS = 40.0  # silence after which a request counts as never answered
+
+
+class Ending(StrEnum):
+    """How a request ended for its client. ``LOST`` is what no fault may cause."""
+
+    GOOD = "good"  # whole: every token, the terminal event, a proper end of the body
+    ERROR_EVENT = "error_event"  # a stream that says in band that it cannot go on
+    REFUSED = "refused"  # 429 or 503 with an OpenAI error and retry-after
+    ERROR = "error"  # another status with an OpenAI error
+    BROKEN = "broken"  # the connection broke: plain for every client to see
+    LOST = "lost"  # no answer, an end that looks clean and is not, or an error in no known shape
+
+
+@dataclass(slots=True)
+class Answer:
+    """One request. Times are epoch seconds; ``first_at`` is when its first body byte came."""
+
+    sent_at: float
+    late_seconds: float
+    resumable: bool
+    ended_at: float = 0.0
+    first_at: float | None = None
+    ending: Ending = Ending.LOST
+    status: int = 0
+    backend: str = ""
+    attempts: str = ""
+    request_id: str = ""
+    detail: str = ""
+
+    @property
+    def ttft_seconds(self) -> float | None:
+        return None if self.first_at is None else self.first_at - self.sent_at
+
+    @property
+    def total_seconds(self) -> float:
+        return self.ended_at - self.sent_at
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Read what has ended so far, in the order of sending."""
+    answers = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        fields = json.loads(line)
+        answers.append(Answer(**{**fields, "ending": Ending(fields["ending"])}))
+    return sorted(answers, key=lambda answer: answer.sent_at)
+
+
+async def ask(http: httpx.AsyncClient, options: argparse.Namespace, number: int, answer: Answer) -> None:
+    """Send one request and fill in ``answer``."""
+    body: dict[str, Any] = {
+        "model": options.model,
+        "messages": [{"role": "user", "content": f"Tell me of the number {number}"}],
+        "max_tokens": options.tokens,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    headers = {"authorization": f"Bearer {options.key}"}
+    if answer.resumable:
+        headers["x-resume"] = "yes"
+    if options.sessions:
+        headers["x-session-id"] = f"session-{number % options.sessions}"
+    seen: list[str] = []
+    try:
+        async with http.stream("POST", options.url, json=body, headers=headers) as response:
+            answer.status = response.status_code
+            answer.request_id = response.headers.get("x-request-id", "")
+            answer.backend = response.headers.get("x-route-backend", "")
+            answer.attempts = response.headers.get("x-route-attempts", "")
+            if response.status_code == 200:
+                async for line in response.aiter_lines():
+                    if line.startswith("data:"):
+                        answer.first_at = answer.first_at or time.time()
+                        seen.append(line[5:].strip())
+                answer.ending, answer.detail = judge(seen, options.tokens)
+            else:
+                answer.ending, answer.detail = judge_status(response.headers, await response.aread())
+    except httpx.HTTPError as error:
+        answer.detail = f"{type(error).__name__}: {error}"
+        if error_of(seen):
+            answer.ending, answer.detail = Ending.ERROR_EVENT, error_of(seen)
+        elif answer.status == 200 and not isinstance(error, httpx.TimeoutException):
+            answer.ending = Ending.BROKEN
+    answer.ended_at = time.time()
+
+
+def error_of(events: list[str]) -> str:
+    """Return the code of the error event among ``events``, or ""."""
+    for event in events:
+        if event.startswith('{"error"'):
+            error = json.loads(event)["error"]
+            return str(error.get("code") or error.get("type"))
+    return ""
+
+
+def judge(events: list[str], tokens: int) -> tuple[Ending, str]:
+    """Judge a body that ended properly."""
+    if error := error_of(events):
+        return Ending.ERROR_EVENT, error
+    if not events or events[-1] != "[DONE]":
+        return Ending.LOST, f"a clean end without [DONE] after {len(events)} events"
+    usages = [json.loads(event).get("usage") for event in events[:-1]]
+    said = next((usage["completion_tokens"] for usage in reversed(usages) if usage), None)
+    if said != tokens:
+        return Ending.LOST, f"{said} tokens of {tokens} and [DONE]"
+    return Ending.GOOD, ""
+
+
+def judge_status(headers: httpx.Headers, body: bytes) -> tuple[Ending, str]:
+    """Judge an answer that is not 200."""
+    try:
+        code = str(json.loads(body)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return Ending.LOST, f"not an OpenAI error: {body[:80]!r}"
+    return (Ending.REFUSED if "retry-after" in headers else Ending.ERROR), code
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Send at the rate until standard input closes."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), over.set)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=20)
+    timeout = httpx.Timeout(END_SECONDS, connect=5.0)
+    tasks: set[asyncio.Task[None]] = set()
+    with options.out.open("a", buffering=1) as out:
+
+        async def one(number: int, answer: Answer) -> None:
+            await ask(http, options, number, answer)
+            out.write(json.dumps(asdict(answer)) + "\n")
+
+        async with httpx.AsyncClient(timeout=timeout, limits=limits) as http:
+            started, number = time.monotonic(), 0
+            while not over.is_set():
+                due = started + number / options.rate
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                answer = Answer(time.time(), time.monotonic() - due, resumable=number % 2 == 1)
+                task = asyncio.create_task(one(number, answer))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                number += 1
+            await asyncio.gather(*tasks)
+
+
+def main() -> None:
+    """Run the load the command line describes."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--url", required=True, help="of /v1/chat/completions")
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--rate", type=float, required=True, help="requests per second")
+    parser.add_argument("--sessions", type=int, default=0, help="how many sessions ask; 0: none is named")
+    parser.add_argument("--out", type=Path, required=True)
+    asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""The whole stack on simulators with alerts at 1/30 of their time, more replicas where asked, and its witnesses."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from harness.chaos.load import Answer, read_answers
+from harness.stacks import ROOT, UP_SECONDS, Stack, new_stack
+from local_stack.parts import configured_parts
+from local_stack.settings import load_settings
+from local_stack.stack import rows
+from local_stack.supervision import Supervisor
+
+MODEL = "smollm2-135m-instruct"
+TIME_SCALE = 1 / 30
+SCRAPE = "1s"
+POOL = "general"
+
+# One pool of both engines. Silence is borne for longer than an agent needs to call an engine stuck, so that both
+# are seen at work; every other bound is short.
+ROUTER: dict[str, Any] = {
+    "server": {"host": "127.0.0.1", "port": 8000, "settle_seconds": 1.0},
+    "pools": {
+        POOL: {
+            "policy": "least_loaded",
+            "models": [MODEL],
+            "aliases": {"gpt-small": MODEL},
+            "backends": {
+                "backend-a": {"url": "http://127.0.0.1:8101", "health_url": "http://127.0.0.1:8111/readyz"},
+                "backend-b": {"url": "http://127.0.0.1:8102", "health_url": "http://127.0.0.1:8112/readyz"},
+            },
+        }
+    },
+    "routing": {"default_pool": POOL},
+    "redis": {"url": "redis://127.0.0.1:6380/0"},
+    "timeouts": {"connect_seconds": 1.0, "first_token_seconds": 18, "idle_seconds": 18, "total_seconds": 60},
+    "breaker": {"failures": 5, "open_seconds": 2, "slow_start_seconds": 2},
+    "health": {"interval_seconds": 0.5},
+}
+RULES = {
+    "rules": [
+        {"name": "resumed", "when": {"header": {"x-resume": "yes"}}, "route_to": POOL, "resume": True}
+    ]
+}
+
+
+def eventually(check: Callable[[], Any], what: str | Callable[[], str], seconds: float = 10.0) -> Any:
+    """Return the first true value of ``check``; fail with ``what`` (asked at the end) when none comes in time.
+
+    It looks twice a second: what is looked at is the machine's own load, and must not become it.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        value = check()
+        if value:
+            return value
+        said = "" if time.monotonic() < deadline else what if isinstance(what, str) else what()
+        assert not said, f"not within {seconds} s: {said}"
+        time.sleep(0.5)
+
+
+@dataclass
+class Watch:
+    """When each alert and each verdict was first seen, in seconds since the watch began."""
+
+    began: float = field(default_factory=time.monotonic)
+    alerts: dict[str, float] = field(default_factory=dict)
+    verdicts: dict[str, float] = field(default_factory=dict)
+
+    def first(self) -> float | None:
+        """When the platform first said anything of a fault."""
+        said = [*self.alerts.values(), *(at for name, at in self.verdicts.items() if name != "none")]
+        return min(said, default=None)
+
+
+class Load:
+    """A steady load by a process of its own; its answers can be read while it runs."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", path: Path) -> None:
+        self._process = process
+        self._path = path
+
+    def so_far(self) -> list[Answer]:
+        return read_answers(self._path)
+
+    def good_since(self, at: float) -> int:
+        """How many requests sent after epoch time ``at`` have ended well."""
+        return sum(a.ending == "good" and a.sent_at >= at for a in self.so_far())
+
+    def settle(self, requests: int = 30) -> None:
+        """Wait until that many answers have come."""
+        eventually(lambda: len(self.so_far()) >= requests, "the load is answered", 60)
+
+    def finish(self) -> list[Answer]:
+        """Stop sending, wait for the last answer, and return all of them."""
+        if self._process.poll() is None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(90)
+        assert self._process.returncode == 0, f"the load generator ended with {self._process.returncode}"
+        return self.so_far()
+
+
+class World:
+    """One stack, and questions to everyone in it who can bear witness."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.settings = load_settings(ROOT, stack.environment)
+        self.supervisor = Supervisor(self.settings)
+        self._loads = 0
+
+    # --- what the platform says
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Ask Prometheus; nothing when it does not answer."""
+        try:
+            answer = httpx.get(
+                self.stack.url("PROMETHEUS_PORT", "/api/v1/query"), params={"query": expression}, timeout=5
+            )
+        except httpx.TransportError:
+            return []
+        answer.raise_for_status()
+        return [(r["metric"], float(r["value"][1])) for r in answer.json()["data"]["result"]]
+
+    def verdict(self) -> str:
+        """The verdict for the pool now ("" when there is none yet)."""
+        found = self.query(f'pool:bottleneck:verdict{{pool="{POOL}"}} == 1')
+        return found[0][0]["verdict"] if found else ""
+
+    def alerts(self) -> set[str]:
+        """Names of the alerts that Alertmanager holds now."""
+        try:
+            answer = httpx.get(self.stack.url("ALERTMANAGER_PORT", "/api/v2/alerts"), timeout=5)
+        except httpx.TransportError:
+            return set()
+        return {alert["labels"]["alertname"] for alert in answer.json()}
+
+    def router_metric(self, name: str, **labels: str) -> float:
+        """Sum of the router's samples of a metric with these labels."""
+        total = 0.0
+        for line in httpx.get(f"{self.stack.router}/metrics", timeout=10).text.splitlines():
+            head, _, value = line.rpartition(" ")
+            if head.split("{")[0] == name and all(f'{k}="{v}"' in head for k, v in labels.items()):
+                total += float(value)
+        return total
+
+    def pid(self, part: str) -> int:
+        """The process of a part, as the supervisor knows it (0: none runs)."""
+        return self.supervisor.states()[part].pid
+
+    def log(self, part: str) -> str:
+        return (self.stack.run_dir / "logs" / f"{part}.jsonl").read_text(errors="replace")
+
+    def ready(self) -> bool:
+        """Whether every part is ready, and the router uses both engines."""
+        try:
+            usable = self.router_metric("router_usable_backends", pool=POOL)
+        except httpx.TransportError:
+            return False
+        parts = configured_parts(self.settings)
+        return usable == 2 and all(row.why is None for row in rows(self.settings, parts))
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Watch]:
+        """Note alerts and verdicts from now to the end of the block."""
+        watch, over = Watch(), threading.Event()
+
+        def look() -> None:
+            while not over.is_set():
+                now = time.monotonic() - watch.began
+                with contextlib.suppress(httpx.HTTPError):
+                    for name in self.alerts():
+                        watch.alerts.setdefault(name, now)
+                    if verdict := self.verdict():
+                        watch.verdicts.setdefault(verdict, now)
+                over.wait(0.5)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield watch
+        finally:
+            over.set()
+            thread.join()
+
+    def quiet(self) -> bool:
+        return not self.alerts() and self.verdict() in ("", "none")
+
+    # --- what is done to it
+
+    @contextlib.contextmanager
+    def under_load(
+        self, rate: float, tokens: int = 24, sessions: int = 0, url: str | None = None
+    ) -> Iterator[Load]:
+        """Ask at a constant rate until the block ends, or ``finish`` is called."""
+        self._loads += 1
+        path = self.stack.run_dir / f"load-{self._loads}.jsonl"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "harness.chaos.load", "--model", MODEL),
+                *("--url", f"{url or self.stack.edge}/v1/chat/completions"),
+                *("--key", self.stack.client_environment()["OPENAI_API_KEY_LOAD"]),
+                *("--rate", str(rate), "--tokens", str(tokens), "--sessions", str(sessions), "--out", str(path)),
+            ],
+            stdin=subprocess.PIPE,
+            env=environment,
+        )
+        load = Load(process, path)
+        try:
+            yield load
+        finally:
+            if process.poll() is None:
+                assert process.stdin is not None
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
+                try:
+                    process.wait(60)
+                finally:
+                    process.kill()
+
+    def rules_at_scale(self, more_targets: Mapping[str, list[str]] | None = None) -> None:
+        """Render Prometheus' files with short windows and let it read them.
+
+        ``more_targets`` adds scrape targets to jobs, for replicas that the local stack does not have.
+        """
+        out = self.stack.run_dir / "observability"
+        done = subprocess.run(
+            [
+                *(str(ROOT / ".venv" / "bin" / "observability"), "render", "--profile", "local"),
+                *("--out", str(out), "--time-scale", str(TIME_SCALE)),
+            ],
+            env={**os.environ, **self.stack.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        path = out / "prometheus.yml"
+        document = yaml.safe_load(path.read_text())
+        document["global"].update(scrape_interval=SCRAPE, evaluation_interval=SCRAPE, scrape_timeout=SCRAPE)
+        for job in document["scrape_configs"]:
+            for target in (more_targets or {}).get(job["job_name"], []):
+                job["static_configs"].append({"targets": [target]})
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        httpx.post(self.stack.url("PROMETHEUS_PORT", "/-/reload"), timeout=10).raise_for_status()
+
+    def simulator(self, letter: str, path: str, **body: Any) -> Any:
+        """Ask an engine simulator directly: ``state``, or ``faults`` with the fault as keywords."""
+        url = self.stack.url(f"ENGINE_{letter.upper()}_PORT", f"/sim/{path}")
+        answer = httpx.post(url, json=body, timeout=10) if body else httpx.get(url, timeout=10)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def heal_engine(self, letter: str) -> None:
+        httpx.delete(self.stack.url(f"ENGINE_{letter.upper()}_PORT", "/sim/faults"), timeout=10)
+
+
+@contextlib.contextmanager
+def chaos_world(
+    folder: Path, simulator_arguments: str = "--step-seconds 0.02", **router_sections: Any
+) -> Iterator[World]:
+    """Run the stack with this simulator and router until the block ends."""
+    config = folder / "router.yaml"
+    rules = folder / "rules.yaml"
+    rules.write_text(yaml.safe_dump(RULES))
+    sections = {**ROUTER, **router_sections, "routing": {**ROUTER["routing"], "rules_file": str(rules)}}
+    # Leaves on one line each: the local stack puts its ports in by line.
+    config.write_text(yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, width=1000))
+    run_dir = folder / "run"
+    run_dir.mkdir()
+    base = new_stack("sim", run_dir)
+    stack = Stack(
+        {**base.environment, "ROUTER_CONFIG": str(config), "SIMULATOR_ARGUMENTS": simulator_arguments}
+    )
+    try:
+        up = stack.run("start-stack")
+        assert up.returncode == 0, f"the stack did not come up:\n{up.stdout}\n{up.stderr}"
+        world = World(stack)
+        world.rules_at_scale()
+        eventually(world.ready, "the whole stack is ready", UP_SECONDS["sim"])
+        yield world
+    finally:
+        down = stack.down()
+    assert down.returncode == 0, down.stdout + down.stderr
