@@ -98,8 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", type=float, default=0.1, help="stop when within this ratio")
     parser.add_argument("--target", help="base URL ending in /v1 (default: the local stack's edge)")
     parser.add_argument("--seed", type=int, default=1)
-    prometheus = f"http://127.0.0.1:{os.environ.get('PROMETHEUS_PORT', '9090')}"
-    parser.add_argument("--prometheus", default=prometheus, help="URL that knows the verdict")
+    parser.add_argument("--prometheus", default=run.PROMETHEUS, help="URL that knows the verdict")
     return parser
 
 

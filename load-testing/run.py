@@ -4,13 +4,16 @@ Exit 0: the gate passed. 1: it did not (failures, late sends, goodput below the 
 """
 
 import argparse
+import hashlib
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import workloads
 from reports.page import write_report
@@ -18,6 +21,7 @@ from reports.summary import Summary, read_records, summarize
 from users.client import READ_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
+PROMETHEUS = f"http://127.0.0.1:{os.environ.get('PROMETHEUS_PORT') or '9090'}"
 CLIENT_FILE = ROOT / ".run" / "client.env"
 
 
@@ -110,7 +114,22 @@ def run_once(plan: Plan, folder: Path) -> Summary:
         seed=plan.seed,
         started_at=started_at,
         ended_at=time.time(),
+        configuration=configuration(plan),
     )
+
+
+def configuration(plan: Plan) -> dict[str, str]:
+    """Return what a run's result depends on, each by its hash: the workload and this checkout."""
+    text = (workloads.FOLDER / plan.name / "workload.yaml").read_bytes()
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
+    try:
+        described = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        described = ""
+    return {
+        "workload": hashlib.sha256(text).hexdigest()[:12],
+        "commit of the checkout": described or "not a git checkout",
+    }
 
 
 def new_folder(kind: str) -> Path:
@@ -144,10 +163,34 @@ def client_environment(environment: Mapping[str, str], target: str | None) -> di
     found = {n: environment.get(n) or known.get(n, "") for n in names}
     if target:
         found["OPENAI_BASE_URL"] = target
+    check_url(found["OPENAI_BASE_URL"])
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         if not found[name]:
             raise ValueError(f"{name} is not known: run `make up` first, or set it (TARGET=… sets the URL)")
     return found
+
+
+def check_url(url: str) -> None:
+    """Refuse what is no base URL, and a host that does not resolve or answer.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    if not url:
+        return
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
+        raise ValueError(f'TARGET: "{url}" is not a base URL such as https://llm.example.com/v1')
+    try:
+        socket.create_connection((parts.hostname, port), timeout=10).close()
+    except OSError as error:
+        raise ValueError(
+            f"TARGET: nothing answers at {parts.hostname}:{port} ({error}); is the stack up (`make status`)?"
+        ) from None
 
 
 def _show(seconds: float | None) -> str:
@@ -157,27 +200,35 @@ def _show(seconds: float | None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="load", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workload", default="fixed-rate", help="a folder under load-testing/workloads")
-    parser.add_argument("--rate", type=float, default=0.0, help="requests per second; 0: the workload's own")
+    parser.add_argument("--rate", type=_rate, default=0.0, help="requests per second (default: the workload's own)")
     parser.add_argument(
-        "--duration", type=_seconds, default=0.0, help="seconds, or 10m; 0: the workload's own"
+        "--duration", type=_seconds, default=0.0, help="seconds, or 10m (default: the workload's own)"
     )
     parser.add_argument("--target", help="base URL ending in /v1 (default: the local stack's edge)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="folder of the report (default: .run/load/<time>)")
-    parser.add_argument(
-        "--prometheus",
-        default=f"http://127.0.0.1:{os.environ.get('PROMETHEUS_PORT', '9090')}",
-        help="its URL",
-    )
+    parser.add_argument("--prometheus", default=PROMETHEUS, help="its URL")
     return parser
+
+
+def _rate(text: str) -> float:
+    return _positive("RATE", text, text, "a number of requests per second such as 2 or 0.5")
 
 
 def _seconds(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    return _positive("DURATION", text, number, "a duration such as 90, 90s or 10m") * unit
+
+
+def _positive(name: str, text: str, number: str, wanted: str) -> float:
     try:
-        return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a duration such as 90, 90s or 10m') from error
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f'{name}: "{text}" is not {wanted}')
+    return value
 
 
 if __name__ == "__main__":

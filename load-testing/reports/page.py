@@ -2,8 +2,8 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -11,57 +11,36 @@ import jinja2
 from measure.outcome import RequestRecord
 from observability.charts import Points, chart
 from observability.prometheus_api import Prometheus
-from reports.summary import Summary, quantile, read_records
+from reports.servers import DrawnFigure, observe
+from reports.summary import Summary, by, keeps_slo, quantile, read_records
+from workloads import Slo
 
 _BUCKETS = 60  # points of a chart drawn from the records
 
 
-@dataclass(frozen=True, slots=True)
-class ServerFigure:
-    """A chart asked of Prometheus: one line per value of ``label``."""
-
-    title: str
-    unit: str
-    query: str
-    label: str
-    stacked: bool = False
-
-
-# The rate window is a multiple of the scrape interval, short enough for a one-minute run to have a shape.
-SERVER_FIGURES = (
-    ServerFigure(
-        "Where the time to first token went (mean per request)",
-        "seconds",
-        "sum by (component) (rate(router_ttft_component_seconds_sum[{window}]))"
-        " / scalar(sum(rate(router_first_tokens_total[{window}])) > 0)",
-        "component",
-        stacked=True,
-    ),
-    ServerFigure(
-        "Requests in flight, by backend", "requests", "sum by (backend) (router_in_flight)", "backend"
-    ),
-    ServerFigure(
-        "Waiting in the engines", "requests", "sum by (backend) (vllm:num_requests_waiting)", "backend"
-    ),
-    ServerFigure("KV cache used", "ratio", "max by (backend) (vllm:kv_cache_usage_perc)", "backend"),
-)
+# Prometheus scrapes every 5 s: the run's last figures are known a scrape after its end.
+SETTLE_SECONDS = 6.0
 
 
 def write_report(folder: Path, summary: Summary, prometheus_url: str) -> Path:
     """Write ``summary.json`` and ``report.html`` into ``folder`` and return the page's path."""
     numbers = summary.numbers
     records = read_records(folder / "requests.jsonl")
-    (folder / "summary.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    figures = [*_client_figures(records, numbers["started_at"])]
-    notes = []
-    configuration: list[str] = []
+    slo = Slo(**numbers["slo"])
+    figures = _client_figures(records, numbers["started_at"], numbers["ended_at"], slo)
+    notes, dashboards = [], ""
     prometheus = Prometheus(prometheus_url)
     if prometheus.reachable():
-        figures += _server_figures(prometheus, numbers["started_at"], numbers["ended_at"])
-        info = prometheus.instant("router_config_info", numbers["ended_at"])
-        configuration = sorted({s.labels.get("hash", "?") for s in info})
+        time.sleep(max(numbers["ended_at"] + SETTLE_SECONDS - time.time(), 0.0))
+        observed = observe(prometheus, numbers["started_at"], numbers["ended_at"] + SETTLE_SECONDS)
+        figures += observed.figures
+        dashboards = observed.dashboards
+        pools = observed.facts.pop("pools")
+        numbers["by_pool"] = by(records, lambda r: pools.get(f"{r.backend}/{r.rule}", "none"), slo)
+        numbers |= observed.facts
     else:
         notes.append(f"No Prometheus answered at {prometheus_url}: the servers' own charts are missing.")
+    (folder / "summary.json").write_text(json.dumps(numbers, indent=2) + "\n")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -73,13 +52,18 @@ def write_report(folder: Path, summary: Summary, prometheus_url: str) -> Path:
             n=numbers,
             tiles=_tiles(numbers),
             figures=figures,
+            dashboards=dashboards,
             notes=notes,
-            configuration=configuration,
             started=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(numbers["started_at"])),
             tables=[
-                ("By kind of request", numbers["by_request"]),
-                ("By backend", numbers["by_backend"]),
-                ("By rule", numbers["by_rule"]),
+                (title, numbers[name])
+                for title, name in (
+                    ("By kind of request", "by_request"),
+                    ("By pool", "by_pool"),
+                    ("By rule", "by_rule"),
+                    ("By backend", "by_backend"),
+                )
+                if name in numbers
             ],
             ms=_ms,
             percent=lambda ratio: f"{ratio:.1%}",
@@ -101,6 +85,7 @@ def _tiles(n: Mapping[str, object]) -> list[tuple[str, str]]:
         ("failed", f"{n['failed']}"),
         ("truncated", f"{n['truncated']}"),
         ("goodput", f"{n['goodput_ratio']:.1%}"),
+        ("goodput per second", f"{n['goodput_requests_per_second']:.2f}"),
         ("TTFT p50", _ms(ttft["p50"])),
         ("TTFT p95", _ms(ttft["p95"])),
         ("TTFT p99", _ms(ttft["p99"])),
@@ -110,19 +95,13 @@ def _tiles(n: Mapping[str, object]) -> list[tuple[str, str]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnFigure:
-    """A chart with its title."""
-
-    title: str
-    svg: str
-
-
-def _client_figures(records: Sequence[RequestRecord], started_at: float) -> list[DrawnFigure]:
+def _client_figures(
+    records: Sequence[RequestRecord], started_at: float, ended_at: float, slo: Slo
+) -> list[DrawnFigure]:
     if not records:
         return []
-    end = max(r.sent_at for r in records) - started_at
-    width = max(end / _BUCKETS, 1.0)
+    span = ended_at + SETTLE_SECONDS - started_at  # the servers' charts have the same axis
+    width = max((max(r.sent_at for r in records) - started_at) / _BUCKETS, 1.0)
 
     def over_time(values: Callable[[RequestRecord], Sequence[float]], q: float) -> Points:
         buckets: dict[int, list[float]] = {}
@@ -141,32 +120,17 @@ def _client_figures(records: Sequence[RequestRecord], started_at: float) -> list
     ):
         series = {name: over_time(values, q) for name, q in percentiles.items()}
         if any(series.values()):
-            drawn.append(DrawnFigure(title, chart(series, "seconds")))
-    return drawn
+            drawn.append(DrawnFigure(title, chart(series, "seconds", span=span)))
+    rates = {
+        "kept the SLO": _per_second(records, started_at, width, lambda r: keeps_slo(r, slo)),
+        "sent": _per_second(records, started_at, width, lambda r: True),
+    }
+    return [DrawnFigure("Sent, and of these kept the SLO", chart(rates, "requests/s", span=span)), *drawn]
 
 
-def _server_figures(prometheus: Prometheus, start: float, end: float) -> list[DrawnFigure]:
-    step = max((end - start) / 120, 1.0)
-    window = f"{max(int(step * 4), 10)}s"
-    drawn = []
-    for figure in SERVER_FIGURES:
-        found = prometheus.range(figure.query.replace("{window}", window), start, end, step)
-        series: dict[str, Points] = {
-            s.labels.get(figure.label, "all"): [(t - start, v if v == v else 0.0) for t, v in s.points]
-            for s in found
-        }
-        if figure.stacked:
-            series = _on_the_same_times(series)
-        if any(series.values()):
-            drawn.append(
-                DrawnFigure(
-                    figure.title, chart(series, figure.unit, "stacked" if figure.stacked else "lines")
-                )
-            )
-    return drawn
-
-
-def _on_the_same_times(series: Mapping[str, Points]) -> dict[str, Points]:
-    times = sorted({t for points in series.values() for t, _ in points})
-    values = {name: dict(points) for name, points in series.items()}
-    return {name: [(t, known.get(t, 0.0)) for t in times] for name, known in values.items()}
+def _per_second(
+    records: Sequence[RequestRecord], started_at: float, width: float, counts: Callable[[RequestRecord], bool]
+) -> Points:
+    buckets = Counter(int((r.sent_at - started_at) / width) for r in records if counts(r))
+    last = max(int((r.sent_at - started_at) / width) for r in records)
+    return [((i + 0.5) * width, buckets[i] / width) for i in range(last)]

@@ -81,9 +81,9 @@ def summarize(records: Sequence[RequestRecord], slo: Slo, **context: Any) -> Sum
         "ttft_seconds": _quantiles(r.ttft_seconds for r in records),
         "total_seconds": _quantiles(r.total_seconds for r in records if r.outcome is Outcome.GOOD),
         "inter_token_seconds": _quantiles(gap for r in records for gap in r.inter_token_seconds),
-        "by_request": _by(records, lambda r: r.workload_request, slo),
-        "by_backend": _by(records, lambda r: r.backend, slo),
-        "by_rule": _by(records, lambda r: r.rule, slo),
+        "by_request": by(records, lambda r: r.workload_request, slo),
+        "by_backend": by(records, lambda r: r.backend, slo),
+        "by_rule": by(records, lambda r: r.rule, slo),
         "slo": slo.model_dump(),
         "failures": [
             {"request_id": r.request_id, "outcome": r.outcome.value, "detail": r.detail, "sent_at": r.sent_at}
@@ -118,7 +118,8 @@ def _quantiles(values: Iterable[float | None]) -> dict[str, float | None]:
     }
 
 
-def _by(records: Sequence[RequestRecord], key: Callable[[RequestRecord], str], slo: Slo) -> dict[str, Any]:
+def by(records: Sequence[RequestRecord], key: Callable[[RequestRecord], str], slo: Slo) -> dict[str, Any]:
+    """Return counts and the time to first token of each group of requests."""
     groups: dict[str, list[RequestRecord]] = {}
     for record in records:
         groups.setdefault(key(record) or "none", []).append(record)

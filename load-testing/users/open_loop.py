@@ -55,7 +55,7 @@ class Run:
             yield offset, draws.choices(kinds, weights)[0], draws.getrandbits(48)
 
     def _session(self, kind: RequestKind, seed: int, due: float) -> None:
-        draws = random.Random(seed)
+        draws = random.Random(f"{seed}{prompts.salt()}")
         messages: list[dict[str, str]] = []
         if kind.shared_prefix_words:
             prefix = prompts.shared_prefix(

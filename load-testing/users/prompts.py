@@ -1,5 +1,6 @@
 """Prompt text from seeded draws. The words mean nothing; lengths and shared prefixes are what matters."""
 
+import os
 import random
 
 _WORDS = (
@@ -17,11 +18,16 @@ _WORDS = (
 ).split()
 
 
+def salt() -> str:
+    """What makes the texts of this run other ones, for runs that must not find each other's in a cache."""
+    return os.environ.get("LOAD_TEXT_SALT", "")
+
+
 def text(draws: random.Random, words: int) -> str:
     """Return that many random words."""
     return " ".join(draws.choices(_WORDS, k=words))
 
 
 def shared_prefix(kind: str, index: int, words: int) -> str:
-    """Return the ``index``-th shared prefix of a kind: the same text in every process and run."""
-    return text(random.Random(f"{kind}/{index}"), words)
+    """Return the ``index``-th shared prefix of a kind: the same text in every process and run of one salt."""
+    return text(random.Random(f"{kind}/{index}/{salt()}"), words)

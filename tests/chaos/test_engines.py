@@ -84,6 +84,10 @@ def test_an_engine_that_is_throttled(world: World, table: list[Row]) -> None:
 @pytest.mark.full
 def test_an_engine_that_is_slow_for_no_known_reason(world: World, table: list[Row]) -> None:
     row, _ = endure(
-        world, "engine slow: no reason shown", slowed("a", "slow", 5.0), verdict="execution", at_least_seconds=12
+        world,
+        "engine slow: no reason shown",
+        slowed("a", "slow", 5.0),
+        verdict="execution",
+        at_least_seconds=12,
     )
     table.append(row)

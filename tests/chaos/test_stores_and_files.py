@@ -46,7 +46,10 @@ def test_a_redis_that_is_full(world: World, table: list[Row]) -> None:
 def test_a_configuration_with_errors(world: World, table: list[Row]) -> None:
     before = {labels["hash"] for labels, _ in world.query("router_config_info")}
     row, _ = endure(
-        world, "configuration replaced by one with errors", configuration_with_errors, alerts=["RouterConfigRefused"]
+        world,
+        "configuration replaced by one with errors",
+        configuration_with_errors,
+        alerts=["RouterConfigRefused"],
     )
     table.append(row)
     assert {labels["hash"] for labels, _ in world.query("router_config_info")} == before

@@ -48,9 +48,7 @@ ROUTER: dict[str, Any] = {
     "health": {"interval_seconds": 0.5},
 }
 RULES = {
-    "rules": [
-        {"name": "resumed", "when": {"header": {"x-resume": "yes"}}, "route_to": POOL, "resume": True}
-    ]
+    "rules": [{"name": "resumed", "when": {"header": {"x-resume": "yes"}}, "route_to": POOL, "resume": True}]
 }
 
 
@@ -212,7 +210,16 @@ class World:
                 *(sys.executable, "-m", "harness.chaos.load", "--model", MODEL),
                 *("--url", f"{url or self.stack.edge}/v1/chat/completions"),
                 *("--key", self.stack.client_environment()["OPENAI_API_KEY_LOAD"]),
-                *("--rate", str(rate), "--tokens", str(tokens), "--sessions", str(sessions), "--out", str(path)),
+                *(
+                    "--rate",
+                    str(rate),
+                    "--tokens",
+                    str(tokens),
+                    "--sessions",
+                    str(sessions),
+                    "--out",
+                    str(path),
+                ),
             ],
             stdin=subprocess.PIPE,
             env=environment,

@@ -59,7 +59,7 @@ class Agent:
         self._warm = False
         self._draining = False
         self._ended: float | None = None
-        """When an engine that had been warm was found to have ended; None once one is warm again."""
+        """When an engine that had been warm was lost; None once one is warm again."""
         self._log = structlog.get_logger().bind(backend=name)
         self._verdict = Verdict(State.STARTING, ("the engine has not answered yet",))
         self._since = time.monotonic()
@@ -82,7 +82,7 @@ class Agent:
         A saturated engine never is, and neither is one that ended: whoever restarts it knows, and it may be
         loading its model.
         """
-        hopeless = self._verdict.state in (State.STUCK, State.UNREACHABLE) and not self._ended
+        hopeless = self._verdict.state in (State.STUCK, State.UNREACHABLE) and self._ended is None
         return hopeless and time.monotonic() - self._since >= self._restart_after_seconds
 
     def drain(self) -> None:
@@ -152,8 +152,8 @@ class Agent:
         a crash must show as one, however often something starts it again."""
         starting = Verdict(State.STARTING, ("the engine does not answer /health yet",))
         while not await self._is_up(http):
-            ended = Verdict(State.UNREACHABLE, (f"the engine ended {self._ended_seconds():.0f} s ago",))
-            self._conclude(ended if self._ended else starting)
+            lost = Verdict(State.UNREACHABLE, (f"it was lost {self._ended_seconds():.0f} s ago and does not answer",))
+            self._conclude(starting if self._ended is None else lost)
             await asyncio.sleep(SAMPLE_SECONDS / 4)
 
     def _ended_seconds(self) -> float:
@@ -213,7 +213,7 @@ class Agent:
             if self._verdict.state is State.UNREACHABLE:
                 # Liveness needs to know for how long: stay here until it answers, then warm it again.
                 await self._wait_out_silence(http)
-                self._warm = False
+                self._warm, self._ended = False, time.monotonic()
 
     async def _wait_out_silence(self, http: httpx.AsyncClient) -> None:
         began = time.monotonic() - self._limits.unreachable_seconds
@@ -223,8 +223,7 @@ class Agent:
                 if answer.status_code == 200:
                     return
             except httpx.ConnectError:
-                self._ended = self._ended or time.monotonic()  # it is perhaps being restarted: no silence
-                return
+                return  # it ended, and is perhaps being restarted: that is no silence
             except httpx.HTTPError:
                 pass
             silent_seconds = time.monotonic() - began

@@ -1,0 +1,81 @@
+"""The long forms on whole stacks: ten minutes on vLLM at 80 % of its capacity, ten on simulators, what routing is worth.
+
+``LOAD_SECONDS`` shortens them. Reports stay in ``.run/load`` and ``.run/routing-pays``.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.stacks import ROOT, Stack
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1600)]
+
+SECONDS = float(os.environ.get("LOAD_SECONDS", "600"))
+PANELS = ("Where the time to first token went", "Bottleneck of each pool", "Waiting in the engines", "KV cache")
+
+
+def program(stack: Stack, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run one of load-testing's programs on a stack; what it prints is passed on."""
+    environment = {**os.environ, **stack.environment, **stack.client_environment()}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "load-testing" / name), *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(done.stdout + done.stderr)
+    return done
+
+
+def long_run(stack: Stack, rate: float, out: Path) -> dict[str, Any]:
+    """Run the 70/30 mix; return its summary once its report is complete."""
+    arguments = ("--workload", "two-models", "--rate", f"{rate:.2f}", "--duration", f"{SECONDS:g}")
+    program(stack, "run.py", *arguments, "--out", str(out))
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    assert summary["failed"] == 0
+    assert summary["truncated"] == 0
+    assert summary["requests"] > 0.9 * rate * SECONDS
+    page = (out / "report.html").read_text()
+    for panel in PANELS:
+        assert panel in page, "the report is complete"
+    assert "<iframe" in page, "with the dashboards' pictures"
+    assert set(summary["by_pool"]) == {"general", "long-form"}
+    return summary
+
+
+@pytest.mark.service
+def test_two_hundred_requests_a_second_on_simulators(sim_stack: Stack) -> None:
+    summary = long_run(sim_stack, 200.0, ROOT / ".run" / "load" / "long-simulated")
+    assert summary["completion_tokens"] == 16 * summary["requests"]
+
+
+@pytest.mark.platform
+def test_the_mix_at_80_percent_of_capacity_on_vllm(vllm_stack: Stack) -> None:
+    options = ("--workload", "two-models", "--seconds", "20", "--precision", "0.25")
+    searched = program(vllm_stack, "capacity.py", *options)
+    found = re.search(r"capacity of two-models: ([\d.]+) requests/s", searched.stdout)
+    assert found, "a rate that holds the SLO was found"
+    assert re.search(r"what stopped it: \w+", searched.stdout)
+    long_run(vllm_stack, 0.8 * float(found[1]), ROOT / ".run" / "load" / "long-vllm")
+
+
+@pytest.mark.platform
+def test_affinity_finds_more_in_the_prefix_cache_than_round_robin(vllm_stack: Stack) -> None:
+    done = program(vllm_stack, "routing_pays.py", "--seconds", f"{min(SECONDS, 60):g}")
+    assert done.returncode == 0
+    folder = Path(done.stdout.splitlines()[-1])
+    rows = json.loads((folder / "routing-pays.json").read_text())
+    hits = {(row["workload"], row["policy"]): row["hit_rate"] for row in rows}
+    assert all(row["failed"] == 0 for row in rows)
+    assert hits["multi-turn", "session affinity"] > hits["multi-turn", "round robin"]
+    assert hits["multi-turn", "prefix affinity"] > hits["multi-turn", "round robin"]
+    assert hits["shared-prefixes", "prefix affinity"] > hits["shared-prefixes", "round robin"]

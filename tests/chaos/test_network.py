@@ -1,0 +1,104 @@
+"""The network between the layers becomes slow and lossy: everything is late, nothing is lost."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.chaos.faults import Proof
+from harness.chaos.replicas import Router, more_edge, more_routers
+from harness.chaos.scenario import endure
+from harness.chaos.table import Row
+from harness.chaos.wire import HERE, THERE, Wire, own_network, wire
+from harness.chaos.world import World, chaos_world
+from harness.edges import Edge
+
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.full,
+    pytest.mark.timeout(500),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces"),
+]
+
+DELAY_SECONDS = 0.2
+LOSS = 0.05
+
+
+@pytest.fixture(scope="module")
+def cable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Wire, Router, Edge]]:
+    """A stack in a network of its own; one router of it at the other end of a cable, an edge in front of it."""
+    folder: Path = tmp_path_factory.mktemp("network")
+    with (
+        own_network(),
+        wire() as laid,
+        chaos_world(folder) as world,
+        more_routers(world, folder / "far", 1, wrapper=laid.inside, host=THERE, seen_at=HERE) as (router,),
+        more_edge(world, folder / "edge", router.port, router_host=THERE) as edge,
+    ):
+        yield world, laid, router, edge
+
+
+def engines(world: World) -> tuple[int, int]:
+    return tuple(int(world.stack.environment[f"ENGINE_{letter}_PORT"]) for letter in "AB")  # type: ignore[return-value]
+
+
+def connect_seconds(router: Router) -> float:
+    """How long a TCP connection to the far router takes, for a client of the test's own."""
+    began = time.monotonic()
+    socket.create_connection((router.host, router.port), timeout=30).close()
+    return time.monotonic() - began
+
+
+def test_delay_between_edge_and_router(cable: tuple[World, Wire, Router, Edge], table: list[Row]) -> None:
+    world, laid, router, edge = cable
+
+    @contextlib.contextmanager
+    def fault(_: World) -> Iterator[Proof]:
+        before = connect_seconds(router)
+        laid.treat(router.port, delay_seconds=DELAY_SECONDS)
+        after = connect_seconds(router)
+        assert after - before > DELAY_SECONDS
+        yield Proof(f"a TCP connection there takes {after * 1000:.0f} ms instead of {before * 1000:.1f}")
+        laid.treat()
+
+    row, _ = endure(world, "200 ms between edge and router", fault, url=edge.url, verdict="routing")
+    table.append(row)
+
+
+def test_delay_between_router_and_engines(cable: tuple[World, Wire, Router, Edge], table: list[Row]) -> None:
+    world, laid, _, edge = cable
+
+    @contextlib.contextmanager
+    def fault(_: World) -> Iterator[Proof]:
+        laid.treat(*engines(world), delay_seconds=DELAY_SECONDS)
+        time.sleep(8)
+        counts = laid.treat()
+        assert counts["delayed"] > 100
+        yield Proof(f"{counts['delayed']} packets held back for 200 ms, counted where it was done")
+
+    row, answers = endure(world, "200 ms between router and engines", fault, url=edge.url)
+    late = sum(answer.ttft_seconds is not None and answer.ttft_seconds > DELAY_SECONDS for answer in answers)
+    assert late > 20, "clients felt it"
+    table.append(row)
+
+
+def test_loss_on_every_way(cable: tuple[World, Wire, Router, Edge], table: list[Row]) -> None:
+    world, laid, router, edge = cable
+
+    @contextlib.contextmanager
+    def fault(_: World) -> Iterator[Proof]:
+        before, dropped = laid.retransmitted(), laid.treat()["dropped"]
+        laid.treat(router.port, *engines(world), loss=LOSS)
+        time.sleep(10)
+        again, counts = laid.retransmitted() - before, laid.treat()
+        assert again > 5
+        yield Proof(
+            f"the far kernel has sent {again} segments again; {counts['dropped'] - dropped} packets dropped"
+        )
+
+    row, _ = endure(world, "5 % loss between edge, router and engines", fault, url=edge.url)
+    table.append(row)

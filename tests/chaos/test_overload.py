@@ -1,0 +1,95 @@
+"""Three times what the engines can do: what is taken is served as well as ever, the rest is refused early and politely."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from harness.chaos.load import Answer, Ending
+from harness.chaos.table import Row, row_of
+from harness.chaos.world import POOL, World, chaos_world, eventually
+
+pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]
+
+# Two engines of 4 sequences, 24 tokens of 20 ms: about 16 requests/s. Time passes in sleeps, not in CPU, so that
+# the engines are the limit and not this machine.
+STEADY = 14.0
+QUEUE_SECONDS = 1.0
+SLO_SECONDS = 3.0
+OPTIONS = "--step-seconds 0.02 --step-seconds-per-sequence 0 --max-num-seqs 4"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    limits = {"max_in_flight_per_backend": 5, "queue_size": 16, "queue_seconds": QUEUE_SECONDS}
+    with chaos_world(tmp_path_factory.mktemp("overload"), OPTIONS, limits=limits) as world:
+        yield world
+
+
+def goodput(answers: Sequence[Answer], seconds: float) -> float:
+    """Good answers within the SLO per second, over the middle of a run."""
+    began = answers[0].sent_at + 2
+    kept = [
+        a
+        for a in answers
+        if a.ending is Ending.GOOD
+        and a.ttft_seconds is not None
+        and a.ttft_seconds <= SLO_SECONDS
+        and began <= a.ended_at <= began + seconds
+    ]
+    return len(kept) / seconds
+
+
+def test_three_times_the_capacity(small: World, table: list[Row]) -> None:
+    eventually(small.quiet, "quiet before", 60)
+    peak = 0.0
+    for rate in (STEADY, STEADY * 1.25):
+        with small.under_load(rate) as load:
+            time.sleep(16)
+            peak = max(peak, goodput(load.finish(), 12))
+    assert peak > 0.6 * STEADY, "the engines were the limit, not this machine"
+    eventually(small.quiet, "quiet before the overload", 120)
+
+    with small.watching() as watch, small.under_load(3 * peak) as load:
+        began = time.monotonic()
+        eventually(
+            lambda: "PoolAtCapacity" in watch.alerts and "capacity" in watch.verdicts,
+            lambda: f"the platform says that it is capacity: {watch}",
+            90,
+        )
+        time.sleep(max(0.0, 20 - (time.monotonic() - began)))
+        answers = load.finish()
+        ended = time.monotonic()
+        with small.under_load(STEADY / 2) as after:
+            eventually(
+                lambda: len([a for a in after.so_far() if a.ending is Ending.GOOD]) > 10, "well again", 60
+            )
+            recovered = time.monotonic() - ended
+            later = after.finish()
+
+    over = goodput(answers, 15)
+    refused = [a for a in answers if a.ending is Ending.REFUSED]
+    slowest = sorted(a.total_seconds for a in refused)[int(len(refused) * 0.99)]
+    print(
+        f"\npeak {peak:.1f}/s, at three times that {over:.1f}/s; {len(refused)} refused, p99 after {slowest:.2f} s"
+    )
+    table.append(
+        row_of(
+            "overload: 3 × capacity",
+            f"{len(answers) / (answers[-1].sent_at - answers[0].sent_at):.0f} requests/s sent by the client's own "
+            f"count; goodput {over:.1f}/s of a peak of {peak:.1f}/s",
+            answers,
+            detect=watch.first(),
+            recover=recovered,
+            verdict=", ".join(sorted(set(watch.verdicts) - {"none"})),
+            alerts=list(watch.alerts),
+        )
+    )
+    assert {a.ending for a in answers} <= {Ending.GOOD, Ending.REFUSED}, (
+        "whole answers and polite refusals, no more"
+    )
+    assert len(refused) > len(answers) / 3
+    assert over >= 0.8 * peak
+    assert slowest < QUEUE_SECONDS + 2.0, "a refusal comes early"
+    assert all(a.ending is Ending.GOOD for a in later[-5:])
+    eventually(lambda: small.router_metric("router_queue_length", pool=POOL) == 0, "nobody waits")

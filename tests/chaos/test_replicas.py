@@ -1,0 +1,129 @@
+"""Routers and edges killed and rolled under load: behind two of each nobody notices but the streams under way."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.chaos.faults import Fault, Proof, killed_once, process_state
+from harness.chaos.load import Ending
+from harness.chaos.replicas import Router, killed, more_edge, more_routers
+from harness.chaos.scenario import endure
+from harness.chaos.table import Row
+from harness.chaos.world import World, eventually
+from harness.edges import Edge
+from harness.ports import free_port
+from harness.tcp_front import TcpFront, tcp_front
+
+pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]
+
+
+def until_healthy(front: TcpFront) -> None:
+    eventually(lambda: all(front.healthy.values()), "every target of the front is healthy", 30)
+
+
+def test_one_of_two_routers_is_killed(world: World, table: list[Row], tmp_path: Path) -> None:
+    """What was being generated through it breaks off, for every client to see; everything new goes to the other."""
+
+    @contextlib.contextmanager
+    def fault(_: World) -> Iterator[Proof]:
+        in_flight = routers[0].metric("router_in_flight")
+        pid = killed(routers[0])
+        yield Proof(f"the kernel has no process {pid}; it had {in_flight:.0f} requests in flight")
+        assert process_state(pid) == ""
+        routers[0].end()
+        routers[0].start()
+        until_healthy(front)
+
+    with more_routers(world, tmp_path, 2) as routers, tcp_front([r.port for r in routers]) as front:
+        until_healthy(front)
+        with more_edge(world, tmp_path / "edge", front.port) as edge:
+            row, answers = endure(
+                world,
+                "one of two routers killed",
+                fault,
+                alerts=["TargetDown"],
+                allowed=[Ending.BROKEN],
+                url=edge.url,
+            )
+    table.append(row)
+    broken = [answer for answer in answers if answer.ending is Ending.BROKEN]
+    assert all(answer.first_at for answer in broken), "only what had begun broke off"
+
+
+def test_both_routers_are_rolled(world: World, table: list[Row], tmp_path: Path) -> None:
+    with more_routers(world, tmp_path, 2) as routers, tcp_front([r.port for r in routers]) as front:
+        until_healthy(front)
+        with more_edge(world, tmp_path / "edge", front.port) as edge:
+            row, _ = endure(world, "routers rolled one after the other", rolled(routers, front), url=edge.url)
+    table.append(row)
+
+
+def rolled(routers: list[Router], front: TcpFront) -> Fault:
+    @contextlib.contextmanager
+    def fault(_: World) -> Iterator[Proof]:
+        before = [router.pid for router in routers]
+        for router in routers:
+            assert router.roll() == 0, "it ended by itself, and well"
+            until_healthy(front)
+        assert all(router.pid not in before for router in routers)
+        yield Proof("other process ids; each ended by itself with 0 after SIGTERM")
+
+    return fault
+
+
+def test_the_only_router_is_killed(world: World, table: list[Row]) -> None:
+    """Without a second one there is an outage of a second: the edge says so in the right shape."""
+    row, _ = endure(
+        world,
+        "the only router killed",
+        killed_once("router"),
+        allowed=[Ending.BROKEN, Ending.REFUSED, Ending.ERROR],
+    )
+    table.append(row)
+
+
+def test_both_edges_are_rolled(world: World, table: list[Row], tmp_path: Path) -> None:
+    router = int(world.stack.environment["ROUTER_PORT"])
+    ports = [free_port(), free_port()]
+    with contextlib.ExitStack() as opened:
+        stacks = [opened.enter_context(contextlib.ExitStack()) for _ in ports]
+        edges = [
+            stack.enter_context(more_edge(world, tmp_path / f"{port}-old", router, port))
+            for stack, port in zip(stacks, ports, strict=True)
+        ]
+        front = opened.enter_context(tcp_front(ports))
+        until_healthy(front)
+
+        @contextlib.contextmanager
+        def fault(_: World) -> Iterator[Proof]:
+            for stack, edge in zip(stacks, edges, strict=True):
+                drain(edge)
+                stack.close()
+                assert edge.process.poll() is not None
+                stack.enter_context(more_edge(world, tmp_path / f"{edge.port}-new", router, edge.port))
+                until_healthy(front)
+            yield Proof("both old Envoy processes ended, after the hook said that nothing was open any more")
+
+        row, _ = endure(
+            world, "edges rolled one after the other", fault, url=f"http://127.0.0.1:{front.port}"
+        )
+    table.append(row)
+
+
+def drain(edge: Edge) -> None:
+    """What a pod's stop hook does."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "edge_gateway.main", "drain", "--admin-port", str(edge.admin_port)),
+            *("--settle-seconds", "1", "--idle-seconds", "2", "--limit-seconds", "30"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
