@@ -85,7 +85,7 @@ def _tiles(n: Mapping[str, object]) -> list[tuple[str, str]]:
         ("failed", f"{n['failed']}"),
         ("truncated", f"{n['truncated']}"),
         ("goodput", f"{n['goodput_ratio']:.1%}"),
-        ("goodput per second", f"{n['goodput_requests_per_second']:.2f}"),
+        ("goodput / s", f"{n['goodput_requests_per_second']:.2f}"),
         ("TTFT p50", _ms(ttft["p50"])),
         ("TTFT p95", _ms(ttft["p95"])),
         ("TTFT p99", _ms(ttft["p99"])),
@@ -122,8 +122,8 @@ def _client_figures(
         if any(series.values()):
             drawn.append(DrawnFigure(title, chart(series, "seconds", span=span)))
     rates = {
-        "kept the SLO": _per_second(records, started_at, width, lambda r: keeps_slo(r, slo)),
         "sent": _per_second(records, started_at, width, lambda r: True),
+        "kept the SLO": _per_second(records, started_at, width, lambda r: keeps_slo(r, slo)),
     }
     return [DrawnFigure("Sent, and of these kept the SLO", chart(rates, "requests/s", span=span)), *drawn]
 
