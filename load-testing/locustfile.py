@@ -25,6 +25,8 @@ from users.client import Client
 from users.open_loop import Run
 
 PROGRESS_SECONDS = 5.0
+DONE = "generator_done"
+"""A worker's word that its share is sent and answered, with the records that it has not reported yet."""
 
 
 @events.init_command_line_parser.add_listener
@@ -36,10 +38,15 @@ def _options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--records", type=Path, default=None, help="file that gets one JSON line per request")
 
 
+def _share_count() -> int:
+    """Over how many generators the rate is shared."""
+    return max(int(os.environ.get("LOAD_WORKERS", "1")), 1)
+
+
 class Generator(User):
     """One per process: runs the schedule once, then ends the run."""
 
-    fixed_count = 1
+    fixed_count = _share_count()  # one for each process, which Locust deals out in turn
 
     @task
     def run_schedule(self) -> None:
@@ -64,8 +71,12 @@ class Generator(User):
         print(
             f"generator: {run.planned} planned, {cpu_share:.0%} of one core over {elapsed:.0f} s", flush=True
         )
-        if not isinstance(self.environment.runner, WorkerRunner):
-            gevent.spawn(self.environment.runner.quit)
+        runner = self.environment.runner
+        if isinstance(runner, WorkerRunner):
+            runner.send_message(DONE, _pending.copy())
+            _pending.clear()
+        else:
+            gevent.spawn(runner.quit)
         raise StopUser
 
 
@@ -73,7 +84,7 @@ def _share(environment: Environment) -> tuple[int, int]:
     """Return (number of generators, index of this one)."""
     runner = environment.runner
     if isinstance(runner, WorkerRunner):
-        return max(int(os.environ.get("LOAD_WORKERS", "1")), 1), max(runner.worker_index, 0)
+        return _share_count(), max(runner.worker_index, 0)
     return 1, 0
 
 
@@ -123,6 +134,18 @@ _master: list[Environment] = []
 def _remember_master(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, MasterRunner):
         _master.append(environment)
+        environment.runner.register_message(DONE, _take_last_records)
+
+
+_done: list[str] = []
+
+
+def _take_last_records(environment: Environment, msg: Any, **_: Any) -> None:
+    """Keep a worker's last records; the run is over when every worker has said so."""
+    _write(environment, msg.data or [])
+    _done.append(msg.node_id)
+    if len(_done) >= _share_count():
+        gevent.spawn(environment.runner.quit)
 
 
 def _write(environment: Environment, lines: list[str]) -> None:

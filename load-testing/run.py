@@ -4,6 +4,7 @@ Exit 0: the gate passed. 1: it did not (failures, late sends, goodput below the 
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import socket
@@ -97,7 +98,7 @@ def run_once(plan: Plan, folder: Path) -> Summary:
     bound = plan.duration_seconds + READ_SECONDS + 60
     try:
         ended = subprocess.run(
-            command, env={**os.environ, **plan.environment}, check=False, timeout=bound
+            command, env={**os.environ, **plan.environment}, check=False, timeout=bound, preexec_fn=_go_first
         ).returncode
     except subprocess.TimeoutExpired as error:
         raise GeneratorFailed(f"the generator did not end within {bound:.0f} s") from error
@@ -116,6 +117,12 @@ def run_once(plan: Plan, folder: Path) -> Summary:
         ended_at=time.time(),
         configuration=configuration(plan),
     )
+
+
+def _go_first() -> None:
+    """A generator that waits for a core measures its own lateness: it goes before what it measures, if it may."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
 
 
 def configuration(plan: Plan) -> dict[str, str]:

@@ -60,7 +60,7 @@ def test_two_hundred_requests_a_second_on_simulators(sim_stack: Stack) -> None:
 
 @pytest.mark.platform
 def test_the_mix_at_80_percent_of_capacity_on_vllm(vllm_stack: Stack) -> None:
-    options = ("--workload", "two-models", "--seconds", "20", "--precision", "0.25")
+    options = ("--workload", "two-models", "--seconds", "20", "--start", "1", "--precision", "0.4")
     searched = program(vllm_stack, "capacity.py", *options)
     found = re.search(r"capacity of two-models: ([\d.]+) requests/s", searched.stdout)
     assert found, "a rate that holds the SLO was found"
@@ -70,7 +70,7 @@ def test_the_mix_at_80_percent_of_capacity_on_vllm(vllm_stack: Stack) -> None:
 
 @pytest.mark.platform
 def test_affinity_finds_more_in_the_prefix_cache_than_round_robin(vllm_stack: Stack) -> None:
-    done = program(vllm_stack, "routing_pays.py", "--seconds", f"{min(SECONDS, 60):g}")
+    done = program(vllm_stack, "routing_pays.py", "--seconds", f"{min(SECONDS, 45):g}")
     assert done.returncode == 0
     folder = Path(done.stdout.splitlines()[-1])
     rows = json.loads((folder / "routing-pays.json").read_text())

@@ -7,6 +7,7 @@ a file as soon as it has ended. It sends until its standard input is closed, the
 import argparse
 import asyncio
 import json
+import random
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from users import prompts
 
 END_SECONDS = 40.0  # silence after which a request counts as never answered
 
@@ -68,7 +71,7 @@ async def ask(http: httpx.AsyncClient, options: argparse.Namespace, number: int,
     """Send one request and fill in ``answer``."""
     body: dict[str, Any] = {
         "model": options.model,
-        "messages": [{"role": "user", "content": f"Tell me of the number {number}"}],
+        "messages": [{"role": "user", "content": _prompt(number, options.words)}],
         "max_tokens": options.tokens,
         "ignore_eos": True,
         "stream": True,
@@ -101,6 +104,11 @@ async def ask(http: httpx.AsyncClient, options: argparse.Namespace, number: int,
         elif answer.status == 200 and not isinstance(error, httpx.TimeoutException):
             answer.ending = Ending.BROKEN
     answer.ended_at = time.time()
+
+
+def _prompt(number: int, words: list[int]) -> str:
+    draws = random.Random(number)
+    return f"Tell me of the number {number}" if not words else prompts.text(draws, draws.randint(*words))
 
 
 def error_of(events: list[str]) -> str:
@@ -168,6 +176,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
+    parser.add_argument("--words", type=int, nargs=2, default=[], help="fewest and most words of a prompt")
     parser.add_argument("--sessions", type=int, default=0, help="how many sessions ask; 0: none is named")
     parser.add_argument("--out", type=Path, required=True)
     asyncio.run(run(parser.parse_args()))

@@ -109,6 +109,35 @@ class Load:
         return self.so_far()
 
 
+@contextlib.contextmanager
+def steady_load(
+    stack: Stack, path: Path, rate: float, tokens: int, *options: str, url: str
+) -> Iterator[Load]:
+    """Ask at a constant rate until the block ends, or ``finish`` is called; answers go to ``path``."""
+    folders = (ROOT / "tests", ROOT / "load-testing")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "harness.chaos.load", "--model", MODEL),
+            *("--url", f"{url}/v1/chat/completions"),
+            *("--key", stack.client_environment()["OPENAI_API_KEY_LOAD"]),
+            *("--rate", str(rate), "--tokens", str(tokens), "--out", str(path), *options),
+        ],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
+    )
+    try:
+        yield Load(process, path)
+    finally:
+        if process.poll() is None:
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
+
+
 class World:
     """One stack, and questions to everyone in it who can bear witness."""
 

@@ -7,7 +7,8 @@ from typing import Any
 from router_service.routing.hashing import digest
 
 PREFIX_CHARS = 1024
-"""Code points of the prompt's beginning that prefix affinity hashes: about 16 of vLLM's 16-token blocks."""
+"""Most code points of the prompt's beginning that prefix affinity hashes: about 16 of vLLM's 16-token blocks. It
+ends before the first answer in it."""
 
 _CHARS_PER_TOKEN_ID = 4
 
@@ -174,5 +175,10 @@ class _Reader:
         if is_user and self.needs.user_text:
             self.user.append(text)
         if self.needs.prefix and self.lead_chars < PREFIX_CHARS:
+            if role == "assistant" and self.lead:
+                # A conversation's beginning is what stands before its first answer: with it and what follows
+                # the prefix would be another one at each turn, and each turn would start cold elsewhere.
+                self.lead_chars = PREFIX_CHARS
+                return
             self.lead.append(f"\x01{role}\x02{text[:PREFIX_CHARS]}")
             self.lead_chars += len(self.lead[-1])
