@@ -35,7 +35,7 @@ def _options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=0.0, help="requests per second; 0: the workload's own")
     parser.add_argument("--duration", type=float, default=0.0, help="seconds; 0: the workload's own")
     parser.add_argument("--seed", type=int, default=1, help="seed of arrivals and prompts")
-    parser.add_argument("--records", type=Path, default=None, help="file that gets one JSON line per request")
+    parser.add_argument("--records", default="", help="file that gets one JSON line per request")
 
 
 def _share_count() -> int:
@@ -150,9 +150,10 @@ def _take_last_records(environment: Environment, msg: Any, **_: Any) -> None:
 
 def _write(environment: Environment, lines: list[str]) -> None:
     options = environment.parsed_options
-    path: Path | None = options.records if options else None
+    # a plain text: Locust sends the master's options to its workers, and knows no paths
+    path: str = options.records if options else ""
     if path and lines:
-        with path.open("a") as records:
+        with Path(path).open("a") as records:
             records.write("\n".join(lines) + "\n")
 
 
