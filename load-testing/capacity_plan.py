@@ -28,7 +28,9 @@ class Gpu:
 
     @property
     def tokens_per_second(self) -> float:
-        return self.planned_streams / (self.step_seconds + self.step_seconds_per_stream * self.planned_streams)
+        return self.planned_streams / (
+            self.step_seconds + self.step_seconds_per_stream * self.planned_streams
+        )
 
     @property
     def requests_per_second(self) -> float:

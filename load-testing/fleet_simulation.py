@@ -22,8 +22,12 @@ class Engine:
     position: float = 0.0
     at: float = 0.0
     version: int = 0
-    running: list[tuple[float, int, int]] = field(default_factory=list)  # (position at its end, request, router)
-    waiting: list[tuple[float, int, int, float]] = field(default_factory=list)  # (tokens, request, router, since)
+    running: list[tuple[float, int, int]] = field(
+        default_factory=list
+    )  # (position at its end, request, router)
+    waiting: list[tuple[float, int, int, float]] = field(
+        default_factory=list
+    )  # (tokens, request, router, since)
 
     def step_seconds(self) -> float:
         return self.gpu.step_seconds + self.gpu.step_seconds_per_stream * len(self.running)
@@ -179,7 +183,9 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         print(f"| {name} | {on_paper:,.1f} | {happened:,.1f} |")
     print(f"waited for a place: {found.waited_ratio:.2%}, p99 of the wait {found.wait_p99_seconds:.2f} s")
-    print(f"busiest engine {found.busiest_to_mean:.2f} × the mean, busiest router {found.busiest_router_to_mean:.2f} ×")
+    print(
+        f"busiest engine {found.busiest_to_mean:.2f} × the mean, busiest router {found.busiest_router_to_mean:.2f} ×"
+    )
     return 0
 
 

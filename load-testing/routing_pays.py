@@ -149,7 +149,11 @@ def _measure(
         rate_per_second=options.rate or workloads.load(name).rate_per_second,
         duration_seconds=options.seconds,
         seed=seed,
-        environment={"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "none", "LOAD_TEXT_SALT": f"{seed}-{out.name}"},
+        environment={
+            "OPENAI_BASE_URL": f"{url}/v1",
+            "OPENAI_API_KEY": "none",
+            "LOAD_TEXT_SALT": f"{seed}-{out.name}",
+        },
     )
     summary = run.run_once(plan, out)
     hits, queries = (

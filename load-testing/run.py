@@ -207,7 +207,9 @@ def _show(seconds: float | None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="load", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workload", default="fixed-rate", help="a folder under load-testing/workloads")
-    parser.add_argument("--rate", type=_rate, default=0.0, help="requests per second (default: the workload's own)")
+    parser.add_argument(
+        "--rate", type=_rate, default=0.0, help="requests per second (default: the workload's own)"
+    )
     parser.add_argument(
         "--duration", type=_seconds, default=0.0, help="seconds, or 10m (default: the workload's own)"
     )

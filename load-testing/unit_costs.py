@@ -34,9 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = run.new_folder("unit-costs")
     began, before = time.monotonic(), _cpu(pids)
     time.sleep(options.idle_seconds)
-    idle = {
-        part: (spent - before[part]) / (time.monotonic() - began) for part, spent in _cpu(pids).items()
-    }
+    idle = {part: (spent - before[part]) / (time.monotonic() - began) for part, spent in _cpu(pids).items()}
     measured = []
     for name, tokens in RUNS:
         rate = options.tokens_per_second / tokens
@@ -76,7 +74,9 @@ def solve(measured: list[dict[str, Any]], part: str) -> dict[str, float]:
 
 def _pids() -> dict[str, int]:
     script = run.ROOT / "scripts" / "show-status"
-    done = subprocess.run([sys.executable, str(script), "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script), "--json"], capture_output=True, text=True, check=False
+    )
     rows = {row["part"]: row["pid"] for row in json.loads(done.stdout or "[]")}
     return {part: rows[part] for part in PARTS} if all(rows.get(part) for part in PARTS) else {}
 
@@ -89,14 +89,16 @@ def _cpu(pids: Mapping[str, int]) -> dict[str, float]:
 def _series(prometheus: str) -> dict[str, int]:
     """How many series Prometheus holds of each job."""
     answer = httpx.get(
-        f"{prometheus}/api/v1/query", params={"query": 'sum by (job) (scrape_samples_scraped)'}, timeout=10
+        f"{prometheus}/api/v1/query", params={"query": "sum by (job) (scrape_samples_scraped)"}, timeout=10
     )
     return {r["metric"]["job"]: int(float(r["value"][1])) for r in answer.json()["data"]["result"]}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unit-costs", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tokens-per-second", type=float, default=1600.0, help="of each run, all streams together")
+    parser.add_argument(
+        "--tokens-per-second", type=float, default=1600.0, help="of each run, all streams together"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each run")
     parser.add_argument("--idle-seconds", type=float, default=10.0)
     parser.add_argument("--target", help="base URL ending in /v1 (default: the local stack's edge)")

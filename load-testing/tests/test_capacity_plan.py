@@ -25,7 +25,9 @@ def test_a_simulated_fleet_of_64_engines_does_what_was_computed(seed: int) -> No
     assert happened.chunks_per_second == pytest.approx(planned.chunks_per_second, rel=0.05)
     assert happened.streams == pytest.approx(planned.streams, rel=0.07)
     assert happened.router_cores == pytest.approx(planned.router_cores, rel=0.05)
-    assert happened.busiest_router_to_mean * happened.router_cores / planned.routers < 1.0, "no router is full"
+    assert happened.busiest_router_to_mean * happened.router_cores / planned.routers < 1.0, (
+        "no router is full"
+    )
     assert happened.waited_ratio < 0.01, "at 80 % of its streams nobody waits for a place"
     assert happened.busiest_to_mean < 1.3, "routers that do not know of each other still spread the load"
 
@@ -48,6 +50,8 @@ def test_no_more_than_a_cell_stands_behind_one_set_of_routers() -> None:
 def test_one_replica_may_be_lost(gpus: int) -> None:
     planned = plan(gpus, Gpu(), Costs())
     left = planned.routers - planned.cells
-    assert planned.router_cores / left + gpus / planned.cells * Costs().router_probe_us / 1e6 <= CORE_BUSY + 1e-9
+    assert (
+        planned.router_cores / left + gpus / planned.cells * Costs().router_probe_us / 1e6 <= CORE_BUSY + 1e-9
+    )
     assert planned.edge_cores / (planned.edges - planned.cells) <= CORE_BUSY + 1e-9
     assert math.isfinite(planned.prometheus_memory_gb)

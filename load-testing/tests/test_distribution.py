@@ -27,7 +27,12 @@ def test_the_manifest_is_valid_and_both_jobs_send_the_same() -> None:
     for job in (d for d in documents if d["kind"] == "Job"):
         container = job["spec"]["template"]["spec"]["containers"][0]
         text = " ".join([*container["command"], *container.get("args", [])])
-        said.append({name: re.search(rf"--{name} (\S+)", text)[1] for name in ("host", "workload", "rate", "duration")})
+        said.append(
+            {
+                name: re.search(rf"--{name} (\S+)", text)[1]
+                for name in ("host", "workload", "rate", "duration")
+            }
+        )
         workers = next(e["value"] for e in container["env"] if e["name"] == "LOAD_WORKERS")
         assert workers == "4"
     assert said[0] == said[1]
@@ -42,7 +47,14 @@ def test_two_workers_send_one_workload_and_the_master_keeps_every_record(tmp_pat
     engine = [ROOT / ".venv" / "bin" / "engine-simulator", "serve", "--port", str(port)]
     options = ["--model", "smollm2-135m-instruct", "--step-seconds", "0.005"]
     records = tmp_path / "records.jsonl"
-    locust = [sys.executable, "-m", "locust", "-f", str(ROOT / "load-testing" / "locustfile.py"), "--headless"]
+    locust = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        str(ROOT / "load-testing" / "locustfile.py"),
+        "--headless",
+    ]
     sent = ["--host", f"{url}/v1", "--workload", "fixed-rate", "--rate", "12", "--duration", "4"]
     environment = {**os.environ, "OPENAI_API_KEY": "none", "LOAD_WORKERS": "2"}
     with running([*engine, *options], log=tmp_path / "engine.log", ready=answers(f"{url}/health")):

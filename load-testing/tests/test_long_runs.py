@@ -18,7 +18,12 @@ from harness.stacks import ROOT, Stack
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1600)]
 
 SECONDS = float(os.environ.get("LOAD_SECONDS", "600"))
-PANELS = ("Where the time to first token went", "Bottleneck of each pool", "Waiting in the engines", "KV cache")
+PANELS = (
+    "Where the time to first token went",
+    "Bottleneck of each pool",
+    "Waiting in the engines",
+    "KV cache",
+)
 
 
 def program(stack: Stack, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

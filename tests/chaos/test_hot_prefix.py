@@ -56,5 +56,7 @@ def test_no_engine_gets_more_than_1_3_times_the_mean(tmp_path: Path) -> None:
             for name, engine in fleet.engines.items()
         }
     assert sum(served.values()) == REQUESTS, "the engines' own counts"
-    print(f"most {max(served.values()):.0f}, mean {REQUESTS / ENGINES:.0f}, fewest {min(served.values()):.0f}")
+    print(
+        f"most {max(served.values()):.0f}, mean {REQUESTS / ENGINES:.0f}, fewest {min(served.values()):.0f}"
+    )
     assert max(served.values()) <= 1.3 * REQUESTS / ENGINES

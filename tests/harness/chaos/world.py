@@ -97,7 +97,12 @@ class Load:
 
     def settle(self, requests: int = 30) -> None:
         """Wait until that many answers have come."""
-        eventually(lambda: len(self.so_far()) >= requests, "the load is answered", 60)
+        eventually(
+            lambda: len(self.so_far()) >= requests or self._process.poll() is not None,
+            "the load is answered",
+            60,
+        )
+        assert self._process.poll() is None, f"the load generator ended with {self._process.returncode}"
 
     def finish(self) -> list[Answer]:
         """Stop sending, wait for the last answer, and return all of them."""
@@ -233,38 +238,9 @@ class World:
         """Ask at a constant rate until the block ends, or ``finish`` is called."""
         self._loads += 1
         path = self.stack.run_dir / f"load-{self._loads}.jsonl"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "harness.chaos.load", "--model", MODEL),
-                *("--url", f"{url or self.stack.edge}/v1/chat/completions"),
-                *("--key", self.stack.client_environment()["OPENAI_API_KEY_LOAD"]),
-                *(
-                    "--rate",
-                    str(rate),
-                    "--tokens",
-                    str(tokens),
-                    "--sessions",
-                    str(sessions),
-                    "--out",
-                    str(path),
-                ),
-            ],
-            stdin=subprocess.PIPE,
-            env=environment,
-        )
-        load = Load(process, path)
-        try:
+        options = ("--sessions", str(sessions))
+        with steady_load(self.stack, path, rate, tokens, *options, url=url or self.stack.edge) as load:
             yield load
-        finally:
-            if process.poll() is None:
-                assert process.stdin is not None
-                with contextlib.suppress(OSError):
-                    process.stdin.close()
-                try:
-                    process.wait(60)
-                finally:
-                    process.kill()
 
     def rules_at_scale(self, more_targets: Mapping[str, list[str]] | None = None) -> None:
         """Render Prometheus' files with short windows and let it read them.

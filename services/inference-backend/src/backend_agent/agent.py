@@ -152,7 +152,9 @@ class Agent:
         a crash must show as one, however often something starts it again."""
         starting = Verdict(State.STARTING, ("the engine does not answer /health yet",))
         while not await self._is_up(http):
-            lost = Verdict(State.UNREACHABLE, (f"it was lost {self._ended_seconds():.0f} s ago and does not answer",))
+            lost = Verdict(
+                State.UNREACHABLE, (f"it was lost {self._ended_seconds():.0f} s ago and does not answer",)
+            )
             self._conclude(starting if self._ended is None else lost)
             await asyncio.sleep(SAMPLE_SECONDS / 4)
 

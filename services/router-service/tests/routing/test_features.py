@@ -6,14 +6,19 @@ from router_service.routing.features import Needs, extract_features
 
 
 def prefix(*messages: tuple[str, str]) -> str:
-    body: dict[str, Any] = {"model": "m", "messages": [{"role": role, "content": text} for role, text in messages]}
+    body: dict[str, Any] = {
+        "model": "m",
+        "messages": [{"role": role, "content": text} for role, text in messages],
+    }
     return extract_features(body, "/v1/chat/completions", {}, needs=Needs(prefix=True)).prefix
 
 
 def test_every_turn_of_a_conversation_has_the_prefix_of_its_first() -> None:
     first = (("system", "Be brief."), ("user", "hi"))
     later = (*first, ("assistant", "Hello."), ("user", "What is a router?"))
-    assert prefix(*first) == prefix(*later) == prefix(*later, ("assistant", "A device."), ("user", "And then?"))
+    assert (
+        prefix(*first) == prefix(*later) == prefix(*later, ("assistant", "A device."), ("user", "And then?"))
+    )
 
 
 def test_other_beginnings_are_other_prefixes() -> None:
