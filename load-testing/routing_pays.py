@@ -1,7 +1,8 @@
 """What a policy is worth: the same workload on the stack's two engines under each way of choosing one of them.
 
 For every policy a router of its own is started in front of the running stack's engines. Requests come at the same
-times to every policy, with other texts, so that none finds what another has left in the prefix caches. Prints a table and keeps it.
+times to every policy, with other texts, so that none finds what another has left in the prefix caches. Prints a
+table and keeps it.
 Exit 0: measured. 1: a run failed. 2: no engine answers.
 """
 

@@ -158,6 +158,9 @@ class Agent:
             self._conclude(starting if self._ended is None else lost)
             await asyncio.sleep(SAMPLE_SECONDS / 4)
 
+    def _lose(self) -> None:
+        self._warm, self._ended = False, time.monotonic()
+
     def _ended_seconds(self) -> float:
         return 0.0 if self._ended is None else time.monotonic() - self._ended
 
@@ -215,7 +218,7 @@ class Agent:
             if self._verdict.state is State.UNREACHABLE:
                 # Liveness needs to know for how long: stay here until it answers, then warm it again.
                 await self._wait_out_silence(http)
-                self._warm, self._ended = False, time.monotonic()
+                self._lose()
 
     async def _wait_out_silence(self, http: httpx.AsyncClient) -> None:
         began = time.monotonic() - self._limits.unreachable_seconds
@@ -253,7 +256,7 @@ class Agent:
         try:
             answer = await http.get(f"{self._engine_url}/metrics")
         except httpx.ConnectError:
-            self._warm = False  # nobody listens: whoever listens next is another, cold engine
+            self._lose()  # nobody listens: whoever listens next is another, cold engine
             return Sample(now, reachable=False)
         except httpx.HTTPError:
             return Sample(now, reachable=False)
