@@ -73,7 +73,7 @@ class Generator(User):
         )
         runner = self.environment.runner
         if isinstance(runner, WorkerRunner):
-            runner.send_message(DONE, _pending.copy())
+            runner.send_message(DONE, {"records": _pending.copy()})
             _pending.clear()
         else:
             gevent.spawn(runner.quit)
@@ -142,9 +142,9 @@ _done: list[str] = []
 
 def _take_last_records(environment: Environment, msg: Any, **_: Any) -> None:
     """Keep a worker's last records; the run is over when every worker has said so."""
-    _write(environment, msg.data or [])
+    _write(environment, msg.data["records"])
     _done.append(msg.node_id)
-    if len(_done) >= _share_count():
+    if len(_done) >= _share_count() and environment.runner is not None:
         gevent.spawn(environment.runner.quit)
 
 

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         spent = {part: now - before[part] - idle[part] * took for part, now in _cpu(pids).items()}
         measured.append({"requests": summary.numbers["requests"], "tokens": tokens, "cpu_seconds": spent})
         print(run.one_line(summary), flush=True)
-    result = {part: {**solve(measured, part), "idle_cores": idle[part]} for part in PARTS}
+    result: dict[str, Any] = {part: {**solve(measured, part), "idle_cores": idle[part]} for part in PARTS}
     result["series"] = _series(options.prometheus)
     (folder / "unit-costs.json").write_text(json.dumps(result, indent=2) + "\n")
     for part in PARTS:

@@ -120,7 +120,7 @@ def _client_figures(
     ):
         series = {name: over_time(values, q) for name, q in percentiles.items()}
         if any(series.values()):
-            drawn.append(DrawnFigure(title, chart(series, "seconds", span=span)))
+            drawn.append(DrawnFigure(title, chart(series, "s", span=span)))
     rates = {
         "sent": _per_second(records, started_at, width, lambda r: True),
         "kept the SLO": _per_second(records, started_at, width, lambda r: keeps_slo(r, slo)),

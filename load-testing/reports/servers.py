@@ -39,7 +39,7 @@ class ServerFigure:
 SERVER_FIGURES = (
     ServerFigure(
         "Where the time to first token went (mean per request)",
-        "seconds",
+        "s",
         "sum by (component) (rate(router_ttft_component_seconds_sum[{window}]))"
         " / scalar(sum(rate(router_first_tokens_total[{window}])) > 0)",
         "component",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from harness.chaos.world import steady_load
 from harness.stacks import ROOT, Stack
+from users.prompts import text
 
 pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(400)]
 
@@ -44,7 +46,10 @@ def test_report_prometheus_and_an_independent_client_agree(slow_engines: Stack, 
     assert summary["ttft_seconds"]["mean"] == pytest.approx(prometheus["ttft_mean_seconds"], rel=0.02)
     assert summary["total_seconds"]["mean"] == pytest.approx(prometheus["total_mean_seconds"], rel=0.02)
 
-    options = ("--words", "8", "40")
+    draws = random.Random(7)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(text(draws, draws.randint(8, 40)) for _ in range(500)))
+    options = ("--prompts", str(prompts))
     with steady_load(
         slow_engines, tmp_path / "other.jsonl", RATE, TOKENS, *options, url=slow_engines.edge
     ) as other:

@@ -7,7 +7,6 @@ a file as soon as it has ended. It sends until its standard input is closed, the
 import argparse
 import asyncio
 import json
-import random
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -17,8 +16,7 @@ from typing import Any
 
 import httpx
 
-from users import prompts
-
+PROMPT = "Tell me of the number {number}"
 END_SECONDS = 40.0  # silence after which a request counts as never answered
 
 
@@ -71,7 +69,9 @@ async def ask(http: httpx.AsyncClient, options: argparse.Namespace, number: int,
     """Send one request and fill in ``answer``."""
     body: dict[str, Any] = {
         "model": options.model,
-        "messages": [{"role": "user", "content": _prompt(number, options.words)}],
+        "messages": [
+            {"role": "user", "content": options.said[number % len(options.said)].format(number=number)}
+        ],
         "max_tokens": options.tokens,
         "ignore_eos": True,
         "stream": True,
@@ -104,11 +104,6 @@ async def ask(http: httpx.AsyncClient, options: argparse.Namespace, number: int,
         elif answer.status == 200 and not isinstance(error, httpx.TimeoutException):
             answer.ending = Ending.BROKEN
     answer.ended_at = time.time()
-
-
-def _prompt(number: int, words: list[int]) -> str:
-    draws = random.Random(number)
-    return f"Tell me of the number {number}" if not words else prompts.text(draws, draws.randint(*words))
 
 
 def error_of(events: list[str]) -> str:
@@ -176,10 +171,12 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
-    parser.add_argument("--words", type=int, nargs=2, default=[], help="fewest and most words of a prompt")
+    parser.add_argument("--prompts", type=Path, help="file with one prompt a line, used in turn")
     parser.add_argument("--sessions", type=int, default=0, help="how many sessions ask; 0: none is named")
     parser.add_argument("--out", type=Path, required=True)
-    asyncio.run(run(parser.parse_args()))
+    options = parser.parse_args()
+    options.said = options.prompts.read_text().splitlines() if options.prompts else [PROMPT]
+    asyncio.run(run(options))
 
 
 if __name__ == "__main__":

@@ -81,10 +81,11 @@ def more_routers(
             router.start()
             stack.callback(router.end)
             routers.append(router)
-        for router in routers:
-            eventually(
-                lambda router=router: router.usable(POOL) >= wait_usable, "it has found the engines", 30
-            )
+        eventually(
+            lambda: all(router.usable(POOL) >= wait_usable for router in routers),
+            "they have found the engines",
+            30,
+        )
         world.rules_at_scale({"router-service": [f"{host}:{router.port}" for router in routers]})
         stack.callback(world.rules_at_scale)
         yield routers
