@@ -37,6 +37,9 @@ def endure(
     resumed_before = _resumed(world)
     with world.under_load(rate, sessions=sessions, url=url) as load:
         load.settle()
+        eventually(
+            world.quiet, lambda: f"quiet under load: {world.alerts()} {world.verdict()}", HEALED_SECONDS
+        )
         with world.watching() as watch:
             proof = _let_happen(world, fault, watch, wanted, verdict, at_least_seconds)
             healed = time.time()
