@@ -84,7 +84,7 @@ def run_once(plan: Plan, folder: Path) -> Summary:
     """
     folder.mkdir(parents=True, exist_ok=True)
     records_file = folder / "requests.jsonl"
-    records_file.touch()
+    records_file.write_text("")  # a run that was cut off may have left some
     started_at = time.time()
     target = plan.environment["OPENAI_BASE_URL"]
     command = [
