@@ -1,27 +1,32 @@
 """Sixteen engines and one prefix that most requests share: prefix affinity may not pile them up."""
 
-import concurrent.futures
+import contextlib
+import json
 import random
+import socket
 from pathlib import Path
 
 import httpx
 import pytest
 
+from harness.chaos.world import eventually
 from harness.router_fleet import MODEL, fleet_in
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
-ENGINES, REQUESTS, AT_ONCE = 16, 1600, 128
+ENGINES, REQUESTS = 16, 400
 HOT = "You are the assistant of a large library. " * 40
 
 
-def test_no_engine_gets_more_than_1_3_times_the_mean(tmp_path: Path) -> None:
+def test_no_engine_has_more_than_1_3_times_the_mean_at_once(tmp_path: Path) -> None:
+    """All answers are under way together, so that what is counted is load and not the speed of this machine."""
     seed = random.SystemRandom().randrange(1 << 30)
     print(f"seed {seed}")
     draws = random.Random(seed)
-    with fleet_in(tmp_path) as fleet:
+    with fleet_in(tmp_path) as fleet, contextlib.ExitStack() as clients:
         for number in range(ENGINES):
-            fleet.add_engine(f"engine-{number:02d}", "--step-seconds", "0.02")
+            # half a second a token: every answer lasts longer than the test
+            fleet.add_engine(f"engine-{number:02d}", "--step-seconds", "0.5")
         pool = {
             "general": {
                 "policy": "prefix_affinity",
@@ -29,34 +34,36 @@ def test_no_engine_gets_more_than_1_3_times_the_mean(tmp_path: Path) -> None:
                 "backends": {name: {"url": engine.url} for name, engine in fleet.engines.items()},
             }
         }
-        router = fleet.add_router(pools=pool)
+        waits = {"connect_seconds": 5, "first_token_seconds": 120, "idle_seconds": 120, "total_seconds": 600}
+        router = fleet.add_router(pools=pool, timeouts=waits)
+        for question in draws.sample(range(1_000_000), REQUESTS):
+            lead = HOT if draws.random() < 0.75 else f"Question {question} of its own kind. " * 40
+            body = json.dumps(
+                {
+                    "model": MODEL,
+                    "messages": [
+                        {"role": "system", "content": lead},
+                        {"role": "user", "content": f"Book {question}?"},
+                    ],
+                    "max_tokens": 2000,
+                    "ignore_eos": True,
+                    "stream": True,
+                }
+            ).encode()
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", router.port), timeout=30))
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + body)
+        holding: dict[str, int] = {}
 
-        def ask(question: int) -> int:
-            lead = HOT if question % 4 else f"Question {question} of its own kind. " * 40
-            body = {
-                "model": MODEL,
-                "messages": [
-                    {"role": "system", "content": lead},
-                    {"role": "user", "content": f"Book {question}?"},
-                ],
-                "max_tokens": 8,
-                "ignore_eos": True,
-            }
-            return http.post(f"{router.url}/v1/chat/completions", json=body).status_code
+        def all_under_way() -> bool:
+            for name, engine in fleet.engines.items():
+                state = httpx.get(f"{engine.url}/sim/state", timeout=30).json()
+                holding[name] = state["running"] + state["waiting"]
+            return sum(holding.values()) == REQUESTS
 
-        limits = httpx.Limits(max_connections=AT_ONCE)
-        with (
-            httpx.Client(timeout=60, limits=limits) as http,
-            concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads,
-        ):
-            statuses = list(threads.map(ask, draws.sample(range(1_000_000), REQUESTS)))
-        assert set(statuses) == {200}
-        served = {
-            name: httpx.get(f"{engine.url}/sim/state").json()["generation_tokens"] / 8
-            for name, engine in fleet.engines.items()
-        }
-    assert sum(served.values()) == REQUESTS, "the engines' own counts"
+        eventually(all_under_way, lambda: f"every request is under way: {holding}", 120)
+    mean = REQUESTS / ENGINES
     print(
-        f"most {max(served.values()):.0f}, mean {REQUESTS / ENGINES:.0f}, fewest {min(served.values()):.0f}"
+        f"most {max(holding.values())}, mean {mean:.0f}, fewest {min(holding.values())}, by the engines' own count"
     )
-    assert max(served.values()) <= 1.3 * REQUESTS / ENGINES
+    assert max(holding.values()) <= 1.3 * mean

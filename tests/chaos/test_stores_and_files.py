@@ -43,6 +43,7 @@ def test_a_redis_that_is_full(world: World, table: list[Row]) -> None:
     table.append(row)
 
 
+@pytest.mark.full
 def test_a_configuration_with_errors(world: World, table: list[Row]) -> None:
     before = {labels["hash"] for labels, _ in world.query("router_config_info")}
     row, _ = endure(
