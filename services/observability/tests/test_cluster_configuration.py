@@ -162,3 +162,12 @@ def test_grafanas_data_sources_refer_to_each_other_by_uids_that_exist() -> None:
     assert set(re.findall(r"datasourceUid: (\w+)", block)) <= sources.keys()
     (default,) = [one for one in sources.values() if one.get("isDefault")]
     assert default["type"] == "prometheus"
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_the_router_sends_its_spans_where_alloy_listens(environment: str) -> None:
+    router = yaml.safe_load((ROOT / "helm" / "environments" / environment / "router.yaml").read_text())
+    endpoint = router["config"]["telemetry"]["otlp_endpoint"]
+    (receiver,) = [text for name, text in components().items() if name.startswith("otelcol.receiver")]
+    assert endpoint == "http://alloy.observability.svc.cluster.local:4318"
+    assert '"0.0.0.0:4318"' in receiver
