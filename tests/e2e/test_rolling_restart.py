@@ -1,19 +1,27 @@
-"""Both engines are restarted one after another under constant load: nothing fails, nothing is cut short."""
+"""Engines are restarted under constant load: nothing fails, nothing is cut short, nothing meets a cold engine."""
 
 import asyncio
 import json
 import os
+import signal
 import subprocess
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from harness.stacks import ROOT, Stack
+from harness.waiting import eventually
 
 MODEL = "smollm2-135m-instruct"
+ENGINES = ("backend-a", "backend-b")
 
 
 @dataclass
@@ -56,10 +64,8 @@ async def _ask(http: httpx.AsyncClient, stack: Stack, key: str, number: int, tok
     seen.backends[answer.headers["x-route-backend"]] += 1
 
 
-async def _load(
-    stack: Stack, rate: float, tokens: int, restart: "subprocess.Popen[str]", after: float
-) -> Seen:
-    """Send at a constant rate, whatever the answers, until the restart is over and some time after it."""
+async def _load(stack: Stack, rate: float, tokens: int, done: Callable[[], bool], after: float) -> Seen:
+    """Send at a constant rate, whatever the answers, until ``done`` and ``after`` seconds more."""
     seen = Seen()
     key = stack.client_environment()["OPENAI_API_KEY_LOAD"]
     limits = httpx.Limits(max_connections=None)
@@ -69,7 +75,7 @@ async def _load(
         number = 0
         until: float | None = None
         while until is None or time.monotonic() < until:
-            if until is None and restart.poll() is not None:
+            if until is None and done():
                 until = time.monotonic() + after
             number += 1
             tasks.add(asyncio.create_task(_ask(http, stack, key, number, tokens, seen)))
@@ -79,28 +85,56 @@ async def _load(
     return seen
 
 
-def _restart_under_load(stack: Stack, rate: float, tokens: int) -> Seen:
+def _restart_under_load(stack: Stack, rate: float, tokens: int, names: Sequence[str] = ENGINES) -> Seen:
     before = {name: row["pid"] for name, row in stack.states().items()}
     restart = subprocess.Popen(
-        stack.command("restart-engines"),
+        stack.command("restart-engines", *(names if names != ENGINES else ())),
         env={**os.environ, **stack.environment},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    seen = asyncio.run(_load(stack, rate, tokens, restart, after=3))
-    said = restart.communicate(timeout=10)[0]
+    seen = asyncio.run(_load(stack, rate, tokens, lambda: restart.poll() is not None, after=3))
+    said = restart.communicate(timeout=60)[0]
     assert restart.returncode == 0, said
     after = stack.states()
-    for name in ("backend-a", "backend-b"):
-        assert after[name]["pid"] != before[name], f"{name} was restarted"
+    for name in ENGINES:
+        assert (after[name]["pid"] != before[name]) == (name in names), name
     for name in ("router", "edge"):
         assert after[name]["pid"] == before[name]
     print(f"\n{seen.good} good, {len(seen.bad)} bad; by backend {dict(seen.backends)}")
     assert seen.bad == []
-    assert set(seen.backends) == {"backend-a", "backend-b"}, "each took over for the other"
+    assert set(seen.backends) == set(ENGINES), "each took over for the other"
+    for name in names:
+        assert started_on_a_cold_engine(stack, name, after[name]["pid"]) == []
     return seen
+
+
+def lines(stack: Stack, part: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (stack.run_dir / "logs" / f"{part}.jsonl").read_text().splitlines()]
+
+
+def seconds_of(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+def started_on_a_cold_engine(stack: Stack, name: str, pid: int) -> list[str]:
+    """Return the requests that the router sent to an engine between its start and the end of its warm-up."""
+    born = psutil.Process(pid).create_time()
+    agent = lines(stack, name.replace("backend", "agent"))
+    warm = [seconds_of(line["time"]) for line in agent if line["event"] == "engine is warm"]
+    warm = [at for at in warm if at > born]
+    assert warm, "it was warmed after its start"
+    cold = []
+    for record in lines(stack, "router"):
+        if not any(attempt["backend"] == name for attempt in record.get("attempts", ())):
+            continue
+        ledger = record["ttft_ledger_ms"] or {}
+        waited = (ledger.get("router_queue") or 0) + (ledger.get("router") or 0)
+        if born <= seconds_of(record["time"]) + waited / 1000 < warm[0]:
+            cold.append(record["request_id"])
+    return cold
 
 
 @pytest.mark.service
@@ -108,6 +142,79 @@ def _restart_under_load(stack: Stack, rate: float, tokens: int) -> Seen:
 def test_simulated_engines_are_restarted_at_25_requests_a_second(sim_stack: Stack) -> None:
     seen = _restart_under_load(sim_stack, rate=25, tokens=32)
     assert seen.good > 100
+
+
+@pytest.mark.service
+@pytest.mark.timeout(240)
+def test_one_of_two_simulated_engines_is_restarted_at_25_requests_a_second(sim_stack: Stack) -> None:
+    _restart_under_load(sim_stack, rate=25, tokens=32, names=("backend-b",))
+
+
+@pytest.mark.service
+@pytest.mark.timeout(240)
+def test_an_engine_that_is_merely_stopped_loses_nothing_either(sim_stack: Stack) -> None:
+    """SIGTERM without a drain: what runs on it ends, what comes is refused before its first byte and goes on."""
+    old = sim_stack.states()["backend-a"]["pid"]
+    began = time.monotonic()
+    told = False
+
+    def started_again() -> bool:
+        nonlocal told
+        if not told and time.monotonic() - began > 2:
+            told = True
+            os.kill(old, signal.SIGTERM)
+        return told and restarted.is_set()
+
+    restarted, over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            rows = sim_stack.states()
+            if rows["backend-a"]["pid"] not in (0, old) and all(row["why"] is None for row in rows.values()):
+                restarted.set()
+                return
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        seen = asyncio.run(_load(sim_stack, 25, 32, started_again, after=3))
+    finally:
+        over.set()
+        watching.join()
+    print(f"\n{seen.good} good, {len(seen.bad)} bad; by backend {dict(seen.backends)}")
+    assert seen.bad == []
+    assert started_on_a_cold_engine(sim_stack, "backend-a", sim_stack.states()["backend-a"]["pid"]) == []
+
+
+@pytest.mark.service
+@pytest.mark.timeout(240)
+def test_an_interrupted_restart_leaves_no_engine_drained(sim_stack: Stack) -> None:
+    """Its requests do not end: the drain waits for them, and meanwhile somebody presses Ctrl-C."""
+    engine, agent = sim_stack.url("ENGINE_A_PORT"), sim_stack.url("AGENT_A_PORT", "/readyz")
+    body = {"model": MODEL, "prompt": "Hi", "max_tokens": 1900, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", f"{engine}/v1/completions", json=body, timeout=60) as endless:
+        assert endless.status_code == 200
+        restart = subprocess.Popen(
+            sim_stack.command("restart-engines", "backend-a"),
+            env={**os.environ, **sim_stack.environment},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        eventually(lambda: httpx.get(agent).json()["state"] == "draining", "it drains")
+        restart.send_signal(signal.SIGINT)
+        said = restart.communicate(timeout=60)[0]
+        assert restart.returncode == 130, said
+    eventually(lambda: all(row["why"] is None for row in sim_stack.states().values()), "all is ready", 60)
+
+
+@pytest.mark.service
+@pytest.mark.timeout(240)
+def test_an_engine_that_does_not_exist_is_named(sim_stack: Stack) -> None:
+    done = sim_stack.run("restart-engines", "backend-z")
+    assert done.returncode == 1
+    assert "backend-z: no such engine (known: backend-a, backend-b)" in done.stderr
 
 
 @pytest.mark.platform

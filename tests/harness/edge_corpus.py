@@ -197,6 +197,9 @@ def get(path: bytes, extra: bytes = b"", host: bytes = b"Host: a\r\n") -> bytes:
 
 CHUNKED = b"transfer-encoding: chunked\r\n"
 UPGRADE = b"connection: upgrade\r\nupgrade: websocket\r\n"
+H2C = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"
+IN_CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+CHAT_LINE = "POST /v1/chat/completions HTTP/1.1"
 
 
 def post(extra: bytes = b"", body: bytes = BODY, length: bytes = LENGTH) -> bytes:
@@ -275,6 +278,40 @@ RAW_REFUSED: list[tuple[str, bytes, set[int]]] = [
         {415},
     ),
     ("a body that is announced too large", post(length=b"content-length: 100000000\r\n"), {413}),
+    ("two hosts", get(b"/v1/models", host=b"Host: a\r\nHost: b\r\n"), {400}),
+    ("the same host twice", get(b"/v1/models", host=b"Host: a\r\nhost: a\r\n"), {400}),
+    ("two hosts in one line", get(b"/v1/models", host=b"Host: a, b\r\n"), {400}),
+    ("an empty host", get(b"/v1/models", host=b"Host: \r\n"), {400}),
+    ("a user in the host", get(b"/v1/models", host=b"Host: a@b\r\n"), {400}),
+    ("any host", get(b"/v1/models", host=b"Host: *\r\n"), {400}),
+    ("a body where none is read", get(b"/v1/models", b"content-length: 5\r\n") + b"hello", {400}),
+    ("a huge one", get(b"/v1/models", b"content-length: 20000000\r\n") + b"x" * 200_000, {400}),
+    ("a chunked one", get(b"/v1/models/a", CHUNKED) + b"5\r\nhello\r\n0\r\n\r\n", {400}),
+    ("another scheme", post().replace(b"POST ", b"POST https://evil", 1), {403}),
+    ("a slash at the end", post().replace(b"completions HTTP", b"completions/ HTTP"), {404}),
+    ("an escaped space", post().replace(b"completions HTTP", b"completions%20 HTTP"), {404}),
+    ("a slash escaped twice", get(b"/v1%252fmodels"), {404}),
+    ("an escaped NUL", get(b"/v1/models%00"), {400}),
+    ("a fragment", get(b"/v1/models#x"), {400}),
+    ("a path that is not ASCII", get("/v1/modéls".encode()), {400}),
+    ("OPTIONS of everything", b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", {404}),
+    ("OPTIONS", b"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: a\r\n\r\n", {405}),
+    ("a method in small letters", post().replace(b"POST", b"post", 1), {400}),
+    ("no transfer coding, said so", post(b"transfer-encoding: identity\r\n"), {400}),
+    ("a compressed transfer", post(b"transfer-encoding: gzip, chunked\r\n", length=b""), {501}),
+    ("a transfer coding after odd space", post(b"transfer-encoding: \x0bchunked\r\n", length=b""), {400}),
+    ("two headers of a transfer coding", post(CHUNKED + CHUNKED, length=b""), {400, 501}),
+    ("chunks with bare newlines", post(CHUNKED, b"1\n{\n0\n\n", length=b""), {400}),
+    ("a list of lengths", post(length=b"content-length: 57, 57\r\n"), {400}),
+    ("a hexadecimal length", post(length=b"content-length: 0x39\r\n"), {400}),
+    ("no length at all", post(length=b"", body=b""), {400}),
+    ("a header without a colon", get(b"/v1/models", b"garbage\r\n"), {400}),
+    ("a header without a name", get(b"/v1/models", b": a\r\n"), {400}),
+    ("a tab before the colon", get(b"/v1/models", b"x-a\t: b\r\n"), {400}),
+    ("an escape character in a header", get(b"/v1/models", b"x-a: b\x1bc\r\n"), {400}),
+    ("a space before the method", b" " + get(b"/v1/models"), {400}),
+    ("two content types", post(b"content-type: text/plain\r\n"), {415}),
+    ("nearly JSON", post().replace(JSON, b"content-type: application/jsonx\r\n"), {415}),
 ]
 
 HARMLESS: list[tuple[str, bytes, str]] = [
@@ -285,4 +322,14 @@ HARMLESS: list[tuple[str, bytes, str]] = [
     ("a model with slashes", get(b"/v1/models/a/b"), "GET /v1/models/a/b HTTP/1.1"),
     ("a folded header", get(b"/v1/models", b"x-a: b\r\n x-client-id: evil\r\n"), "GET /v1/models HTTP/1.1"),
     ("a port in the Host", get(b"/v1/models", host=b"Host: a:80\r\n"), "GET /v1/models HTTP/1.1"),
+    ("an address as Host", get(b"/v1/models", host=b"Host: [::1]:80\r\n"), "GET /v1/models HTTP/1.1"),
+    ("an empty body", get(b"/v1/models", b"content-length: 0\r\n"), "GET /v1/models HTTP/1.1"),
+    ("a tab in a header", get(b"/v1/models", b"x-a: b\tc\r\n"), "GET /v1/models HTTP/1.1"),
+    ("an upgrade to HTTP/2", get(b"/v1/models", H2C), "GET /v1/models HTTP/1.1"),
+    ("an escaped letter", get(b"/v1/m%6fdels"), "GET /v1/models HTTP/1.1"),
+    ("dots in the query", get(b"/v1/models?x=/../../metrics"), "GET /v1/models?x=/../../metrics HTTP/1.1"),
+    ("capital letters", post(b"Transfer-Encoding: Chunked\r\n", IN_CHUNKS, b""), CHAT_LINE),
+    ("an extension of a chunk", post(CHUNKED, IN_CHUNKS.replace(b"\r\n", b";x=1\r\n", 1), b""), CHAT_LINE),
+    ("a trailer", post(CHUNKED, IN_CHUNKS[:-2] + b"x-client-id: evil\r\n\r\n", b""), CHAT_LINE),
+    ("an expectation nobody has", post(b"expect: 200-ok\r\n"), CHAT_LINE),
 ]

@@ -47,6 +47,7 @@ class Manner:
     headers: tuple[tuple[str, str], ...] = ()
     tokens: str | None = None
     hang_up: bool = False
+    on_request: threading.Semaphore | None = None  # a stream's chunk waits until this is released once more
 
 
 @dataclass
@@ -120,6 +121,8 @@ async def _stream(writer: asyncio.StreamWriter, manner: Manner) -> None:
     writer.write(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
     await asyncio.sleep(manner.silent_seconds)
     for number in range(manner.chunks):
+        if manner.on_request is not None:
+            await asyncio.to_thread(manner.on_request.acquire, timeout=60)
         _chunk(writer, f"data: {json.dumps({'number': number})}\n\n".encode())
         await writer.drain()
         await asyncio.sleep(manner.chunk_seconds)

@@ -1,6 +1,8 @@
 """Who may in: API keys and JWTs, their rotation, and an edge that does not start without any."""
 
+import base64
 import hashlib
+import hmac
 import json
 import os
 import subprocess
@@ -16,6 +18,7 @@ import httpx
 import jwt
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge_gateway.main import main
@@ -105,26 +108,33 @@ def test_keys_rotate_without_a_restart_and_without_a_failed_request(
     with running_edge(tmp_path, upstream.port) as edge:
         failures: list[int] = []
         asked = 0
-        stop = threading.Event()
-        valid = [CLIENT_KEY]
+        stop, change, changed = threading.Event(), threading.Event(), threading.Event()
 
         def ask() -> None:
+            """Use the old key, and from the first answer of the new one on that one, over one connection."""
             nonlocal asked
             with httpx.Client(timeout=10) as client:
                 while not stop.is_set():
-                    status = client.get(edge.url + MODELS, headers=edge.headers(valid[0])).status_code
+                    trying = change.is_set() and not changed.is_set()
+                    key = new_key if change.is_set() else CLIENT_KEY
+                    status = client.get(edge.url + MODELS, headers=edge.headers(key)).status_code
                     asked += 1
-                    if status != 200:
+                    if status == 200 and trying:
+                        changed.set()
+                    elif status != 200 and not trying:
                         failures.append(status)
 
         asking = threading.Thread(target=ask)
         asking.start()
+        wait_for(lambda: asked > 10)
         rotate(edge, {"tester": [CLIENT_KEY, new_key]})
         wait_for(lambda: status_of(edge, new_key) == 200)
-        valid[0] = new_key
-        time.sleep(0.1)
+        change.set()
+        assert changed.wait(15), "every worker of the edge knows the new key by now"
         rotate(edge, {"tester": [new_key]})
         wait_for(lambda: status_of(edge, CLIENT_KEY) == 401)
+        before = asked
+        wait_for(lambda: asked > before + 10)
         stop.set()
         asking.join()
         assert asked > 10
@@ -318,18 +328,69 @@ def test_a_bad_token_is_answered_401(
     # Envoy tells a good token for another audience apart: 403.
     expected = (403, "permission_error") if "aud" in claims else (401, "authentication_error")
     assert (answer.status_code, answer.json()["error"]["type"]) == expected, what
+    assert answer.status_code == 403 or answer.headers["www-authenticate"].startswith("Bearer")
     assert upstream.count == 0
 
 
-def test_a_token_without_a_signature_is_answered_401(
-    jwt_edge: tuple[Edge, Path], upstream: RecordingUpstream
+def claims() -> dict[str, Any]:
+    return {"iss": ISSUER, "aud": AUDIENCE, "sub": "x", "exp": int(time.time()) + 600}
+
+
+def forged(signers: Signers) -> dict[str, str]:
+    """Return tokens with the right claims that nobody here signed, by what is wrong with them."""
+
+    def part(value: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    (first, _), (second, second_jwk) = signers
+    head, _, signature = token(first, "first").split(".")
+    public = first.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    secret = part({"alg": "HS256", "kid": "first"}) + "." + part(claims())
+    mac = base64.urlsafe_b64encode(hmac.digest(public, secret.encode(), "sha256")).rstrip(b"=").decode()
+    return {
+        "unsigned": jwt.encode(claims(), "", algorithm="none"),
+        "unsigned, in other letters": part({"alg": "nOnE", "kid": "first"}) + "." + part(claims()) + ".",
+        "with other claims under a good signature": f"{head}.{part({**claims(), 'sub': 'root'})}.{signature}",
+        "signed by somebody else": token(second, "first"),
+        "of an unknown signing key": jwt.encode(claims(), first, algorithm="RS256", headers={"kid": "x"}),
+        "that brings its own key": jwt.encode(
+            claims(), second, algorithm="RS256", headers={"kid": "second", "jwk": second_jwk}
+        ),
+        "with the public key as a secret": f"{secret}.{mac}",
+        "that is none": "a.b.c",
+        "that is an API key": CLIENT_KEY,
+        "of 6,000 characters": token(first, "first") + "a" * 5_000,
+    }
+
+
+def test_a_token_nobody_here_signed_is_answered_401(
+    jwt_edge: tuple[Edge, Path], signers: Signers, upstream: RecordingUpstream
 ) -> None:
     edge, _ = jwt_edge
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "x", "exp": int(time.time()) + 600}
-    unsigned = jwt.encode(claims, "", algorithm="none")
-    for credential in (unsigned, "a.b.c", CLIENT_KEY):
-        assert edge.post(key=credential).status_code == 401
+    for what, credential in forged(signers).items():
+        assert edge.post(key=credential).status_code == 401, what
+    good = b"authorization: Bearer " + token(signers[0][0], "first").encode() + b"\r\n"
+    for headers in (good + good, good + b"authorization: Bearer x\r\n", b""):
+        request = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + headers + b"\r\n"
+        assert exchange(edge.port, request).status == 401, headers[-40:]
     assert upstream.count == 0
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_a_token_of_the_right_issuer_lets_in_and_other_credentials_go_no_further(
+    jwt_edge: tuple[Edge, Path], signers: Signers, upstream: RecordingUpstream, scheme: str
+) -> None:
+    edge, _ = jwt_edge
+    good = token(signers[0][0], "first", aud=["other", AUDIENCE])
+    headers = {"authorization": f"{scheme} {good}", "x-api-key": CLIENT_KEY, "cookie": "a=b"}
+    assert httpx.get(edge.url + MODELS, headers=headers).status_code == 200
+    received = upstream.received[0]
+    assert received.value("x-client-id") == "jwt-client"
+    assert CLIENT_KEY not in str(received)
+    assert received.values("cookie") == []
+    assert good not in str(received)
 
 
 def test_signing_keys_come_from_a_url_and_rotate_there(

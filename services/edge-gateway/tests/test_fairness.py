@@ -34,8 +34,10 @@ KEYS = {"over-rate": [OVER_RATE_KEY], "over-budget": [OVER_BUDGET_KEY], "third":
 
 # What the upstream can do: unrestrained, the two neighbours alone would ask for more than every slot.
 SLOTS = 16
-SERVICE_SECONDS = 0.25
+# Half a second is short for an answer, and 10 % of it are more than what a busy machine adds to either side.
+SERVICE_SECONDS = 0.5
 ROUNDS = 3
+ATTEMPTS = 6
 
 
 def p95(values: list[float]) -> float:
@@ -113,7 +115,7 @@ def test_a_third_client_does_not_feel_two_that_are_over_their_limits(tmp_path: P
         port, _ = stack.enter_context(running_rate_limit_service(tmp_path, settings, redis_port))
         settings = merged(settings, {"budgets": {"port": port}})
         edge = stack.enter_context(running_edge(tmp_path / "edge", upstream.port, settings, KEYS))
-        for attempt in range(3):  # noise on a shared machine only ever makes the ratio worse
+        for attempt in range(ATTEMPTS):  # noise on a shared machine only ever makes the ratio worse
             alone: list[list[float]] = []
             crowded: list[float] = []
             for _ in range(ROUNDS):

@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from harness.edge_corpus import HARMLESS, KEY, RAW_REFUSED, get, post
+from harness.edge_corpus import BODY, HARMLESS, KEY, RAW_REFUSED, get, post
 from harness.edges import CHAT, Edge
 from harness.raw_http import exchange, read_answer
 from harness.recording_upstream import RecordingUpstream
@@ -44,6 +44,7 @@ def test_one_spelling_of_a_path_reaches_the_router(
     assert answer.status == 200, (what, answer)
     assert [request.line for request in upstream.received] == [line]
     assert upstream.received[0].value("x-client-id") == "tester"
+    assert upstream.received[0].trailers == b"", "a client's trailers are no headers and go no further"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,29 @@ def test_a_chunked_body_without_end_is_cut_off_at_the_limit(edge: Edge, upstream
     assert answer.status == 413
     assert answer.error["code"] == "request_too_large"
     assert upstream.count == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/v1/chat/completions"])
+def test_a_head_request_is_answered_405_without_a_body(
+    edge: Edge, upstream: RecordingUpstream, path: str
+) -> None:
+    answer = httpx.head(edge.url + path, headers=edge.headers())
+    assert answer.status_code == 405
+    assert answer.headers["allow"] in ("GET", "POST")
+    assert upstream.count == 0
+
+
+def test_a_body_that_waits_to_be_asked_for_is_asked_for(edge: Edge, upstream: RecordingUpstream) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=20) as client:
+        client.sendall(post(b"expect: 100-continue\r\n", body=b""))
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += client.recv(65536)
+        assert received.startswith(b"HTTP/1.1 100 ")
+        assert upstream.count == 0, "the body has not been sent yet"
+        client.sendall(BODY)
+        assert read_answer(client, 20).status == 200
+    assert [request.body for request in upstream.received] == [BODY]
 
 
 def resident_bytes(pid: int) -> int:

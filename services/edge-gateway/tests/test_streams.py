@@ -32,15 +32,20 @@ def is_whole(text: str, chunks: int) -> bool:
 
 
 def test_chunks_are_passed_on_as_they_come(edge: Edge, upstream: RecordingUpstream) -> None:
-    upstream.manner = Manner(chunks=4, chunk_seconds=0.5)
-    arrived = []
+    """The upstream sends a chunk only when the client has the one before: a buffer in between would wait for ever."""
+    upstream.manner = Manner(chunks=4, on_request=threading.Semaphore(0))
+    text = ""
     with httpx.Client(timeout=30) as client:
         request = client.build_request("POST", edge.url + CHAT, json=STREAM, headers=edge.headers())
         answer = client.send(request, stream=True)
-        for _ in answer.iter_raw():
-            arrived.append(time.monotonic())
-    assert len(arrived) >= 4
-    assert arrived[-1] - arrived[0] > 1.0, "the chunks came together: something buffered them"
+        asked = 0
+        pieces = answer.iter_text()
+        while DONE not in text:
+            if text.count("\n\n") == asked:
+                upstream.manner.on_request.release()
+                asked += 1
+            text += next(pieces)
+    assert is_whole(text, 4)
 
 
 def test_neither_a_long_stream_nor_a_long_silence_meets_envoys_default_of_15_seconds(
@@ -131,7 +136,8 @@ def test_the_hook_lets_a_stream_finish_and_keeps_telemetry(
     tmp_path: Path, upstream: RecordingUpstream
 ) -> None:
     upstream.manner = Manner(chunks=40, chunk_seconds=0.1)
-    with running_edge(tmp_path, upstream.port) as edge:
+    # Whoever comes late is served until the listener closes: it must still be open when the hook has ended.
+    with running_edge(tmp_path, upstream.port, {"timeouts": {"drain_seconds": 60}}) as edge:
         texts: list[str] = []
         streaming = threading.Thread(target=lambda: texts.append(edge.post(STREAM).text))
         streaming.start()
@@ -159,13 +165,16 @@ def test_the_hook_lets_a_stream_finish_and_keeps_telemetry(
 
 
 def test_the_hook_reports_when_its_time_is_not_enough(tmp_path: Path, upstream: RecordingUpstream) -> None:
-    upstream.manner = Manner(chunks=50, chunk_seconds=0.1)
+    go_on = threading.Semaphore(0)
+    upstream.manner = Manner(chunks=5, on_request=go_on)
     with running_edge(tmp_path, upstream.port) as edge:
         streaming = threading.Thread(target=lambda: edge.post(STREAM))
         streaming.start()
         while upstream.count == 0:
             time.sleep(0.01)
         assert run_hook(edge, settle=0.1, limit=1.0).returncode == 1
+        for _ in range(5):
+            go_on.release()
         streaming.join()
 
 

@@ -1,7 +1,6 @@
 """What NVML, a DCGM exporter and the process table say becomes one reading; silence stays silence."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 from backend_agent.busy_baseline import Reading
 from backend_agent.devices import DcgmDevice, NvmlDevice, ProcessDevice, device_of, read_dcgm
+from harness.waiting import eventually
 
 
 class FakeNvml:
@@ -141,11 +141,12 @@ def test_an_exporter_that_is_gone_says_nothing() -> None:
     assert DcgmDevice(f"http://127.0.0.1:{port}/metrics", {}).read() is None
 
 
-LISTENER = """
+LISTENER = r"""
 import socket, subprocess, sys, time
 listening = socket.create_server(("127.0.0.1", 0))
 print(listening.getsockname()[1], flush=True)
-child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+burn = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+child = subprocess.Popen([sys.executable, "-c", burn])
 sys.stdin.read()
 child.kill()
 time.sleep(60)
@@ -155,17 +156,11 @@ time.sleep(60)
 @pytest.fixture
 def listener() -> Iterator[tuple["subprocess.Popen[str]", int]]:
     with subprocess.Popen(
-        [sys.executable, "-c", LISTENER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        [sys.executable, "-c", LISTENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        try:
-            yield process, int(process.stdout.readline())
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)  # the worker too
+        yield process, int(process.stdout.readline())
+        process.kill()
 
 
 def test_the_cpu_time_of_an_engine_is_that_of_its_workers_too(
@@ -174,24 +169,16 @@ def test_the_cpu_time_of_an_engine_is_that_of_its_workers_too(
     process, port = listener
     device = ProcessDevice(port)
     assert device.read() is None, "one look gives no rate"
-    for _ in range(20):  # a busy machine gives the loop little of a second
+
+    def cores() -> float:
         time.sleep(1.0)
-        busy = device.read()
-        assert busy is not None
-        assert busy.cpu_cores is not None
-        if busy.cpu_cores > 0.2:
-            break
-    else:
-        pytest.fail("the worker's loop is not seen")
+        reading = device.read()
+        return -1.0 if reading is None or reading.cpu_cores is None else reading.cpu_cores
+
+    eventually(lambda: cores() > 0.2, "the worker's loop is seen")
     assert process.stdin is not None
     process.stdin.close()
-    time.sleep(0.5)
-    device.read()
-    time.sleep(1.0)
-    idle = device.read()
-    assert idle is not None
-    assert idle.cpu_cores is not None
-    assert idle.cpu_cores < 0.1
+    eventually(lambda: 0 <= cores() < 0.1, "its end is seen")
 
 
 def test_an_engine_that_is_gone_says_nothing() -> None:

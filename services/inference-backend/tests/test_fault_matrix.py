@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SIMULATOR = ROOT / ".venv" / "bin" / "engine-simulator"
 MODEL = "sim"
 STUCK_SECONDS = 15.0
+LOOK_SECONDS = 0.2
 MODEL_FILE = ModelFile(
     name=MODEL,
     source="none",
@@ -91,6 +92,7 @@ class Run:
     fault_hits: dict[str, int] = field(default_factory=dict)
     states: list[tuple[float, State]] = field(default_factory=list)
     tokens: int = 0
+    late: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -99,6 +101,10 @@ class Run:
     def first(self, state: State) -> float | None:
         """Seconds from the fault to the first time this was said; negative when it was said before."""
         return next((at - self.fault_at for at, said in self.states if said is state), None)
+
+    def standstill(self) -> float:
+        """Seconds after the fault in which this process did not get to run: the machine's, not the agent's."""
+        return sum(seconds for at, seconds in self.late if at > self.fault_at)
 
 
 @contextlib.contextmanager
@@ -131,10 +137,15 @@ async def client(run: Run, http: httpx.AsyncClient, some: random.Random) -> None
 
 
 async def watch(run: Run, agent: Agent, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+    looked = time.monotonic()
+    deadline = looked + seconds
     while time.monotonic() < deadline:
         run.states.append((time.monotonic(), agent.verdict.state))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(LOOK_SECONDS)
+        now = time.monotonic()
+        if now - looked > 2 * LOOK_SECONDS:
+            run.late.append((now, now - looked - LOOK_SECONDS))
+        looked = now
 
 
 async def play(run: Run, seed: int, seconds: float) -> None:
@@ -168,12 +179,14 @@ def report(runs: list[Run], seed: int) -> tuple[list[str], list[str]]:
     for run in runs:
         wedged = S.STUCK in run.case.said
         seen = run.first(S.STUCK)
-        if wedged and (seen is None or not 0 <= seen <= STUCK_SECONDS):
+        if wedged and (seen is None or not 0 <= seen <= STUCK_SECONDS + run.standstill()):
             missed.append(run.name)
         if (not wedged and seen is not None) or (wedged and seen is not None and seen < 0):
             false.append(run.name)
         after = sorted({said.value for at, said in run.states if at > run.fault_at})
         when = "never stuck" if seen is None else f"stuck {seen:.1f} s after the fault"
+        if run.standstill() > 0.5:
+            when += f" (the machine stood still for {run.standstill():.1f} s)"
         print(f"  {run.name:26} {run.case.clients:3} clients, {run.tokens:5} tokens: {when}; said {after}")
     wedges = sum(S.STUCK in run.case.said for run in runs)
     print(f"  missed {len(missed)} of {wedges} wedges, false {len(false)} of {len(runs) - wedges} others")

@@ -8,7 +8,9 @@ local function refuse(handle, status, code, param, message)
   metadata:set("edge", "refused", true)
   metadata:set("edge", "code", code)
   if param then metadata:set("edge", "param", param) end
-  handle:respond({ [":status"] = status, ["content-type"] = "application/json" },
+  local answer = { [":status"] = status, ["content-type"] = "application/json" }
+  if status == "401" then answer["www-authenticate"] = 'Bearer realm="llm"' end
+  handle:respond(answer,
     '{"error":{"message":"' .. message:gsub('[\\"]', "\\%0") .. '","type":"' .. kind .. '","param":'
     .. (param and '"' .. param .. '"' or "null") .. ',"code":"' .. code .. '"}}')
 end
@@ -102,7 +104,19 @@ function envoy_on_request(handle)
   if not client or #client > 128 or not client:find("^[%w][%w._@:|/-]*$") then
     return refuse(handle, "401", "invalid_client", nil, "The credential names no usable client.")
   end
-  if not rule or headers:get(":method") ~= "POST" then return end
+  -- Several Host lines come as one value with commas; a name or an address has none, and no user part.
+  local host = headers:get(":authority") or ""
+  if not host:find("^[%w._-]+$") and not host:find("^%[[%x:.]+%]$") then
+    return refuse(handle, "400", "invalid_host", nil, "The request must name exactly one host.")
+  end
+  if not rule or headers:get(":method") ~= "POST" then
+    -- Nobody here reads such a body, so nobody would bound it.
+    local announced = headers:get("content-length")
+    if announced and announced ~= "0" or headers:get("transfer-encoding") or handle:body() then
+      return refuse(handle, "400", "unexpected_body", nil, "This method takes no body.")
+    end
+    return
+  end
 
   if not is_json(headers:get("content-type")) then
     return refuse(handle, "415", "unsupported_content_type", nil, "The content-type must be application/json.")

@@ -1,15 +1,19 @@
-"""The command `backend-agent`: serve, engine-command, drain, load-weights. Only wires the other modules."""
+"""The command `backend-agent`: serve, engine-command, start-engine, check-model, drain, load-weights.
+
+Only wires the other modules.
+"""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from backend_agent.model_file import BadModelFile, load_model_file
 
 KEEP_ALIVE_SECONDS = 60
+Run = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +40,39 @@ def _engine_command(options: argparse.Namespace) -> int:
     document = model.model_dump(mode="json")
     print(json.dumps({"argv": command, "env": engine_environment(model), "model": document}, indent=1))
     return 0
+
+
+def _check_model(options: argparse.Namespace) -> int:
+    from backend_agent.starting import available_bytes, wrong_files, wrong_memory
+    from backend_agent.vllm_arguments import check_arguments
+
+    model = load_model_file(options.model_file)
+    check_arguments(model, options.model_file)
+    wrong = wrong_files(options.model_path, checksums=True)
+    if not options.files_only:
+        wrong += wrong_memory(model, options.model_path, available_bytes())
+    print("\n".join(wrong), end="\n" if wrong else "", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _start_engine(options: argparse.Namespace) -> int:
+    from backend_agent.engine_command import engine_command, engine_environment
+    from backend_agent.starting import available_bytes, become_engine, wrong_files, wrong_memory
+    from backend_agent.vllm_arguments import check_arguments
+
+    model = load_model_file(options.model_file)
+    check_arguments(model, options.model_file)
+    path = options.model_path
+    wrong = wrong_files(path, checksums=False) or wrong_memory(model, path, available_bytes())
+    if wrong:
+        print("\n".join(f"ERROR the engine cannot start: {line}" for line in wrong), file=sys.stderr)
+        return 1
+    argv = engine_command(model, path, options.host, options.port)
+    try:
+        become_engine([options.python, *argv[1:]], engine_environment(model))
+    except OSError as error:
+        raise BadInput(f"--python {options.python}: {error.strerror}") from None
+    return 1
 
 
 def _drain(options: argparse.Namespace) -> int:
@@ -127,14 +164,27 @@ def _parser() -> argparse.ArgumentParser:
         "--restart-after-seconds", type=float, default=60.0,
         help="liveness fails once the engine has been stuck or silent this long",
     )  # fmt: skip
-    command = commands.add_parser(
-        "engine-command", help="Print the engine's command line, and the model file, as JSON."
+    engines: tuple[tuple[str, str, Run], ...] = (
+        (
+            "engine-command",
+            "Print the engine's command line, and the model file, as JSON.",
+            _engine_command,
+        ),
+        ("check-model", "Say in one sentence each what keeps a model from starting here.", _check_model),
+        ("start-engine", "Check the model's files and the memory, then become the engine.", _start_engine),
     )
-    command.set_defaults(run=_engine_command)
-    command.add_argument("--model-file", type=Path, required=True)
-    command.add_argument("--model-path", type=Path, required=True)
-    command.add_argument("--host", default="127.0.0.1")
-    command.add_argument("--port", type=int, required=True)
+    for name, text, run in engines:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("--model-file", type=Path, required=True)
+        command.add_argument("--model-path", type=Path, required=True)
+        if name == "check-model":
+            command.add_argument("--files-only", action="store_true", help="not this machine's memory")
+        else:
+            command.add_argument("--host", default="127.0.0.1")
+            command.add_argument("--port", type=int, required=True)
+        if name == "start-engine":
+            command.add_argument("--python", default="python3", help="an interpreter that has vLLM")
     empty = commands.add_parser("drain", help="Turn not ready and wait until nothing runs: the stop hook.")
     empty.set_defaults(run=_drain)
     empty.add_argument("--url", default="http://127.0.0.1:8001", help="the agent's")

@@ -41,21 +41,29 @@ def check_arguments(model: ModelFile, file: object) -> None:
     """
     version, known = known_arguments()
     lines = []
-    for word in model.engine.arguments:
+    words = model.engine.arguments
+    for place, word in enumerate(words):
         if not word.startswith("--"):
             continue
-        flag = word.partition("=")[0]
+        flag, equals, value = word.partition("=")
+        if not equals and place + 1 < len(words) and not words[place + 1].startswith("--"):
+            equals, value = "=", words[place + 1]
         if flag in OWNED:
             lines.append(f'engine.arguments: "{flag}" is set from {OWNED[flag]}: remove it')
         elif flag not in known:
             close = difflib.get_close_matches(flag, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             lines.append(f'engine.arguments: "{flag}" is no argument of vLLM {version}{hint}')
-    method = model.engine.quantization
-    methods = known["--quantization"] or []
-    if method is not None and method not in methods:
-        lines.append(
-            f'engine.quantization: "{method}" is none of vLLM {version}\'s methods ({", ".join(methods)})'
-        )
+        elif equals and (choices := known[flag]) and not set(value.split(",")) <= set(choices):
+            lines.append(
+                f'engine.arguments: {flag} "{value}" is none of vLLM {version}\'s ({", ".join(choices)})'
+            )
+    for name in ("quantization", "dtype"):
+        choices = known[f"--{name}"] or []
+        chosen: str | None = getattr(model.engine, name)
+        if chosen is not None and chosen not in choices:
+            lines.append(
+                f'engine.{name}: "{chosen}" is none of vLLM {version}\'s {name} values ({", ".join(choices)})'
+            )
     if lines:
         raise BadModelFile("\n".join(f"{file}: {line}" for line in lines))

@@ -56,7 +56,10 @@ class FolderSource:
             raise CannotLoad(f"{folder}: no such folder")
 
     def files(self) -> list[RemoteFile]:
-        found = sorted(path for path in self._folder.rglob("*") if path.is_file())
+        # Hidden ones are marks of whoever made the folder.
+        found = sorted(
+            path for path in self._folder.rglob("*") if path.is_file() and not path.name.startswith(".")
+        )
         return [RemoteFile(str(path.relative_to(self._folder)), path.stat().st_size) for path in found]
 
     @contextlib.contextmanager
@@ -197,13 +200,7 @@ def _verify(source: str, partial: Path, files: list[RemoteFile], say: Say) -> No
     if not listed.exists():
         say(f"{source} has no {CHECKSUMS}: only sizes were checked")
         return
-    sums: dict[str, str] = {}
-    for number, line in enumerate(listed.read_text().splitlines(), start=1):
-        if line.strip():
-            match = LINE.match(line.strip())
-            if match is None:
-                raise CannotLoad(f"{source}/{CHECKSUMS}:{number}: not a line of sha256sum")
-            sums[match[2].removeprefix("./")] = match[1]
+    sums = read_checksums(listed, f"{source}/{CHECKSUMS}")
     names = {file.path for file in files} - {CHECKSUMS}
     if missing := sorted(sums.keys() - names):
         raise CannotLoad(
@@ -214,13 +211,34 @@ def _verify(source: str, partial: Path, files: list[RemoteFile], say: Say) -> No
             f"{source}: {', '.join(unlisted)} does not stand in {CHECKSUMS}; list it or remove it"
         )
     for name, expected in sums.items():
-        with (partial / name).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_digest(partial / name)
         if found != expected:
             (partial / name).unlink()  # the next run fetches it anew
             raise CannotLoad(
                 f"{source}: {name} has the checksum {found[:12]}… instead of {expected[:12]}…; upload it again"
             )
+
+
+def read_checksums(listed: Path, said: str | None = None) -> dict[str, str]:
+    """Return the SHA-256 of each file that a ``SHA256SUMS`` lists; ``said`` is what errors call it.
+
+    Raises:
+        CannotLoad: a line is none of sha256sum's.
+    """
+    sums: dict[str, str] = {}
+    for number, line in enumerate(listed.read_text(errors="replace").splitlines(), start=1):
+        if line.strip():
+            match = LINE.match(line.strip())
+            if match is None:
+                raise CannotLoad(f"{said or listed}:{number}: not a line of sha256sum")
+            sums[match[2].removeprefix("./")] = match[1]
+    return sums
+
+
+def file_digest(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _from_hub(source: str, partial: Path) -> None:

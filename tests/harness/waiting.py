@@ -1,0 +1,20 @@
+"""Waiting for a condition instead of a time: the one way tests meet a machine that is slow today."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def eventually(
+    check: Callable[[], Any], what: str, seconds: float = 30.0, pause_seconds: float = 0.05
+) -> Any:
+    """Ask until ``check`` is true and return what it gave.
+
+    Raises:
+        AssertionError: it was not true within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(pause_seconds)
+    return found
