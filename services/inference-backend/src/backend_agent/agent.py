@@ -177,7 +177,11 @@ class Agent:
             try:
                 async with _background(self._learn_at_work()):
                     self._rounds = await warm_up(
-                        http, self._engine_url, self._model.name, self._model.warm_up
+                        http,
+                        self._engine_url,
+                        self._model.name,
+                        self._model.warm_up,
+                        self._model.engine.max_model_len,
                     )
             except WarmUpFailed as error:
                 self._conclude(Verdict(State.WARMING, (f"warm-up failed: {error}",)))

@@ -36,6 +36,7 @@ class WarmUp(Strict):
     prompt_words: list[Annotated[int, Field(ge=1)]] = Field([8], min_length=1)
     concurrent: int = Field(2, ge=1)
     max_tokens: int = Field(8, ge=1)
+    longest_prompt: bool = False  # first of all one prompt that fills the whole context
     max_rounds: int = Field(4, ge=2)
     settled_factor: float = Field(2.0, gt=1)
 

@@ -10,6 +10,8 @@ import httpx
 from backend_agent.model_file import WarmUp
 
 REQUEST_SECONDS = 120.0
+# Token ids that every vocabulary has and that mean nothing special.
+FIRST_ID, ID_COUNT = 1000, 1000
 
 
 class WarmUpFailed(Exception):
@@ -24,15 +26,21 @@ class Round:
     tokens: int
 
 
-async def warm_up(http: httpx.AsyncClient, engine_url: str, model: str, plan: WarmUp) -> list[Round]:
+async def warm_up(
+    http: httpx.AsyncClient, engine_url: str, model: str, plan: WarmUp, context_tokens: int
+) -> list[Round]:
     """Send rounds of requests until a round is within ``settled_factor`` of the best one.
 
-    Returns the rounds. An engine that never settles is warm after ``max_rounds`` all the same: each of them
+    Where the plan says so, a prompt that leaves just room for its answer in ``context_tokens`` comes first:
+    memory that only the longest request takes is taken now. Returns the rounds. An engine that never settles is warm after ``max_rounds`` all the same: each of them
     gave tokens, and a machine under load must not keep its engines out.
 
     Raises:
         WarmUpFailed: a request failed or gave no token.
     """
+    if plan.longest_prompt:
+        ids = [FIRST_ID + place % ID_COUNT for place in range(context_tokens - plan.max_tokens)]
+        await _ask(http, engine_url, model, ids, plan.max_tokens)
     rounds: list[Round] = []
     while len(rounds) < plan.max_rounds:
         rounds.append(await _round(http, engine_url, model, plan, number=len(rounds)))
@@ -55,7 +63,7 @@ async def _round(http: httpx.AsyncClient, engine_url: str, model: str, plan: War
 
 
 async def _ask(
-    http: httpx.AsyncClient, engine_url: str, model: str, prompt: str, max_tokens: int
+    http: httpx.AsyncClient, engine_url: str, model: str, prompt: str | list[int], max_tokens: int
 ) -> tuple[float, int]:
     body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "stream": True, "ignore_eos": True}
     began = time.monotonic()
