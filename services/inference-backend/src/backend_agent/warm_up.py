@@ -32,8 +32,9 @@ async def warm_up(
     """Send rounds of requests until a round is within ``settled_factor`` of the best one.
 
     Where the plan says so, a prompt that leaves just room for its answer in ``context_tokens`` comes first:
-    memory that only the longest request takes is taken now. Returns the rounds. An engine that never settles is warm after ``max_rounds`` all the same: each of them
-    gave tokens, and a machine under load must not keep its engines out.
+    memory that only the longest request takes is taken now. Returns the rounds. An engine that never settles
+    is warm after ``max_rounds`` all the same: each of them gave tokens, and a machine under load must not
+    keep its engines out.
 
     Raises:
         WarmUpFailed: a request failed or gave no token.
