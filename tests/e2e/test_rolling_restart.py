@@ -1,6 +1,7 @@
 """Engines are restarted under constant load: nothing fails, nothing is cut short, nothing meets a cold engine."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -11,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from harness.stacks import ROOT, Stack
+from harness.stacks import ROOT, Stack, new_stack
 from harness.waiting import eventually
 
 MODEL = "smollm2-135m-instruct"
@@ -222,3 +224,40 @@ def test_an_engine_that_does_not_exist_is_named(sim_stack: Stack) -> None:
 def test_real_engines_are_restarted_under_constant_load(vllm_stack: Stack) -> None:
     seen = _restart_under_load(vllm_stack, rate=0.5, tokens=24)
     assert seen.good > 20
+
+
+@pytest.mark.service
+@pytest.mark.timeout(240)
+def test_nothing_is_routed_to_an_engine_before_its_warm_up_is_over(tmp_path: Path) -> None:
+    """Clients ask from the first moment on, while `make up` still waits for engines that warm slowly."""
+    stack = new_stack("sim", tmp_path / "run")
+    statuses: Counter[int] = Counter()
+    over = threading.Event()
+
+    def ask() -> None:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        while not over.wait(0.1):
+            with contextlib.suppress(httpx.TransportError, OSError, KeyError):
+                headers = {"authorization": f"Bearer {stack.client_environment()['OPENAI_API_KEY_LOAD']}"}
+                answer = httpx.post(
+                    f"{stack.edge}/v1/chat/completions", json=body, headers=headers, timeout=30
+                )
+                statuses[answer.status_code] += 1
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        up = stack.run("start-stack", SIMULATOR_ARGUMENTS="--step-seconds 0.3")
+        assert up.returncode == 0, up.stdout + up.stderr
+        eventually(lambda: statuses[200] > 0, "a warm engine answers")
+        over.set()
+        asking.join()
+        rows = stack.states()
+        cold = {name: started_on_a_cold_engine(stack, name, rows[name]["pid"]) for name in ENGINES}
+    finally:
+        over.set()
+        asking.join()
+        stack.down()
+    print(f"\n{dict(statuses)}")
+    assert set(statuses) == {200, 503}
+    assert cold == {"backend-a": [], "backend-b": []}
