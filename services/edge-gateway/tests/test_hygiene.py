@@ -195,7 +195,7 @@ def test_a_canary_key_and_a_canary_prompt_appear_nowhere(tmp_path: Path) -> None
             tmp_path,
             upstream.port,
             {
-                "timeouts": {"short_request_seconds": 1},
+                "timeouts": {"short_request_seconds": 3},
                 "tracing": {"sample_ratio": 1.0, "collector": {"host": "127.0.0.1", "port": collector}},
             },
             keys={"tester": [CANARY_KEY]},
@@ -207,7 +207,7 @@ def test_a_canary_key_and_a_canary_prompt_appear_nowhere(tmp_path: Path) -> None
                 return Manner(hang_up=True)
             if request.value("x-make") == "503":
                 return Manner(status=503)
-            return Manner(delay_seconds=3.0 if request.value("x-make") == "slow" else 0.0)
+            return Manner(delay_seconds=9.0 if request.value("x-make") == "slow" else 0.0)
 
         upstream.manner_of = manner
         body = {**GOOD_BODY, "messages": [{"role": "user", "content": CANARY_PROMPT}]}
