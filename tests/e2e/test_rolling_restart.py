@@ -149,7 +149,7 @@ def test_simulated_engines_are_restarted_at_25_requests_a_second(sim_stack: Stac
 @pytest.mark.service
 @pytest.mark.timeout(240)
 def test_one_of_two_simulated_engines_is_restarted_at_25_requests_a_second(sim_stack: Stack) -> None:
-    _restart_under_load(sim_stack, rate=25, tokens=32, names=("backend-b",))
+    _restart_under_load(sim_stack, rate=25, tokens=32, names=("backend-a",))
 
 
 @pytest.mark.service

@@ -179,9 +179,11 @@ class Pipeline:
             if job.retrying:
                 self.fleet.budget.give_back()
                 job.retrying = False
-            if not self.fleet.budget.try_spend():
-                break
-            job.retrying = True
+            # A connection that was refused gave no backend anything to do: going on repeats no work.
+            if last.end is not End.CONNECT_FAILED:
+                if not self.fleet.budget.try_spend():
+                    break
+                job.retrying = True
             tried = (*tried, decision.chosen.name)
             attempt = "retry"
         if relay.gone:
