@@ -117,4 +117,4 @@ def available_bytes(cgroup: Path = CGROUP) -> int:
 
 def become_engine(argv: list[str], environment: dict[str, str]) -> None:
     """Replace this process by the engine. Raises OSError when there is no such program."""
-    os.execvpe(argv[0], argv, {**environment, **os.environ})
+    os.execvpe(argv[0], argv, {**os.environ, **environment})
