@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_service.routing.conditions import make
@@ -180,6 +181,28 @@ def test_when_a_backend_comes_or_goes_only_the_sessions_that_must_move_do() -> N
     moved = [s for s in four if four[s] != five[s]]
     assert all(five[s] == "n4" for s in moved)
     assert len(moved) < 1000 / 5 * 1.25
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.uuids().map(str), min_size=2, max_size=9, unique=True), st.integers(0, 8), st.randoms())
+def test_whichever_backend_leaves_only_its_own_sessions_move_and_the_order_does_not_matter(
+    names: list[str], leaves: int, dice: Random
+) -> None:
+    def placement(members: list[str]) -> dict[str, str]:
+        pools = world(general=[backend(name, limit=10_000) for name in members], long=[])
+        found = {}
+        for number in range(100):
+            decision = decide(small(session=f"s{number}"), Snapshot(pools), POLICY, 0.0)
+            assert decision.chosen is not None
+            found[f"s{number}"] = decision.chosen.name
+        return found
+
+    gone = names[leaves % len(names)]
+    rest = [name for name in names if name != gone]
+    before = placement(names)
+    dice.shuffle(rest)
+    after = placement(rest)
+    assert {s for s in before if before[s] != after[s]} == {s for s in before if before[s] == gone}
 
 
 def test_a_hot_prefix_never_piles_up_on_one_backend() -> None:
