@@ -112,7 +112,9 @@ def available_bytes(cgroup: Path = CGROUP) -> int:
         return machine
     if limit == "max":
         return machine
-    return min(machine, int(limit) - used + int(statistics.get("inactive_file", 0)))
+    # Files that were read, weights say, are given back when memory is asked for.
+    cached = sum(int(statistics.get(kind, 0)) for kind in ("inactive_file", "active_file"))
+    return min(machine, int(limit) - used + cached)
 
 
 def become_engine(argv: list[str], environment: dict[str, str]) -> None:
