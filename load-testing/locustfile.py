@@ -4,6 +4,7 @@ Options are Locust's own plus `--workload`, `--rate`, `--duration`, `--seed`, `-
 takes an equal share of the rate and the master writes what they report.
 """
 
+import logging
 import os
 import sys
 import time
@@ -50,6 +51,16 @@ class Generator(User):
 
     @task
     def run_schedule(self) -> None:
+        """Run once, whatever happens: Locust starts a task that raised again, and the schedule with it."""
+        try:
+            self._run_schedule()
+        except OSError as error:  # nobody reads what is printed any more
+            logging.getLogger(__name__).warning("the generator ends: %s", error)
+        finally:
+            self._end()
+        raise StopUser
+
+    def _run_schedule(self) -> None:
         options: Namespace = self.environment.parsed_options
         workload = workloads.load(options.workload)
         shares, index = _share(self.environment)
@@ -71,13 +82,14 @@ class Generator(User):
         print(
             f"generator: {run.planned} planned, {cpu_share:.0%} of one core over {elapsed:.0f} s", flush=True
         )
+
+    def _end(self) -> None:
         runner = self.environment.runner
         if isinstance(runner, WorkerRunner):
             runner.send_message(DONE, {"records": _pending.copy()})
             _pending.clear()
         else:
             gevent.spawn(runner.quit)
-        raise StopUser
 
 
 def _share(environment: Environment) -> tuple[int, int]:

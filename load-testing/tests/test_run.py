@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from harness.ports import free_port
 from harness.processes import answers, running
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
 ROOT = Path(__file__).parents[2]
@@ -74,3 +76,29 @@ def test_bad_input_is_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
     done = load("http://127.0.0.1:1", tmp_path / "run", "--workload", "nope")
     assert done.returncode == 2
     assert 'load: WORKLOAD: "nope" is not a workload' in done.stderr
+
+
+def test_a_generator_whose_reader_is_gone_still_ends(simulator: str, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, str(ROOT / "load-testing" / "run.py"), "--target", f"{simulator}/v1"),
+        *("--rate", "8", "--duration", "8", "--out", str(tmp_path / "run")),
+    ]
+    run = subprocess.Popen(
+        command,
+        env={"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "none"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    records = tmp_path / "run" / "requests.jsonl"
+    try:
+        eventually(lambda: records.is_file() and records.stat().st_size > 0, "requests are sent", 60)
+        (generator,) = psutil.Process(run.pid).children()
+    finally:
+        run.kill()
+        run.wait()
+        assert run.stdout is not None
+        run.stdout.close()
+    sent = records.stat().st_size
+    psutil.wait_procs([generator], timeout=60)
+    assert not generator.is_running(), "it ends by itself"
+    assert records.stat().st_size > sent, "it was still sending when its reader went"
