@@ -1,0 +1,90 @@
+"""Each image's own command, in what its Dockerfile builds: an unprivileged user, a read-only root, nothing else there."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.pods import kernel
+from harness.pods.images import ROOT, Image, build, instructions, run_in_root
+from harness.pods.platform_images import simulator_base
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
+
+DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile*"))
+# What each image says when it is started as its Dockerfile says and nothing is mounted; and its help.
+WITHOUT_FILES = {
+    "router-service": (2, "/etc/router/router.yaml"),
+    "edge-gateway": (2, "/etc/edge"),
+    "rate-limit-service": (2, "/etc/rate-limit/settings.yaml: No such file or directory"),
+    "inference-backend": (0, "load-weights"),
+    "inference-engine": (0, "--served-model-name"),
+}
+HELP = {
+    "router-service": ["--help"],
+    "edge-gateway": ["--help"],
+    "rate-limit-service": ["--help"],
+    "inference-backend": ["--help"],
+    "inference-engine": ["/opt/agent/bin/backend-agent", "drain", "--help"],
+}
+
+
+def name_of(dockerfile: Path) -> str:
+    return dockerfile.name.removeprefix("Dockerfile").lstrip(".") or dockerfile.parent.name
+
+
+def started(image: Image, words: list[str], folder: Path) -> tuple[int, str]:
+    """Run a command as a container of the image would; return its exit status and output."""
+    folder.mkdir()
+    (folder / "root").mkdir()
+    spec = {
+        "root": str(folder / "root"), "hostname": image.name, "cwd": image.cwd,
+        "env": {**image.env, "HOME": "/"}, "argv": words, "uid": image.user[0], "gid": image.user[1],
+        "groups": [], "proc": True, "drop": True, "read_only": True,
+        "links": [{"path": path, "to": to} for path, to in image.links],
+        "mounts": [vars(one) for one in sorted(image.mounts, key=lambda one: one.target.count("/"))],
+        "etc": {"passwd": "app:x:65532:65532::/:/bin/sh\n", "hosts": "127.0.0.1 localhost\n"},
+    }  # fmt: skip
+    status = run_in_root(spec, folder, folder / "log")
+    return status, (folder / "log").read_text()
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=name_of)
+def test_the_command_of_an_image_runs_as_nobody_on_a_read_only_root(dockerfile: Path, tmp_path: Path) -> None:
+    kernel.require()
+    name = name_of(dockerfile)
+    image = build(dockerfile, {"docker.io/vllm/": simulator_base()})
+    assert image.user == (65532, 65532)
+    assert image.labels["org.opencontainers.image.title"] == name
+    tmp_path.chmod(0o755)
+    expected, said = WITHOUT_FILES[name]
+    status, output = started(image, [*image.entrypoint, *image.command], tmp_path / "command")
+    assert status == expected, output
+    assert said in output
+    assert "Traceback" not in output
+    status, output = started(image, [*image.entrypoint, *HELP[name]], tmp_path / "help")
+    assert status == 0, output
+    assert "usage" in output.lower()
+
+
+def test_an_instruction_that_is_not_carried_out_is_refused() -> None:
+    with pytest.raises(AssertionError, match="ADD: not known here"):
+        instructions("FROM a\nADD b c\n")
+
+
+def test_a_missing_package_fails_the_build_and_is_named(tmp_path: Path) -> None:
+    kernel.require()
+    (tmp_path / "Dockerfile.broken").write_text('FROM x\nRUN /opt/no/such/pip install y\nCMD ["a"]\n')
+    with pytest.raises(AssertionError, match=r"RUN /opt/no/such/pip.*\n.*not found"):
+        build(tmp_path / "Dockerfile.broken")
+
+
+def test_every_image_that_a_chart_names_has_a_dockerfile() -> None:
+    named = set()
+    for values in ROOT.glob("helm/*/values.yaml"):
+        named |= {word.strip(",").removeprefix("llm-platform/") for word in values.read_text().split()
+                  if word.startswith("llm-platform/") and "/pool" not in word}  # fmt: skip
+    # One Dockerfile on two bases: vLLM's CUDA image and its CPU image (build argument VLLM).
+    assert named - {name_of(one) for one in DOCKERFILES} <= {
+        "inference-engine-cpu",
+        "replicas-before-night",
+    }, json.dumps(sorted(named))
