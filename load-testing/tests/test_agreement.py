@@ -29,6 +29,7 @@ def slow_engines(sim_stack: Stack) -> Iterator[Stack]:
     engines = [sim_stack.url(f"ENGINE_{letter}_PORT", "/sim/faults") for letter in "AB"]
     for url in engines:
         httpx.post(url, json={"kind": "slow", "factor": 10}).raise_for_status()
+    time.sleep(6)  # a scrape interval: what other tests asked is in the counters before this one begins
     yield sim_stack
     for url in engines:
         httpx.delete(url).raise_for_status()
