@@ -26,6 +26,8 @@ from users.client import Client
 from users.open_loop import Run
 
 PROGRESS_SECONDS = 5.0
+ENDED_EARLY = 3
+"""Exit code of a generator that somebody ended before its schedule was over: half a run is no run."""
 DONE = "generator_done"
 """A worker's word that its share is sent and answered, with the records that it has not reported yet."""
 
@@ -72,6 +74,7 @@ class Generator(User):
             clients=_clients(self.environment.host or ""),
             on_record=lambda record: _report(self.environment, record),
         )
+        self.environment.process_exit_code = ENDED_EARLY
         progress = gevent.spawn(_show_progress, self.environment, run)
         process = psutil.Process()
         cpu_before, began = sum(process.cpu_times()[:2]), time.perf_counter()
@@ -89,6 +92,7 @@ class Generator(User):
             runner.send_message(DONE, {"records": _pending.copy()})
             _pending.clear()
         else:
+            self.environment.process_exit_code = 0
             gevent.spawn(runner.quit)
 
 
