@@ -79,6 +79,7 @@ class Generator(User):
         process = psutil.Process()
         cpu_before, began = sum(process.cpu_times()[:2]), time.perf_counter()
         run.dispatch()
+        self.environment.process_exit_code = 0
         elapsed = time.perf_counter() - began
         progress.kill()
         cpu_share = (sum(process.cpu_times()[:2]) - cpu_before) / elapsed
@@ -92,7 +93,6 @@ class Generator(User):
             runner.send_message(DONE, {"records": _pending.copy()})
             _pending.clear()
         else:
-            self.environment.process_exit_code = 0
             gevent.spawn(runner.quit)
 
 
