@@ -50,5 +50,5 @@ capacity: ## Find the highest load that still meets the objectives (WORKLOAD=)
 generate: ## Rewrite every generated file
 	@$(PYTHON) scripts/generate-all
 
-images: ## Build the container images (needs docker, podman or buildah)
-	@$(PYTHON) scripts/build-images
+images: ## Build the container images and push them to REGISTRY (needs docker, podman or buildah)
+	@scripts/build-images

@@ -1,0 +1,164 @@
+"""`make images` and `scripts/pin-images`: what they ask of a builder and of skopeo, which stand in here.
+
+No container engine runs where these tests run: the programs on the PATH write down how they were called.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+BUILDER = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$CALLS"
+[ "$1" = "$REFUSE" ] && { echo "denied" >&2; exit 1; }
+case "$1 $2" in
+  "push --digestfile") printf %s "$DIGEST" > "$3" ;;
+  "inspect --format") for last; do :; done; echo "[\\"other@sha256:00\\",\\"${last%:*}@$DIGEST\\"]" ;;
+esac
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what the two programs read and write."""
+    root = tmp_path / "tree"
+    shutil.copytree(ROOT / "scripts" / "container_images", root / "scripts" / "container_images")
+    for dockerfile in ROOT.glob("services/*/Dockerfile*"):
+        copy = root / dockerfile.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dockerfile, copy)
+    shutil.copy(ROOT / "versions.yaml", root)
+    return root
+
+
+def run(
+    tree: Path, module: str, program: str, *arguments: str, script: str = BUILDER, **variables: str
+) -> "tuple[subprocess.CompletedProcess[str], list[str]]":
+    """Run a program with one stand-in on its PATH; return how it ended and every call of the stand-in."""
+    programs, calls = tree.parent / "bin", tree.parent / "calls"
+    shutil.rmtree(programs, ignore_errors=True)
+    calls.unlink(missing_ok=True)
+    programs.mkdir()
+    if program:
+        (programs / program).write_text(script)
+        (programs / program).chmod(0o755)
+    for needed in ("sh", "basename", "git"):
+        (programs / needed).symlink_to(shutil.which(needed) or "")
+    done = subprocess.run(
+        [sys.executable, "-m", f"container_images.{module}", *arguments],
+        env={"PATH": str(programs), "PYTHONPATH": str(tree / "scripts"), "CALLS": str(calls), "REFUSE": "",
+             "DIGEST": DIGEST, **variables},
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )  # fmt: skip
+    return done, calls.read_text().splitlines() if calls.exists() else []
+
+
+@pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
+def test_images_are_built_from_pinned_bases_labelled_pushed_and_their_digests_kept(
+    tree: Path, builder: str
+) -> None:
+    done, calls = run(tree, "build", builder, REGISTRY="registry.example/llm", TAG="1.2.3")
+    assert done.returncode == 0, done.stderr
+    builds = [call for call in calls if call.startswith(f"{builder} build ")]
+    assert len(builds) == len(list(tree.glob("services/*/Dockerfile*")))
+    versions = yaml.safe_load((tree / "versions.yaml").read_text())
+    python = versions["images"]["python"]
+    (router,) = (call for call in builds if "/router-service:" in call)
+    assert f"--build-arg PYTHON={python['source']}:{python['version']}" in router
+    assert "-t registry.example/llm/router-service:1.2.3" in router
+    assert "--label org.opencontainers.image.version=1.2.3" in router
+    assert "--label org.opencontainers.image.revision=" in router
+    built = versions["built_images"]
+    assert {entry["digest"] for entry in built.values()} == {DIGEST}
+    assert built["rate-limit-service"]["source"] == "registry.example/llm/rate-limit-service"
+    assert (tree / "versions.yaml").read_text().startswith((ROOT / "versions.yaml").read_text().rstrip("\n"))
+
+
+def test_a_second_push_replaces_the_digests_and_nothing_else(tree: Path) -> None:
+    run(tree, "build", "podman", REGISTRY="registry.example/llm", TAG="1")
+    first = (tree / "versions.yaml").read_text()
+    other = "sha256:" + "f" * 64
+    run(tree, "build", "podman", REGISTRY="registry.example/llm", TAG="1", DIGEST=other)
+    assert (tree / "versions.yaml").read_text() == first.replace(DIGEST, other)
+
+
+def test_without_a_registry_nothing_is_pushed_and_that_is_said(tree: Path) -> None:
+    done, calls = run(tree, "build", "docker")
+    assert done.returncode == 0
+    assert not [call for call in calls if " push " in call]
+    assert "nothing was pushed" in done.stdout
+    assert (tree / "versions.yaml").read_text() == (ROOT / "versions.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("refuse", "says"), [("build", "could not be built"), ("push", "is `docker login` done?")]
+)
+def test_a_builder_that_fails_ends_it_with_one_sentence(tree: Path, refuse: str, says: str) -> None:
+    done, _ = run(tree, "build", "docker", REGISTRY="registry.example/llm", REFUSE=refuse)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_builder_nothing_is_built_and_the_remedy_is_named(tree: Path) -> None:
+    done, _ = run(tree, "build", "")
+    assert done.returncode == 1
+    assert "install one of them" in done.stderr
+
+
+def test_a_base_that_no_version_pins_is_refused(tree: Path) -> None:
+    dockerfile = tree / "services" / "router-service" / "Dockerfile"
+    dockerfile.write_text("ARG SURPRISE=docker.io/library/surprise:latest\n" + dockerfile.read_text())
+    done, _ = run(tree, "build", "docker")
+    assert done.returncode == 1
+    assert "ARG SURPRISE is not one of the images in versions.yaml" in done.stderr
+
+
+SKOPEO = """#!/bin/sh
+echo "skopeo $*" >> "$CALLS"
+for last; do :; done
+case "$last" in *vllm*) echo "time out" >&2; exit 1;; esac
+echo "$DIGEST"
+"""
+
+
+def test_pinning_fills_in_what_a_registry_said_and_names_what_it_did_not_say(tree: Path) -> None:
+    done, calls = run(tree, "pin", "skopeo", "python", "vllm", script=SKOPEO)
+    assert done.returncode == 1
+    assert "nothing is known of vllm" in done.stderr
+    images = yaml.safe_load((tree / "versions.yaml").read_text())["images"]
+    assert (images["python"]["digest"], images["python"]["verified"]) == (DIGEST, True)
+    assert (images["vllm"]["digest"], images["vllm"]["verified"]) == ("", False)
+    assert calls[0].endswith(f"docker://{images['python']['source']}:{images['python']['version']}")
+    before = (ROOT / "versions.yaml").read_text().splitlines()
+    changed = [line for line in (tree / "versions.yaml").read_text().splitlines() if line not in before]
+    assert len(changed) == 1
+
+
+def test_an_answer_that_is_no_digest_is_not_written(tree: Path) -> None:
+    done, _ = run(tree, "pin", "skopeo", "python", script=SKOPEO, DIGEST="sha256:short")
+    assert done.returncode == 1
+    assert '"sha256:short" is not a digest' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tree / "versions.yaml").read_text() == (ROOT / "versions.yaml").read_text()
+
+
+def test_an_unknown_image_is_named(tree: Path) -> None:
+    done, _ = run(tree, "pin", "skopeo", "nginx", script=SKOPEO)
+    assert done.returncode == 2
+    assert "no image nginx (known: python, " in done.stderr
+
+
+def test_the_scripts_that_versions_yaml_and_make_name_are_there() -> None:
+    for name in ("build-images", "pin-images"):
+        assert os.access(ROOT / "scripts" / name, os.X_OK)
