@@ -103,23 +103,65 @@ def test_provider_free_modules_pass_their_own_terraform_tests(
     assert re.search(r"[1-9]\d* passed, 0 failed", done.stdout), done.stdout
 
 
-@pytest.mark.parametrize("environment", ["dev", "prod"])
-def test_terraform_validates_the_environment_where_its_registry_is_reachable(
-    environment: str, terraform: str, tmp_path: Path
-) -> None:
+REGISTRY = "registry.terraform.io"
+AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+WITHOUT_DEFAULT = {
+    "monthly_limit_usd": "1000",
+    "alert_emails": '["oncall@example.com"]',
+    "access_entries": "{}",
+}
+"""What a person must say of an environment; `plan` needs some value."""
+
+
+@pytest.fixture(scope="module", params=["dev", "prod"])
+def initialised(
+    request: pytest.FixtureRequest, terraform: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An environment whose providers and modules Terraform has fetched."""
     try:
-        socket.create_connection(("registry.terraform.io", 443), timeout=3).close()
+        socket.create_connection((REGISTRY, 443), timeout=3).close()
     except OSError as error:
-        pytest.skip(
-            f"terraform: registry.terraform.io not reachable ({error}): init, validate and plan did not run"
-        )
-    shutil.copytree(INFRASTRUCTURE, tmp_path / "infrastructure")
-    folder = tmp_path / "infrastructure" / "environments" / environment
-    for command in (["init", "-backend=false", "-no-color"], ["validate", "-no-color"]):
-        done = subprocess.run(
-            [terraform, *command], cwd=folder, capture_output=True, text=True, env={**os.environ}
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        pytest.skip(f"terraform: {REGISTRY} not reachable ({error}): init, validate and plan did not run")
+    root = tmp_path_factory.mktemp("environment")
+    shutil.copytree(INFRASTRUCTURE, root / "infrastructure")
+    folder = root / "infrastructure" / "environments" / str(request.param)
+    run_terraform(terraform, folder, "init", "-no-color", "-input=false")
+    return folder
+
+
+def run_terraform(terraform: str, folder: Path, *arguments: str) -> str:
+    done = subprocess.run([terraform, *arguments], cwd=folder, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(900)
+def test_terraform_validates_the_environment_where_its_registry_is_reachable(
+    initialised: Path, terraform: str
+) -> None:
+    run_terraform(terraform, initialised, "validate", "-no-color")
+
+
+@pytest.mark.timeout(900)
+def test_terraform_plans_the_environment_where_aws_lets_it(initialised: Path, terraform: str) -> None:
+    """Reads the account, changes nothing: a plan is not applied, its state is a file of the test's own."""
+    if not any(os.environ.get(name) for name in AWS_CREDENTIALS):
+        pytest.skip(f"terraform: no AWS credentials ({', '.join(AWS_CREDENTIALS)}): plan did not run")
+    values = [f"-var={name}={value}" for name, value in WITHOUT_DEFAULT.items()]
+    plan = run_terraform(
+        terraform, initialised, "plan", "-no-color", "-input=false", "-lock=false", "-refresh=false", *values
+    )
+    assert re.search(r"Plan: [1-9]\d* to add, 0 to change, 0 to destroy", plan), plan[-2000:]
+
+
+def test_the_values_of_the_plan_are_those_that_have_no_default() -> None:
+    for environment in ("dev", "prod"):
+        wanted = {
+            block.labels[0]
+            for block in read_folder(INFRASTRUCTURE / "environments" / environment)
+            if block.kind == "variable" and "default" not in block.attributes
+        }
+        assert wanted == set(WITHOUT_DEFAULT), environment
 
 
 @pytest.mark.parametrize("folder", sorted((INFRASTRUCTURE / "modules").iterdir()), ids=name_of)

@@ -2,18 +2,16 @@
 
 import json
 import re
-import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
+from harness.npm import installed
 from observability.dashboards import queries
 from router_service.telemetry.names import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
 HERE = Path(__file__).parent / "grammars"
-INSTALLED = Path(__file__).parents[3] / ".run" / "grammars"
 QUERIES = [(source, query.expression) for source in ("loki", "tempo") for _, query in queries(source)]
 STREAM_LABELS = {"namespace", "service", "pod", "container", "level"}
 """Labels that alloy/config.alloy gives a log stream."""
@@ -21,31 +19,8 @@ STREAM_LABELS = {"namespace", "service", "pod", "container", "level"}
 
 @pytest.fixture(scope="module")
 def grammars() -> Path:
-    """The folder with the grammars, installed once by npm at their locked versions."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip(
-            "LogQL and TraceQL were not parsed: node and npm are missing (apt-get install nodejs npm)"
-        )
-    INSTALLED.mkdir(parents=True, exist_ok=True)
-    lock = (HERE / "package-lock.json").read_bytes()
-    stamp = INSTALLED / "installed.json"
-    for name in ("package.json", "package-lock.json", "parse.mjs"):
-        shutil.copy(HERE / name, INSTALLED / name)
-    if not stamp.exists() or stamp.read_bytes() != lock:
-        for left in (2, 1, 0):
-            done = subprocess.run(
-                ["npm", "ci", "--no-audit", "--no-fund"],
-                cwd=INSTALLED,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode == 0:
-                break
-            assert left, f"npm ci failed: {done.stderr}"
-            time.sleep(2)
-        stamp.write_bytes(lock)
-    return INSTALLED
+    """The folder with the grammars."""
+    return installed(HERE)
 
 
 def parse(grammars: Path, asked: list[tuple[str, str]]) -> list[int | None]:

@@ -1,0 +1,18 @@
+// Reads manifests as JSON lines and answers each with what its schema says against it, or null.
+import readline from "node:readline";
+import * as monitoring from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+import * as keda from "@kubernetes-models/keda/keda.sh/v1alpha1";
+
+const groups = { "monitoring.coreos.com/v1": monitoring, "keda.sh/v1alpha1": keda };
+
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const manifest = JSON.parse(line);
+  const Kind = groups[manifest.apiVersion]?.[manifest.kind];
+  let wrong = Kind ? null : `no schema of ${manifest.apiVersion} ${manifest.kind}`;
+  try {
+    if (Kind) new Kind(manifest).validate();
+  } catch (error) {
+    wrong = error.message;
+  }
+  console.log(JSON.stringify(wrong));
+}

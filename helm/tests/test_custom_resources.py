@@ -1,0 +1,81 @@
+"""What charts offer to operators fits the schemas of the operators' own custom resources."""
+
+import copy
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.kubernetes_tools import tool
+from harness.npm import installed
+
+pytestmark = pytest.mark.service
+
+HELM = Path(__file__).resolve().parents[1]
+OFFERS = {
+    ("edge-gateway", "internal.yaml"): ['serviceMonitor={"enabled": true}'],
+    ("router-service", "two-pools.yaml"): ['serviceMonitor={"enabled": true}'],
+    ("inference-backend", "mistral-7b.yaml"): ['podMonitor={"enabled": true}', 'keda={"enabled": true}'],
+    ("observability", "default.yaml"): ['prometheusRule={"enabled": true}', 'podMonitors={"enabled": true}'],
+}
+"""Chart and example, with every option that renders a custom resource."""
+KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject"}
+
+
+@pytest.fixture(scope="module")
+def schemas() -> Path:
+    return installed(Path(__file__).parent / "custom_resources")
+
+
+@pytest.fixture(scope="module")
+def resources() -> list[dict[str, Any]]:
+    found = []
+    for (chart, example), options in OFFERS.items():
+        command = [tool("helm"), "template", "release", HELM / chart, "-n", "llm"]
+        command += ["-f", HELM / chart / "examples" / example]
+        command += ["--api-versions", "monitoring.coreos.com/v1", "--api-versions", "keda.sh/v1alpha1"]
+        command += [word for option in options for word in ("--set-json", option)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+        found += [d for d in documents if "." in d["apiVersion"].partition("/")[0] and d["kind"] in KINDS]
+    return found
+
+
+def wrong(schemas: Path, manifests: list[dict[str, Any]]) -> list[str | None]:
+    """What the schema has against each manifest, None where nothing."""
+    lines = "".join(json.dumps(manifest) + "\n" for manifest in manifests)
+    done = subprocess.run(
+        ["node", "validate.mjs"], cwd=schemas, input=lines, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_custom_resource_fits_its_schema(schemas: Path, resources: list[dict[str, Any]]) -> None:
+    assert {resource["kind"] for resource in resources} == KINDS
+    for resource, says in zip(resources, wrong(schemas, resources), strict=True):
+        assert says is None, f"{resource['kind']} {resource['metadata']['name']}: {says}"
+
+
+def test_a_planted_error_is_found_in_each_kind(schemas: Path, resources: list[dict[str, Any]]) -> None:
+    broken = [copy.deepcopy(resource) for resource in resources]
+    for resource in broken:
+        resource["spec"][next(iter(resource["spec"]))] = 7
+    for resource, says in zip(broken, wrong(schemas, broken), strict=True):
+        assert says is not None, resource
+
+
+def test_no_chart_renders_a_custom_resource_that_is_not_looked_at(resources: list[dict[str, Any]]) -> None:
+    offered = {
+        line.split()[1]
+        for template in HELM.glob("*/templates/*.yaml")
+        for before, line in zip(
+            ["", *template.read_text().splitlines()], template.read_text().splitlines(), strict=False
+        )
+        if line.startswith("kind: ") and before.startswith(("apiVersion: monitoring.", "apiVersion: keda."))
+    }
+    assert offered == {resource["kind"] for resource in resources}
