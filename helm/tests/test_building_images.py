@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from container_images.build import dockerfiles
+
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 BUILDER = """#!/bin/sh
@@ -29,7 +31,7 @@ def tree(tmp_path: Path) -> Path:
     """A copy of what the two programs read and write."""
     root = tmp_path / "tree"
     shutil.copytree(ROOT / "scripts" / "container_images", root / "scripts" / "container_images")
-    for dockerfile in ROOT.glob("services/*/Dockerfile*"):
+    for dockerfile in dockerfiles(ROOT).values():
         copy = root / dockerfile.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(dockerfile, copy)
@@ -70,7 +72,7 @@ def test_images_are_built_from_pinned_bases_labelled_pushed_and_their_digests_ke
     done, calls = run(tree, "build", builder, REGISTRY="registry.example/llm", TAG="1.2.3")
     assert done.returncode == 0, done.stderr
     builds = [call for call in calls if call.startswith(f"{builder} build ")]
-    assert len(builds) == len(list(tree.glob("services/*/Dockerfile*")))
+    assert len(builds) == len(dockerfiles(ROOT))
     versions = yaml.safe_load((tree / "versions.yaml").read_text())
     python = versions["images"]["python"]
     (router,) = (call for call in builds if "/router-service:" in call)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from container_images.build import dockerfiles
 from harness.pods import kernel
 from harness.pods.images import ROOT, Image, build, instructions, run_in_root
 from harness.pods.platform_images import simulator_base
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
 
-DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile*"))
+DOCKERFILES = list(dockerfiles(ROOT).values())
 # What each image says when it is started as its Dockerfile says and nothing is mounted; and its help.
 WITHOUT_FILES = {
     "router-service": (2, "/etc/router/router.yaml"),
@@ -18,12 +19,14 @@ WITHOUT_FILES = {
     "rate-limit-service": (2, "/etc/rate-limit/settings.yaml: No such file or directory"),
     "inference-backend": (0, "load-weights"),
     "inference-engine": (0, "--served-model-name"),
+    "load-generator": (0, "Generator"),
 }
 HELP = {
     "router-service": ["--help"],
     "edge-gateway": ["--help"],
     "rate-limit-service": ["--help"],
     "inference-backend": ["--help"],
+    "load-generator": ["--help"],
     "inference-engine": ["/opt/agent/bin/backend-agent", "drain", "--help"],
 }
 

@@ -1,5 +1,6 @@
 """What the images are built from: locked with hashes, the versions that were tested, and clean Dockerfiles."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -7,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from container_images.build import dockerfiles
+from container_images.versions import images
+
 ROOT = Path(__file__).resolve().parents[2]
-DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile*"))
+DOCKERFILES = list(dockerfiles(ROOT).values())
 PIN = re.compile(r"^([a-z0-9._-]+)(?:\[[a-z0-9,]+\])?==([^\s;\\]+)", re.MULTILINE)
 
 
@@ -24,7 +28,8 @@ def test_an_image_has_exactly_the_versions_that_were_tested(dockerfile: Path) ->
     assert "--require-hashes" in dockerfile.read_text()
     found, tested = pins(lock), pins(ROOT / "requirements" / "platform.lock")
     assert {name: tested.get(name) for name in found} == found
-    wanted = tomllib.loads((service / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = service / "pyproject.toml"
+    wanted = tomllib.loads(project.read_text())["project"]["dependencies"] if project.exists() else ["locust"]
     names = {re.split(r"[\[=<>~!; ]", text)[0].lower() for text in wanted}
     assert names <= {name.lower() for name in found}
     assert "--hash=sha256:" in lock.read_text()
@@ -45,3 +50,37 @@ def test_a_dockerfile_is_clean_and_runs_as_nobody(dockerfile: Path) -> None:
 
 def test_there_are_dockerfiles() -> None:
     assert {path.parent.name for path in DOCKERFILES} >= {"router-service", "edge-gateway"}
+
+
+# What checkov says of every Dockerfile, and why it may.
+SAID_BY_CHECKOV = {
+    "CKV_DOCKER_2": "no HEALTHCHECK: the kubelet's probes, which the charts give, are what restarts a container",
+    "CKV_DOCKER_7": "the base is a build argument; its default's tag is that of versions.yaml (tested below)",
+}
+
+
+def checkov(*files: Path) -> tuple[int, set[str]]:
+    """Return how many checks passed and the ids of those that did not."""
+    command = [str(ROOT / ".venv-tools" / "bin" / "checkov"), "--framework", "dockerfile", "--skip-download"]
+    command += ["--quiet", "--compact", "-o", "json"]
+    command += [word for file in files for word in ("-f", str(file))]
+    report = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=120).stdout)
+    assert report["summary"]["parsing_errors"] == 0
+    return report["summary"]["passed"], {check["check_id"] for check in report["results"]["failed_checks"]}
+
+
+def test_checkov_finds_only_what_has_a_reason(tmp_path: Path) -> None:
+    passed, found = checkov(*DOCKERFILES)
+    assert passed > 10 * len(DOCKERFILES)
+    assert found == set(SAID_BY_CHECKOV)
+    planted = tmp_path / "Dockerfile"
+    planted.write_text("FROM debian:latest\nRUN sudo apt-get update\nEXPOSE 22\n")
+    assert "CKV_DOCKER_1" in checkov(planted)[1], "a planted error is found"
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name + path.suffix)
+def test_the_default_base_of_a_dockerfile_is_that_of_versions_yaml(dockerfile: Path) -> None:
+    (name, default), *more = re.findall(r"^ARG ([A-Z_]+)=(\S+)$", dockerfile.read_text(), re.MULTILINE)
+    assert not more
+    image = images(ROOT / "versions.yaml")[name.lower()]
+    assert default == f"{image.source}:{image.version}"

@@ -1,4 +1,4 @@
-"""`make images`: builds, labels and pushes every service's container image with the builder that is there.
+"""`make images`: builds, labels and pushes every container image of the repository with the builder that is there.
 
 REGISTRY=registry.example/llm-platform   where to push; without it nothing is pushed    TAG=0.1.0
 """
@@ -25,7 +25,7 @@ class CannotBuild(Exception):
 
 def dockerfiles(root: Path) -> dict[str, Path]:
     """Return each image's Dockerfile: named by its suffix, or by its service."""
-    found = sorted((root / "services").glob("*/Dockerfile*"))
+    found = sorted([*root.glob("services/*/Dockerfile*"), *root.glob("load-testing/Dockerfile*")])
     return {path.name.removeprefix("Dockerfile").lstrip(".") or path.parent.name: path for path in found}
 
 
