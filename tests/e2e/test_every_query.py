@@ -30,6 +30,11 @@ class MayBeEmpty:
 
 
 MAY_BE_EMPTY = (
+    MayBeEmpty(
+        "backend_device_cpu_cores",
+        "inference-backend",
+        "only an engine without a GPU has it; these have simulated ones",
+    ),
     MayBeEmpty("ALERTS", "observability", "Prometheus makes it when an alert is pending; the matrix sees it"),
 )
 

@@ -61,7 +61,7 @@ def _rules(scale: TimeScale) -> Iterator[Asked]:
 
 
 def _programs() -> Iterator[Asked]:
-    from reports.page import SERVER_FIGURES  # type: ignore[import-not-found]
+    from reports.servers import SERVER_FIGURES  # type: ignore[import-not-found]
 
     for ask in (
         lambda http: windows.read_window(http, 0.0, 10.0, ".+", ".*"),
@@ -74,7 +74,7 @@ def _programs() -> Iterator[Asked]:
     for expression in pictures.HEADLINES:
         yield Asked("scripts/render-dashboards", expression, only_selectors="ALERTS" in expression)
     for figure in SERVER_FIGURES:
-        yield Asked(f"load report: {figure.title}", figure.query.format(window="10s"))
+        yield Asked(f"load report: {figure.title}", figure.query.replace("{window}", "10s"))
 
 
 def _keda() -> Iterator[Asked]:
