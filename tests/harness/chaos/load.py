@@ -7,6 +7,7 @@ a file as soon as it has ended. It sends until its standard input is closed, the
 import argparse
 import asyncio
 import json
+import random
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -152,10 +153,12 @@ async def run(options: argparse.Namespace) -> None:
 
         async with httpx.AsyncClient(timeout=timeout, limits=limits) as http:
             started, number = time.monotonic(), 0
+            # By lot, not in turn: a fault that comes in step with the requests would meet only one kind.
+            lot = random.Random(1)
             while not over.is_set():
                 due = started + number / options.rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                answer = Answer(time.time(), time.monotonic() - due, resumable=number % 2 == 1)
+                answer = Answer(time.time(), time.monotonic() - due, resumable=lot.random() < 0.6)
                 task = asyncio.create_task(one(number, answer))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
