@@ -134,6 +134,10 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
             'vllm:generation_tokens_total{backend="a"}': "0+500x1750 876000+1000x170",
         },
     ),
+    "BackendFarAway": (
+        gauge('router_backend_round_trip_seconds{backend="a"}', 0.2),
+        gauge('router_backend_round_trip_seconds{backend="a"}', 0.002),
+    ),
     "BackendPreempting": (
         {'vllm:num_preemptions_total{backend="a"}': grows(2)},
         {'vllm:num_preemptions_total{backend="a"}': "0x1000 30x900"},

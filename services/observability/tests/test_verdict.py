@@ -45,6 +45,7 @@ WORLDS = {
     "short waits of a fast pool do not count": (world(engine_queue=0.09, prefill=0.01), "none"),
     "a standing line": ({**world(), 'router_queue_length{pool="p"}': f"4x{STEPS}"}, "capacity"),
     "a slow router": (world(router=0.4), "routing"),
+    "a slow network to the engines": (world(network=0.2), "routing"),
     "a starved edge": (world(edge=0.5), "routing"),
     "a blocked event loop": (
         {**world(), "router_event_loop_lag_seconds_sum": f"0+12x{STEPS}"},

@@ -168,6 +168,9 @@ EDGE_LATE_SECONDS = 0.05
 EDGE_LATE_FACTOR = 2
 """The edge is late when its part grew by this much and is this many times what it was in the hour before."""
 
+FAR_SECONDS = 0.02
+"""A round trip between router and engine; within a region it takes about one millisecond."""
+
 BLOCKED_ROUTER_SECONDS = 0.05
 LATE_ROUTER_SECONDS = 0.02
 """A router whose timers run this late is itself why requests reach it late."""
@@ -225,6 +228,12 @@ def _limits(scale: TimeScale) -> list[Alert]:
             "BackendSlow", slower_backend(window, baseline), 120, "ticket",
             "{{ $labels.backend }} takes over twice as long for a token as in the hour before",
             "It computes no more tokens than before and does not preempt: the engine or its device is slower, not loaded.",
+        ),
+        Alert(
+            "BackendFarAway",
+            f"max by (backend) (router_backend_round_trip_seconds) > {FAR_SECONDS}", 120, "ticket",
+            "A packet to {{ $labels.backend }} and its answer take {{ $value | humanizeDuration }}",
+            "The network between router and engine is slow. Every first token from there is late by at least that much.",
         ),
         Alert(
             "BackendPreempting",

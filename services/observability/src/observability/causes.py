@@ -27,6 +27,7 @@ Name = Literal[
     "router_queue",
     "router",
     "connect",
+    "network",
     "prefill",
     "first_byte_wait",
     "relay",

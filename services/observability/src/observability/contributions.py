@@ -166,6 +166,7 @@ _WORDS = {
     ("slower", "router"): ("router", "router"),
     ("slower", "earlier_attempts"): ("failed attempts", "failed attempts"),
     ("slower", "connect"): ("connecting", "connecting"),
+    ("slower", "network"): ("network to the backend", "network to the backend"),
     ("slower", "engine_queue"): ("engine queue", "engine queue"),
     ("slower", "prefill"): ("prefill", "prefill"),
     ("slower", "first_byte_wait"): ("engine until first byte", "engine until first byte"),
@@ -183,6 +184,7 @@ def words(contribution: Contribution) -> str:
         "prefill",
         "first_byte_wait",
         "connect",
+        "network",
     )
     return f"{text} ({contribution.backend})" if engine and contribution.backend else text
 

@@ -87,8 +87,8 @@ def recording_groups(scale: TimeScale = REAL_TIME) -> list[dict[str, Any]]:
                 _evidence(
                     "routing",
                     "router_and_edge_share",
-                    f"({mean_of('edge|router|connect|relay')} > bool {ROUTING_FLOOR_SECONDS})"
-                    f" * ({mean_of('edge|router|connect|relay')}"
+                    f"({mean_of('edge|router|connect|network|relay')} > bool {ROUTING_FLOOR_SECONDS})"
+                    f" * ({mean_of('edge|router|connect|network|relay')}"
                     " > bool 0.3 * (pool:ttft_seconds:mean or "
                     f"{none}))",
                 ),

@@ -93,7 +93,11 @@ class Router:
         )
         self.probe = HttpProbe(values.health.timeout_seconds)
         self.health = HealthLoop(
-            self.fleet, self.probe, values.health.interval_seconds, values.health.failures
+            self.fleet,
+            self.probe,
+            values.health.interval_seconds,
+            values.health.failures,
+            lambda url: self.upstream.round_trip_seconds(url, self.config.values.health.timeout_seconds),
         )
         self._discoveries: dict[str, tuple[PoolSection, asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -298,6 +302,14 @@ class Router:
             names.BACKEND_USABLE,
             lambda: [
                 ((m.view.name,), m.view.unusable is None and not m.view.breaker_open) for m in fleet.members()
+            ],
+        )
+        yield Gauge(
+            names.ROUND_TRIP,
+            lambda: [
+                ((m.view.name,), seconds)
+                for m in fleet.members()
+                if (seconds := m.view.round_trip_seconds) is not None
             ],
         )
         yield self._hinted

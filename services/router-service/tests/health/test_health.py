@@ -19,9 +19,13 @@ REFUSED = Health(False, State.UNREACHABLE, detail="ConnectError: refused")
 class Fleet:
     def __init__(self) -> None:
         self.found: list[tuple[str, str, Health]] = []
+        self.away: dict[str, float | None] = {}
 
-    def endpoints(self) -> Iterable[tuple[str, str, str]]:
-        return [("p", "a", "http://a"), ("p", "b", "http://b")]
+    def endpoints(self) -> Iterable[tuple[str, str, str, str]]:
+        return [("p", "a", "http://a", "http://a:8000"), ("p", "b", "http://b", "http://b:8000")]
+
+    def set_round_trip(self, pool: str, backend: str, seconds: float | None) -> None:
+        self.away[backend] = seconds
 
     def set_health(self, pool: str, backend: str, health: Health) -> None:
         self.found.append((pool, backend, health))
@@ -48,6 +52,24 @@ async def test_the_first_sweep_tells_everything_it_finds() -> None:
     await loop.sweep()
     assert {(b, h.ready) for _, b, h in fleet.found} == {("a", True), ("b", False)}
     assert loop.swept.is_set()
+
+
+async def test_a_backend_that_cannot_be_measured_keeps_nobodys_health_waiting() -> None:
+    fleet, never = Fleet(), asyncio.Event()
+
+    async def round_trip(url: str) -> float | None:
+        if url == "http://a:8000":
+            await never.wait()
+        return 0.002
+
+    loop = HealthLoop(fleet, ScriptedProbe({"http://a": READY, "http://b": READY}), 1.0, round_trip=round_trip)
+    sweep = asyncio.create_task(loop.sweep())
+    await asyncio.sleep(0.01)
+    assert {(b, h.ready) for _, b, h in fleet.found} == {("a", True), ("b", True)}
+    assert fleet.away == {"b": 0.002}
+    never.set()
+    await sweep
+    assert fleet.away == {"a": 0.002, "b": 0.002}
 
 
 async def test_a_lost_probe_counts_only_in_a_row_and_a_refused_one_at_once() -> None:

@@ -7,16 +7,18 @@ from hypothesis import strategies as st
 from router_service.pipeline.ledger import Stamps, ledger
 
 
-def stamps(edge_start: float | None = 999.5) -> Stamps:
-    return Stamps(edge_start, 1000.0, 10.0, 0.2, 10.25, 10.25, 10.26, 10.26, 10.5, 10.501)
+def stamps(edge_start: float | None = 999.5, round_trip: float | None = None) -> Stamps:
+    return Stamps(
+        edge_start, 1000.0, 10.0, 0.2, 10.25, 10.25, 10.26, 10.26, 10.5, 10.501, round_trip_seconds=round_trip
+    )
 
 
 def test_every_part_has_its_own_stamps() -> None:
-    found = ledger(stamps(), 50.0, 150.0)
+    found = ledger(stamps(round_trip=0.03), 50.0, 150.0)
     assert found.parts == pytest.approx(
         {
-            "edge": 500.0, "router_queue": 200.0, "router": 50.0, "connect": 10.0, "engine_queue": 50.0,
-            "prefill": 150.0, "relay": 1.0, "unexplained": 40.0,
+            "edge": 500.0, "router_queue": 200.0, "router": 50.0, "connect": 10.0, "network": 30.0,
+            "engine_queue": 50.0, "prefill": 150.0, "relay": 1.0, "unexplained": 10.0,
         }
     )  # fmt: skip
     assert found.first_token_ms == pytest.approx(1001.0)
@@ -39,6 +41,13 @@ def test_without_the_engines_figures_the_wait_is_given_and_they_are_null() -> No
     assert parts["prefill"] is None
     assert parts["first_byte_wait"] == pytest.approx(240.0)
     assert parts["unexplained"] == pytest.approx(0.0, abs=1e-6)
+    # The way there and back is not the engine's, and is known without it.
+    parts = ledger(stamps(round_trip=0.2), None, None).parts
+    assert (parts["network"], parts["first_byte_wait"]) == pytest.approx((200.0, 40.0))
+
+
+def test_a_network_that_was_not_measured_is_null_and_not_nothing() -> None:
+    assert ledger(stamps(), 50.0, 150.0).parts["network"] is None
 
 
 @pytest.mark.parametrize("edge_start", [1000.5, 994.0])
@@ -52,7 +61,14 @@ def test_an_engine_that_claims_more_than_the_wait_makes_unexplained_negative() -
     assert (ledger(stamps(), 500.0, 500.0).parts["unexplained"] or 0) < 0
 
 
-@given(st.none() | st.floats(0, 1e4), st.none() | st.floats(0, 1e4), st.floats(990, 1001))
-def test_the_parts_always_add_up(queue: float | None, prefill: float | None, edge_start: float) -> None:
-    found = ledger(stamps(edge_start), queue, prefill)
+@given(
+    st.none() | st.floats(0, 1e4),
+    st.none() | st.floats(0, 1e4),
+    st.floats(990, 1001),
+    st.none() | st.floats(0, 10),
+)
+def test_the_parts_always_add_up(
+    queue: float | None, prefill: float | None, edge_start: float, round_trip: float | None
+) -> None:
+    found = ledger(stamps(edge_start, round_trip), queue, prefill)
     assert sum(v for v in found.parts.values() if v is not None) == pytest.approx(found.first_token_ms)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from router_service.ports import Health, HealthProbe
@@ -12,11 +12,18 @@ from router_service.routing.vocabulary import State
 class Fleet(Protocol):
     """Who has the backends and is told how they are."""
 
-    def endpoints(self) -> Iterable[tuple[str, str, str]]:
-        """Return (pool, backend, health URL) of every backend."""
+    def endpoints(self) -> Iterable[tuple[str, str, str, str]]:
+        """Return (pool, backend, health URL, URL) of every backend."""
 
     def set_health(self, pool: str, backend: str, health: Health) -> None:
         """Take the finding of one probe."""
+
+    def set_round_trip(self, pool: str, backend: str, seconds: float | None) -> None:
+        """Take how far away a backend is; None: unknown."""
+
+
+async def _not_measured(url: str) -> float | None:
+    return None
 
 
 class HealthLoop:
@@ -26,9 +33,17 @@ class HealthLoop:
     one lost probe is not an outage. A connection that was refused is: nobody listens there.
     """
 
-    def __init__(self, fleet: Fleet, probe: HealthProbe, interval_seconds: float, failures: int = 3) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        probe: HealthProbe,
+        interval_seconds: float,
+        failures: int = 3,
+        round_trip: Callable[[str], Awaitable[float | None]] = _not_measured,
+    ) -> None:
         self._fleet = fleet
         self._probe = probe
+        self._round_trip = round_trip
         self._interval_seconds = interval_seconds
         self._failures = failures
         self._failed: dict[tuple[str, str], int] = {}
@@ -69,11 +84,18 @@ class HealthLoop:
         """Probe every backend once; ``swept`` is set after the first time."""
         endpoints = list(self._fleet.endpoints())
         await asyncio.gather(*(self._probe_one(*endpoint) for endpoint in endpoints))
-        for gone in set(self._failed) - {(pool, name) for pool, name, _ in endpoints}:
+        for gone in set(self._failed) - {endpoint[:2] for endpoint in endpoints}:
             del self._failed[gone]
         self.swept.set()
 
-    async def _probe_one(self, pool: str, backend: str, health_url: str) -> None:
+    async def _probe_one(self, pool: str, backend: str, health_url: str, url: str) -> None:
+        """Both at once: a backend whose health is known does not wait for how far away it is."""
+        await asyncio.gather(self._ask(pool, backend, health_url), self._measure(pool, backend, url))
+
+    async def _measure(self, pool: str, backend: str, url: str) -> None:
+        self._fleet.set_round_trip(pool, backend, await self._round_trip(url))
+
+    async def _ask(self, pool: str, backend: str, health_url: str) -> None:
         health = await self._probe.probe(health_url)
         key = (pool, backend)
         if health.state is State.UNREACHABLE:

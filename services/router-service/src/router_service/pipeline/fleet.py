@@ -141,15 +141,15 @@ class Fleet:
             [m for pool in self.pools.values() for m in map(self._members.__getitem__, pool.backends)]
         )
 
-    def endpoints(self) -> Iterator[tuple[str, str, str]]:
-        """Pool, name and health URL of every backend."""
+    def endpoints(self) -> Iterator[tuple[str, str, str, str]]:
+        """Pool, name, health URL and URL of every backend."""
         for member in self.members():
-            yield member.view.pool, member.view.name, member.endpoint.health_url
+            endpoint = member.endpoint
+            yield member.view.pool, endpoint.name, endpoint.health_url, endpoint.url
 
     def set_health(self, pool: str, name: str, health: Health) -> None:
         """Take what a probe found; unknown names are ignored (they have just been removed)."""
-        view = self.pools.get(pool)
-        backend = next((b for b in view.backends if b.name == name), None) if view is not None else None
+        backend = self._find(pool, name)
         if backend is None:
             return
         now = self._clock()
@@ -171,6 +171,16 @@ class Fleet:
         if was_usable and not health.ready:
             self.refresh(now)
             self._on_trouble(pool, name)
+
+    def set_round_trip(self, pool: str, name: str, seconds: float | None) -> None:
+        """Take how far away a backend is; unknown names are ignored."""
+        backend = self._find(pool, name)
+        if backend is not None:
+            backend.round_trip_seconds = seconds
+
+    def _find(self, pool: str, name: str) -> BackendView | None:
+        view = self.pools.get(pool)
+        return next((b for b in view.backends if b.name == name), None) if view is not None else None
 
     def refresh(self, now: float) -> None:
         """Bring breakers and ramps up to ``now``. Costs nothing while every backend is well."""

@@ -14,6 +14,7 @@ from router_service.ports import Upstream
 from router_service.records.record import AttemptRecord
 from router_service.routing.decision import Decision
 from router_service.routing.features import Features
+from router_service.routing.snapshot import BackendView
 from router_service.routing.vocabulary import Outcome
 from router_service.telemetry.trace_context import TraceContext
 
@@ -116,7 +117,7 @@ class Job:
         options = body.get("stream_options")
         return not (isinstance(options, dict) and options.get("include_usage") is True)
 
-    def stamp(self, answer: Answer) -> None:
+    def stamp(self, answer: Answer, backend: BackendView) -> None:
         """Keep the stamps of the attempt that brought the first token, and the time of the last byte."""
         if answer.last_byte_at:
             self.last_byte_at = answer.last_byte_at
@@ -134,6 +135,7 @@ class Job:
                 answer.first_written_at,
                 self.queued_seconds - self.queued_first_seconds,
                 len(self.attempts) > 1,
+                backend.round_trip_seconds,
             )
 
     def take_report(self, report: EngineReport | None) -> None:

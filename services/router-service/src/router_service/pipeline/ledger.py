@@ -11,7 +11,8 @@ class Stamps:
     """Clock readings of one streamed request. Epoch seconds for ``edge_start`` and ``received_epoch``,
     `time.perf_counter` seconds for the others; the last attempt's where there were several.
 
-    ``queued_between_seconds`` is the share of ``queued_seconds`` spent after the first attempt had begun.
+    ``queued_between_seconds`` is the share of ``queued_seconds`` spent after the first attempt had begun,
+    ``round_trip_seconds`` how far away the answering backend is (None: not measured).
     """
 
     edge_start: float | None
@@ -26,6 +27,7 @@ class Stamps:
     first_written: float
     queued_between_seconds: float = 0.0
     retried: bool = False
+    round_trip_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,10 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
     """Account for the time from ``x-edge-start`` (or, without an edge, from receipt) to the first body byte.
 
     ``router`` is from receipt to the first attempt, less the time in the waiting line; ``connect`` is the
-    answering attempt's; ``relay`` from the engine's first byte to ours. ``engine_queue`` and ``prefill``
+    answering attempt's; ``network`` one round trip to its backend, for the request's way there and the first byte's
+    way back; ``relay`` from the engine's first byte to ours. ``engine_queue`` and ``prefill``
     are the engine's own figures: without them they are None and ``first_byte_wait`` is given, the time
-    from sending the request to its first byte. Where attempts failed before, ``earlier_attempts`` is given: from the
+    from sending the request to its first byte less ``network``. Where attempts failed before, ``earlier_attempts`` is given: from the
     first one's beginning to the answering one's, less the time in the waiting line.
     """
     edge_ms: float | None = None
@@ -58,6 +61,7 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
     between = stamps.queued_between_seconds * 1e3
     router = (stamps.attempts_began - stamps.received) * 1e3 - (queue - between)
     connect = (stamps.connected - stamps.attempt_began) * 1e3
+    network = None if stamps.round_trip_seconds is None else stamps.round_trip_seconds * 1e3
     relay = (stamps.first_written - stamps.first_byte) * 1e3
     total = (edge_ms or 0.0) + (stamps.first_written - stamps.received) * 1e3
     parts: dict[str, float | None] = {
@@ -65,17 +69,18 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
         "router_queue": queue,
         "router": router,
         "connect": connect,
+        "network": network,
         "engine_queue": queue_ms,
         "prefill": prefill_ms,
     }
-    known = (edge_ms or 0.0) + queue + router + connect + relay
+    known = (edge_ms or 0.0) + queue + router + connect + (network or 0.0) + relay
     if stamps.retried:
         earlier = (stamps.attempt_began - stamps.attempts_began) * 1e3 - between
         parts["earlier_attempts"] = earlier
         known += earlier
     if queue_ms is None or prefill_ms is None:
         parts["engine_queue"] = parts["prefill"] = None
-        wait = (stamps.first_byte - stamps.sent) * 1e3
+        wait = (stamps.first_byte - stamps.sent) * 1e3 - (network or 0.0)
         parts["first_byte_wait"] = wait
         known += wait
     else:

@@ -347,7 +347,7 @@ class Pipeline:
             record.detail = answer.error
             if answer.first_byte_at:
                 record.first_byte_ms = (answer.first_byte_at - answer.sent_at) * 1e3
-            job.stamp(answer)
+            job.stamp(answer, backend)
         return answer
 
     async def _exchange(

@@ -7,6 +7,7 @@ _OWNER = {
     "edge": Verdict.ROUTING,
     "router": Verdict.ROUTING,
     "connect": Verdict.ROUTING,
+    "network": Verdict.ROUTING,
     "earlier_attempts": Verdict.EXECUTION,
     "relay": Verdict.ROUTING,
     "router_queue": Verdict.CAPACITY,

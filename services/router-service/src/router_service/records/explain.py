@@ -32,6 +32,7 @@ _PARTS = {
     "router": "router's own work",
     "earlier_attempts": "attempts that failed before",
     "connect": "connecting to the backend",
+    "network": "network to the backend and back",
     "engine_queue": "waiting in the engine",
     "prefill": "prefill",
     "first_byte_wait": "engine, until its first byte",

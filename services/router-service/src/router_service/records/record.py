@@ -20,6 +20,7 @@ LEDGER_PARTS = (
     "router",
     "earlier_attempts",
     "connect",
+    "network",
     "engine_queue",
     "prefill",
     "first_byte_wait",

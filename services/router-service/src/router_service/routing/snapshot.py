@@ -25,6 +25,7 @@ class BackendView:
         waiting: the engine's own queue length as last seen, a hint that only breaks ties.
         state: what its agent last said, for people.
         seen_at: when health last heard from it, on the clock of ``now`` (seconds); None: never.
+        round_trip_seconds: a packet there and back, for the ledger; no decision reads it. None: not measured.
     """
 
     name: str
@@ -38,6 +39,7 @@ class BackendView:
     waiting: float = 0.0
     state: State = State.UNKNOWN
     seen_at: float | None = None
+    round_trip_seconds: float | None = None
 
 
 @dataclass(slots=True, eq=False)

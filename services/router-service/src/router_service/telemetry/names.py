@@ -108,6 +108,12 @@ BREAKER_OPEN = Metric(
 BACKEND_USABLE = Metric(
     "router_backend_usable", "gauge", "1 while this router would send requests there.", ("backend",)
 )
+ROUND_TRIP = Metric(
+    "router_backend_round_trip_seconds",
+    "gauge",
+    "How long a packet to a backend and its answer take, by the kernel's own measure of a handshake.",
+    ("backend",),
+)
 LOG_DROPPED = Metric(
     "router_log_lines_dropped_total", "counter", "Log lines given up: the writer was too slow."
 )
@@ -167,7 +173,10 @@ LABELS: dict[str, str] = {
 }
 """Every label and what bounds its values."""
 
-COMPONENTS = ("edge", "router_queue", "router", "connect", "engine_queue", "prefill", "relay", "unexplained")
+COMPONENTS = (
+    *("edge", "router_queue", "router", "connect", "network"),
+    *("engine_queue", "prefill", "relay", "unexplained"),
+)
 """Parts of the time to first token; `first_byte_wait` stands for both engine parts when the engine
 does not report them, and `earlier_attempts` is there when attempts failed before the one that answered."""
 

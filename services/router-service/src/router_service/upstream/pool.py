@@ -12,6 +12,7 @@ from collections import deque
 from router_service.ports import ConnectFailed
 from router_service.upstream.address import Address
 from router_service.upstream.connection import UpstreamConnection
+from router_service.upstream.round_trip import round_trip_seconds
 
 
 class UpstreamPool:
@@ -92,6 +93,10 @@ class UpstreamPool:
             raise ConnectFailed(str(error), timed_out=False) from error
         self._open.add(connection)
         return connection
+
+    async def round_trip_seconds(self, url: str, timeout_seconds: float) -> float | None:
+        """How long a packet to ``url`` and its answer take; None: unreachable, or not measured here."""
+        return await round_trip_seconds(self.address(url), timeout_seconds)
 
     def forget(self, url: str) -> None:
         """Close the idle connections to a backend that is no longer configured."""
