@@ -25,6 +25,7 @@ LEDGER = {
     "router": "router: features, rules, choice",
     "earlier_attempts": "attempts that failed before",
     "connect": "router: connection to the backend",
+    "network": "network: to the backend and back",
     "engine_queue": "engine: waiting to be scheduled",
     "prefill": "engine: prefill of the prompt",
     "relay": "router: passing the first byte on",

@@ -1,6 +1,7 @@
 """The tour shows the ledger as it is: every figure, the signed rest, nothing folded away."""
 
-from local_stack.tour import LONG_PROMPT, ledger_table
+from local_stack.tour import LEDGER, LONG_PROMPT, ledger_table
+from router_service.records.record import LEDGER_PARTS
 
 RECORD = {
     "ttft_ledger_ms": {
@@ -24,6 +25,10 @@ def test_every_part_with_a_figure_has_a_line_and_the_rest_keeps_its_sign() -> No
     assert "91.50 ms  measured" in text
     assert "prefill of the prompt" not in text
     assert "90.00 ms  engine: first byte" in text
+
+
+def test_every_part_of_the_ledger_has_its_words() -> None:
+    assert set(LEDGER) == set(LEDGER_PARTS)
 
 
 def test_an_unstreamed_request_has_no_figures_and_no_crash() -> None:
