@@ -82,7 +82,12 @@ def test_delay_between_router_and_engines(cable: tuple[World, Wire, Router, Edge
         laid.treat()
 
     row, answers = endure(
-        world, "200 ms between router and engines", fault, url=edge.url, verdict="routing", alerts=["BackendFarAway"]
+        world,
+        "200 ms between router and engines",
+        fault,
+        url=edge.url,
+        verdict="routing",
+        alerts=["BackendFarAway"],
     )
     late = sum(answer.ttft_seconds is not None and answer.ttft_seconds > DELAY_SECONDS for answer in answers)
     assert late > 20, "clients felt it"

@@ -62,7 +62,9 @@ async def test_a_backend_that_cannot_be_measured_keeps_nobodys_health_waiting() 
             await never.wait()
         return 0.002
 
-    loop = HealthLoop(fleet, ScriptedProbe({"http://a": READY, "http://b": READY}), 1.0, round_trip=round_trip)
+    loop = HealthLoop(
+        fleet, ScriptedProbe({"http://a": READY, "http://b": READY}), 1.0, round_trip=round_trip
+    )
     sweep = asyncio.create_task(loop.sweep())
     await asyncio.sleep(0.01)
     assert {(b, h.ready) for _, b, h in fleet.found} == {("a", True), ("b", True)}

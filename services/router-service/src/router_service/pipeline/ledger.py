@@ -46,8 +46,8 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
     answering attempt's; ``network`` one round trip to its backend, for the request's way there and the first byte's
     way back; ``relay`` from the engine's first byte to ours. ``engine_queue`` and ``prefill``
     are the engine's own figures: without them they are None and ``first_byte_wait`` is given, the time
-    from sending the request to its first byte less ``network``. Where attempts failed before, ``earlier_attempts`` is given: from the
-    first one's beginning to the answering one's, less the time in the waiting line.
+    from sending the request to its first byte less ``network``. Where attempts failed before, ``earlier_attempts``
+    is given: from the first one's beginning to the answering one's, less the time in the waiting line.
     """
     edge_ms: float | None = None
     skewed = False

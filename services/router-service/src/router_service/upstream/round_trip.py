@@ -26,7 +26,9 @@ async def round_trip_seconds(address: Address, timeout_seconds: float) -> float 
     except (OSError, TimeoutError):
         return None
     try:
-        info = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + 4)
+        info = writer.get_extra_info("socket").getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + 4
+        )
         (microseconds,) = struct.unpack_from("=I", info, _RTT_OFFSET)
     except (OSError, struct.error):
         return None
