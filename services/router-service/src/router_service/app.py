@@ -12,6 +12,7 @@ from random import Random
 from time import perf_counter
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from watchfiles import awatch
 
 from router_service.affinity.memory_store import MemoryStore
@@ -28,6 +29,7 @@ from router_service.discovery.dns import DnsDiscovery
 from router_service.discovery.static import StaticDiscovery
 from router_service.health.http_probe import HttpProbe
 from router_service.health.loop import HealthLoop
+from router_service.pipeline.batch import Batch
 from router_service.pipeline.completion import Completion, event_line
 from router_service.pipeline.fleet import Bounds, Fleet
 from router_service.pipeline.pipeline import Pipeline
@@ -82,12 +84,13 @@ class Router:
             self.spans,
             values.telemetry.slow_first_token_seconds,
         )
+        self.finished = Batch(self.completion)
         self.pipeline = Pipeline(
             _settings(config),
             self.fleet,
             self.upstream,
             self.sessions,
-            self.completion,
+            self.finished,
             self.metrics.observe_decide,
             Random(),
         )
@@ -103,7 +106,7 @@ class Router:
         self._tasks: list[asyncio.Task[None]] = []
         self.registry = make_registry([*self.metrics.everything(), *self._gauges()])
         pages = make_pages(
-            lambda: self.pipeline, lambda: self.fleet, lambda: self.ring, self.registry, self.readiness
+            lambda: self.pipeline, lambda: self.fleet, self._ring_now, self._registry_now, self.readiness
         )
         self.web: FastAPI = make_web(pages, self._lifespan)
         self.asgi = InferenceEndpoint(self.web, self.pipeline)
@@ -111,6 +114,14 @@ class Router:
     def log(self, level: str, event: str, **values: object) -> None:
         """One line about the router itself."""
         self.lines.write(event_line(level, event, values))
+
+    def _ring_now(self) -> Ring:
+        self.finished.flush()
+        return self.ring
+
+    def _registry_now(self) -> CollectorRegistry:
+        self.finished.flush()
+        return self.registry
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -143,6 +154,7 @@ class Router:
             if self.sessions is not None:
                 await self.sessions.close()
             await self.upstream.close()
+            self.finished.flush()
             await asyncio.to_thread(self.spans.close)
             self.log("info", "stopped")
             self.lines.close()

@@ -46,7 +46,7 @@ def make_pages(
     pipeline: Callable[[], Pipeline],
     fleet: Callable[[], Fleet],
     ring: Callable[[], Ring],
-    registry: CollectorRegistry,
+    registry: Callable[[], CollectorRegistry],
     readiness: Readiness,
 ) -> APIRouter:
     """The routes that FastAPI serves."""
@@ -64,7 +64,7 @@ def make_pages(
     @pages.get("/metrics")
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), media_type=None, headers={"content-type": content_type})
+        return Response(encode(registry()), media_type=None, headers={"content-type": content_type})
 
     @pages.get("/v1/models")
     async def models(request: Request) -> Response:
