@@ -14,7 +14,8 @@ import yaml
 from harness.kubernetes_tools import tool
 from harness.ports import free_port
 from harness.processes import answers, running
-from harness.router_fleet import BIN, MODEL, Fleet, eventually, fleet_in
+from harness.router_fleet import BIN, MODEL, Fleet, fleet_in
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
 

@@ -22,7 +22,7 @@ from harness.kubernetes_tools import tool
 from harness.pods.cluster import Cluster, cluster
 from harness.pods.platform_images import NOT_RUNNABLE, images_of
 from harness.pods.pod import Pod
-from harness.router_fleet import eventually
+from harness.waiting import eventually
 from platform_deploy.releases import releases_of
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from harness.observed import Observed
-from harness.router_fleet import eventually
 from harness.stacks import ROOT
+from harness.waiting import eventually
 from local_stack.settings import DEFAULT_PORTS
 
 PAGES = sorted(path for path in (ROOT / "docs" / "questions").glob("*.md") if path.name != "README.md")

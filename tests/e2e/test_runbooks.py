@@ -11,9 +11,9 @@ import pytest
 
 from harness.kubernetes_tools import tool
 from harness.observed import Observed
-from harness.router_fleet import eventually
 from harness.stack_faults import pid_of
 from harness.stacks import ROOT
+from harness.waiting import eventually
 
 RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
 PROGRAMS = ("curl", "kubectl", "make", "router-service", "redis-cli", "scripts/")

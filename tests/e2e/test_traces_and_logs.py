@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from harness.observed import Observed
-from harness.router_fleet import eventually
 from harness.signals_reference import ENGINE_SPAN, page
 from harness.spans import Span
 from harness.stacks import ROOT
+from harness.waiting import eventually
 from router_service.telemetry.names import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
 OURS = {

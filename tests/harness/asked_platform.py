@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 
-from harness.router_fleet import eventually
 from harness.stack_faults import SimulatedEngine
 from harness.stacks import ROOT, Stack
 from harness.stopwatch import Stopwatch
+from harness.waiting import eventually
 
 POOL = "general"
 

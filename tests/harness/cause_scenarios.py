@@ -15,9 +15,9 @@ from typing import ClassVar
 import httpx
 
 from harness.asked_platform import Platform, load_key
-from harness.router_fleet import eventually
 from harness.stack_faults import MODEL, DutyCycle, Neighbours, frozen, pid_of
 from harness.stopwatch import Ask, Timing, mean_first_token, varied_prompts
+from harness.waiting import eventually
 
 BASE_WORDS = 100
 

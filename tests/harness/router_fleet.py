@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -16,20 +15,10 @@ import yaml
 
 from harness.ports import free_port
 from harness.processes import answers, running
+from harness.waiting import eventually
 
 BIN = Path(sys.executable).parent
 MODEL = "smollm2-135m-instruct"
-
-
-def eventually(check: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
-    """Return the first true value of ``check``; fail with ``what`` when none comes in time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = check()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
 
 
 class Part:

@@ -6,14 +6,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
 
+from harness import waiting
 from harness.chaos.load import Answer, read_answers
 from harness.stacks import ROOT, UP_SECONDS, Stack, new_stack
 from local_stack.parts import configured_parts
@@ -52,19 +54,8 @@ RULES = {
 }
 
 
-def eventually(check: Callable[[], Any], what: str | Callable[[], str], seconds: float = 10.0) -> Any:
-    """Return the first true value of ``check``; fail with ``what`` (asked at the end) when none comes in time.
-
-    It looks twice a second: what is looked at is the machine's own load, and must not become it.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        value = check()
-        if value:
-            return value
-        said = "" if time.monotonic() < deadline else what if isinstance(what, str) else what()
-        assert not said, f"not within {seconds} s: {said}"
-        time.sleep(0.5)
+eventually = partial(waiting.eventually, pause_seconds=0.5)
+"""What is looked at is the machine's own load, and must not become it."""
 
 
 @dataclass

@@ -4,11 +4,13 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 
 from observability.circumstances import Circumstances, EngineReadings
 from observability.contributions import LEVELS, Window
+from observability.growth import growth
 
 SECONDS_METRIC = "router_ttft_component_seconds_sum_by"
 COUNT_METRIC = "router_first_tokens_total"
@@ -27,9 +29,7 @@ class CannotSay(Exception):
 
 
 def read_window(http: httpx.Client, start: float, end: float, pool: str, slow: str) -> Window:
-    """Return what happened between two epoch times, exactly: counters at the end minus at the start.
-
-    A series that is not there at the start began at 0; one that fell was reset and counts from 0 again.
+    """Return what happened between two epoch times, exactly (:mod:`observability.growth`).
 
     Raises:
         CannotSay: Prometheus does not answer, or refuses the query.
@@ -142,15 +142,14 @@ def _sums(values: Iterator[tuple[str, float]]) -> dict[str, float]:
 def _difference(
     http: httpx.Client, query: str, start: float, end: float
 ) -> list[tuple[dict[str, str], float]]:
-    first = {tuple(sorted(labels.items())): value for labels, value in _instant(http, query, start)}
-    found = []
-    for labels, value in _instant(http, query, end):
-        known = first.get(tuple(sorted(labels.items())), 0.0)
-        found.append((labels, value - known if value >= known else value))
-    return found
+    return growth(lambda text, at: _ask(http, text, at), query, start, end)
 
 
 def _instant(http: httpx.Client, query: str, at: float) -> list[tuple[dict[str, str], float]]:
+    return [(r["metric"], float(r["value"][1])) for r in _ask(http, query, at)]
+
+
+def _ask(http: httpx.Client, query: str, at: float) -> list[dict[str, Any]]:
     try:
         response = http.get("/api/v1/query", params={"query": query, "time": at})
     except httpx.HTTPError as error:
@@ -159,7 +158,8 @@ def _instant(http: httpx.Client, query: str, at: float) -> list[tuple[dict[str, 
         ) from error
     if response.status_code != 200:
         raise CannotSay(f"Prometheus refused the query: {response.text[:300]}")
-    return [(r["metric"], float(r["value"][1])) for r in response.json()["data"]["result"]]
+    result: list[dict[str, Any]] = response.json()["data"]["result"]
+    return result
 
 
 def asked_queries(ask: Callable[[httpx.Client], object]) -> list[str]:

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from harness.ports import free_port
-from harness.router_fleet import MODEL, Fleet, RouterPart, eventually, fleet_in
+from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
 

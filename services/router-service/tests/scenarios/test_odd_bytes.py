@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.router_fleet import BIN, MODEL, Fleet, RouterPart, eventually, fleet_in
+from harness.router_fleet import BIN, MODEL, Fleet, RouterPart, fleet_in
 from harness.scripted_engine import ScriptedEngine, scripted_engine
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
 

@@ -16,10 +16,11 @@ import httpx
 import pytest
 from openai import InternalServerError, OpenAI
 
-from harness.router_fleet import MODEL, Engine, Fleet, eventually, fleet_in
+from harness.router_fleet import MODEL, Engine, Fleet, fleet_in
 from harness.scripted_engine import scripted_engine
 from harness.streamed_answers import ask_streamed
 from harness.tcp_front import tcp_front
+from harness.waiting import eventually
 from router_service.config import load
 from router_service.records.replay import decide_again
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.router_fleet import BIN, MODEL, Fleet, RouterPart, eventually, fleet_in
+from harness.router_fleet import BIN, MODEL, Fleet, RouterPart, fleet_in
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
 

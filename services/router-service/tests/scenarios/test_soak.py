@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.router_fleet import MODEL, Fleet, RouterPart, eventually, fleet_in
+from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
+from harness.waiting import eventually
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 SEED = int(os.environ.get("SEED", "1"))
