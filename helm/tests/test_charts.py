@@ -118,6 +118,7 @@ def test_pods_are_restricted_bounded_and_on_a_network_of_named_edges(example: Pa
 
 
 ROUTER, EDGE, REDIS, ENGINE = "router-service", "edge-gateway", "redis", "inference-backend"
+LIMITS = "rate-limit-service"
 GRACE = "terminationGracePeriodSeconds"
 REFUSED = {
     "a typo": (ROUTER, {"replica": "3"}, "replica"),
@@ -136,6 +137,35 @@ REFUSED = {
         ROUTER, {"serviceMonitor__enabled": "true"}, "serviceMonitor.enabled needs the CRD",
     ),
     "no keys": (EDGE, {"routesSecret": '""'}, "routesSecret is empty"),
+    "TLS without a certificate": (
+        EDGE, {"tls__enabled": "true", "tls__secret": '""'}, "tls.enabled and tls.secret is empty: kubectl create",
+    ),
+    "a certificate for nobody": (
+        EDGE, {"tls__enabled": "false", "tls__certManager__enabled": "true"},
+        "tls.certManager.enabled and tls.enabled is false",
+    ),
+    "cert-manager without its CRD": (
+        EDGE, {"tls__certManager__enabled": "true"}, "tls.certManager.enabled needs the CRD cert-manager.io/v1",
+    ),
+    "an edge's own configuration that does not do what is said": (
+        EDGE, {"envoy": '"static_resources: {}"'},
+        "envoy is a configuration without budgets and budgets.enabled is true: set it to false",
+    ),
+    "an unknown way without budgets": (EDGE, {"budgets__whenUnavailable": '"maybe"'}, "whenUnavailable"),
+    "budgets for nobody": (
+        LIMITS, {"limits__default": "{}"}, "limits.default and limits.clients are empty, so nobody would be limited",
+    ),
+    "budgets of everybody's Redis": (LIMITS, {"redis__passwordSecret": '""'}, "redis.passwordSecret is empty"),
+    "a limit that is none": (LIMITS, {"limits__default__tokens_per_hour": "9"}, "tokens_per_hour"),
+    "a password where everybody reads it": (LIMITS, {"redis__url": '"redis://:secret@redis:6379/1"'}, "url"),
+    "spans to two places": (
+        ENGINE, {
+            "weights__source": '"/models"', "tracing__endpoint": '"http://a:4317"',
+            "rendered": '{"argv": ["--otlp-traces-endpoint"], "env": {}, "model": {"name": "m", "needs": {}}}',
+        },
+        "tracing.endpoint is set and the model file's arguments name --otlp-traces-endpoint too",
+    ),
+    "a collector without a port": (ENGINE, {"tracing__endpoint": '"http://alloy"'}, "endpoint"),
     "an edge that is killed while it drains": (
         EDGE, {GRACE: "600"}, f"{GRACE} 600 is not longer than the drain",
     ),
@@ -210,7 +240,11 @@ def test_charts_agree_with_each_other_and_with_the_cluster() -> None:
     key, _, value = CONTRACT["engine_selector"].partition("=")
     assert engines["matchLabels"] == {key: value}
     clients = one(store, "NetworkPolicy", "redis")["spec"]["ingress"][0]["from"][0]["podSelector"]
-    assert {"router-service", "edge-gateway"} <= set(clients["matchExpressions"][0]["values"])
+    assert set(clients["matchExpressions"][0]["values"]) == {"router-service", "rate-limit-service"}
+    budgets = manifests("rate-limit-service", HELM / "rate-limit-service/examples/one-budget.yaml")
+    settings = yaml.safe_load(one(budgets, "ConfigMap", "rate-limit-service")["data"]["settings.yaml"])
+    assert settings["budgets"]["redis_url"] == "redis://redis.llm.svc.cluster.local:6379/1"
+    assert one(budgets, "Service", "rate-limit-service")["spec"]["ports"][0]["port"] == 8081
     engine = manifests(ENGINE, HELM / ENGINE / "examples/mistral-7b.yaml")
     ours = {
         container["image"].split(":")[0].split("/")[-1]
@@ -226,14 +260,6 @@ def test_charts_agree_with_each_other_and_with_the_cluster() -> None:
     }  # fmt: skip
     assert grace["router-service"] > grace["mistral-7b-instruct-v02-awq"], "the router outlives its engines"
     assert grace["edge-gateway"] > grace["router-service"], "the edge outlives the router it drains through"
-
-
-def test_the_edges_configuration_is_the_one_its_service_renders() -> None:
-    golden = ROOT / "services/edge-gateway/tests/goldens/cluster/envoy.yaml"
-    assert (HELM / "edge-gateway/files/envoy.yaml").read_text() == golden.read_text(), "run: make generate"
-    edge = manifests("edge-gateway", HELM / "edge-gateway/examples/internal.yaml")
-    mounted = one(edge, "ConfigMap", "edge-gateway")["data"]["envoy.yaml"]
-    assert yaml.safe_load(mounted) == yaml.safe_load(golden.read_text())
 
 
 def test_a_registry_of_the_environment_and_a_digest_are_obeyed(tmp_path: Path) -> None:

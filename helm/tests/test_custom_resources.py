@@ -11,18 +11,24 @@ import yaml
 
 from harness.kubernetes_tools import tool
 from harness.npm import installed
+from platform_deploy.needs import CRD_VERSIONS
 
 pytestmark = pytest.mark.service
 
 HELM = Path(__file__).resolve().parents[1]
 OFFERS = {
     ("edge-gateway", "internal.yaml"): ['serviceMonitor={"enabled": true}'],
+    ("edge-gateway", "tls.yaml"): [
+        'tls.certManager={"enabled": true, "issuer": {"name": "ours"}, "dnsNames": ["llm.example.com"]}'
+    ],
+    ("rate-limit-service", "one-budget.yaml"): ['serviceMonitor={"enabled": true}'],
     ("router-service", "two-pools.yaml"): ['serviceMonitor={"enabled": true}'],
     ("inference-backend", "mistral-7b.yaml"): ['podMonitor={"enabled": true}', 'keda={"enabled": true}'],
     ("observability", "default.yaml"): ['prometheusRule={"enabled": true}', 'podMonitors={"enabled": true}'],
 }
 """Chart and example, with every option that renders a custom resource."""
-KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject"}
+GROUPS = tuple(f"apiVersion: {version.partition('/')[0]}" for version in CRD_VERSIONS)
+KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject", "Certificate"}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def resources() -> list[dict[str, Any]]:
     for (chart, example), options in OFFERS.items():
         command = [tool("helm"), "template", "release", HELM / chart, "-n", "llm"]
         command += ["-f", HELM / chart / "examples" / example]
-        command += ["--api-versions", "monitoring.coreos.com/v1", "--api-versions", "keda.sh/v1alpha1"]
+        command += [f"--api-versions={version}" for version in CRD_VERSIONS]
         command += [word for option in options for word in ("--set-json", option)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
@@ -76,6 +82,6 @@ def test_no_chart_renders_a_custom_resource_that_is_not_looked_at(resources: lis
         for before, line in zip(
             ["", *template.read_text().splitlines()], template.read_text().splitlines(), strict=False
         )
-        if line.startswith("kind: ") and before.startswith(("apiVersion: monitoring.", "apiVersion: keda."))
+        if line.startswith("kind: ") and before.startswith(GROUPS)
     }
     assert offered == {resource["kind"] for resource in resources}

@@ -16,6 +16,9 @@ import yaml
 from harness.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from harness.kubernetes_tools import tool
 from harness.router_fleet import BIN, fleet_in
+from platform_deploy.needs import CRD_VERSIONS, read_needs
+from platform_deploy.prerequisites import Cluster, lacks
+from platform_deploy.releases import releases_of
 
 pytestmark = pytest.mark.service
 
@@ -50,6 +53,7 @@ def cluster() -> Iterator[FakeKubernetes]:
         state.add("deployments", "aws-load-balancer-controller", "kube-system")
         state.add("secrets", "redis", "llm", data={"password": "eA=="})
         state.add("secrets", "edge-routes", "llm", data={"routes.yaml": "eA=="})
+        state.add("secrets", "edge-tls", "llm", data={"tls.crt": "eA==", "tls.key": "eA=="})
         state.add("secrets", "grafana", "observability", data={"admin-user": "", "admin-password": ""})
         yield state
 
@@ -175,7 +179,7 @@ def test_one_thing_missing_is_one_line(resource: str, script: Script, cluster: F
     done = script("deploy", "prod", "-f", str(script.values), "--dry-run")
     assert done.returncode == 1
     assert LACKS[resource] in done.stderr
-    assert sum("missing:" in line for line in done.stderr.splitlines()) == (3 if resource == "secrets" else 1)
+    assert sum("missing:" in line for line in done.stderr.splitlines()) == (4 if resource == "secrets" else 1)
 
 
 def test_a_secret_without_its_key_is_named(script: Script, cluster: FakeKubernetes) -> None:
@@ -186,6 +190,35 @@ def test_a_secret_without_its_key_is_named(script: Script, cluster: FakeKubernet
         "the Secret redis in llm has no key password: kubectl -n llm create secret generic redis"
         in done.stderr
     )
+
+
+def test_operators_that_values_ask_for_are_missed_by_name_and_cert_manager_fills_its_own_secret(
+    cluster: FakeKubernetes, tmp_path: Path
+) -> None:
+    """It renders as scripts/deploy does: as if every operator were there."""
+    documents = []
+    for release in releases_of(HELM, "prod", []):
+        more = {
+            "edge": ["--set-json",
+                     'tls.certManager={"enabled": true, "issuer": {"name": "ours"}, "dnsNames": ["llm.example.com"]}'],
+            "llama-8b": ["--set", "keda.enabled=true"],
+        }.get(release.name)  # fmt: skip
+        if more:
+            command = [tool("helm"), "template", *release.words(), *more]
+            command += [f"--api-versions={one}" for one in CRD_VERSIONS]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            assert done.returncode == 0, done.stderr
+            documents += [(release.namespace, one) for one in yaml.safe_load_all(done.stdout) if one]
+    needs = read_needs(documents)
+    assert ("llm", "edge-routes") in needs.secrets
+    assert ("llm", "edge-tls") not in needs.secrets
+    kubectl = [str(tool("kubectl")), "--kubeconfig", str(cluster.kubeconfig(tmp_path / "kubeconfig"))]
+    missing, _ = lacks(Cluster(kubectl), needs)
+    assert missing == [
+        "the CRDs of cert-manager.io are missing: install cert-manager, or make the Secret yourself and set "
+        "tls.certManager.enabled to false",
+        "the CRDs of keda.sh are missing: install KEDA, or set keda.enabled to false",
+    ]
 
 
 def test_too_few_gpus_are_a_note_since_nodes_may_still_come(script: Script, cluster: FakeKubernetes) -> None:

@@ -30,7 +30,10 @@ pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "smollm2-135m-instruct"
 FIRST_KEY = "sk-" + "a" * 40
+TRIAL_KEY = "sk-" + "t" * 40
 OVERRIDES = {
+    # A client whose whole minute is one short answer.
+    "rate-limits": ["--set-json", 'limits.clients={"trial": {"tokens_per_minute": 60}}'],
     # The hub is not reachable: the weights are a folder that the node has.
     "smollm2": ["--set", "weights.source=/models/source", "--set", "weights.cache.kind=hostPath"],
 }
@@ -41,7 +44,7 @@ def rendered(environment: str, weights: Path) -> list[dict[str, Any]]:
     found = []
     for release in releases_of(ROOT / "helm", environment, []):
         more = OVERRIDES.get(release.name, [])
-        if more:
+        if release.name == "smollm2":
             more = [*more, "--set", f"weights.cache.hostPath={weights}"]
         done = subprocess.run(
             [tool("helm"), "template", *release.words(), *more],
@@ -64,7 +67,8 @@ def runnable(document: dict[str, Any]) -> bool:
 
 def routes(folder: Path, *keys: str) -> str:
     """Return the route table of the Secret, as docs/deploying.md makes it."""
-    (folder / "keys.yaml").write_text(yaml.safe_dump({"clients": {"tester": list(keys)}}))
+    clients = {"tester": list(keys), "trial": [TRIAL_KEY]}
+    (folder / "keys.yaml").write_text(yaml.safe_dump({"clients": clients}))
     (folder / "keys.yaml").chmod(0o600)
     done = subprocess.run(
         [Path(sys.executable).parent / "edge-gateway", "routes", "--settings",
@@ -197,20 +201,65 @@ def test_a_test_pod_of_every_chart_passes(platform: Platform) -> None:
         if one["metadata"]["name"].startswith("grafana"):
             continue  # NOT_RUNNABLE: nothing would answer
         asked[one["metadata"]["name"]] = platform.kube.run_pod(one["metadata"]["namespace"], one)
-    assert {"router-service-test", "smollm2-test"} <= asked.keys()
+    assert asked.keys() == {
+        f"{name}-test"
+        for name in ("router-service", "smollm2", "redis", "edge-gateway", "rate-limit-service", "prometheus")
+    }
     assert {name: said for name, (status, said) in asked.items() if status != 0} == {}
 
 
+def test_a_client_over_its_budget_is_refused_and_others_are_not(platform: Platform) -> None:
+    """The edge, the rate limit service and Redis, each in its pod: reserved before admission, settled after."""
+    first = platform.ask(key=TRIAL_KEY, max_tokens=20)
+    assert first.status_code == 200, first.text
+    assert first.headers["x-ratelimit-limit-tokens"] == "60"
+
+    def settled() -> bool:
+        watcher = platform.kube.client("watcher", "observability")
+        url = f"http://{platform.pod('rate-limit-service').ip}:8082/metrics"
+        text = watcher.call(lambda: httpx.get(url, timeout=5).text)
+        return 'rate_limit_settlements_total{outcome="below_estimate"}' in text
+
+    eventually(settled, "the router's report of the tokens came back to the budget", 30)
+    refused = platform.ask(key=TRIAL_KEY, max_tokens=1000)
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "request_exceeds_token_budget"
+    while (again := platform.ask(key=TRIAL_KEY, max_tokens=20)).status_code == 200:
+        assert int(again.headers["x-ratelimit-remaining-tokens"]) < 60
+    assert again.status_code == 429, again.text
+    assert again.json()["error"]["code"] == "tokens_per_minute_exceeded"
+    assert 0 < int(again.headers["retry-after"]) <= 60
+    assert platform.ask().status_code == 200, "another client has its own"
+    unknown = platform.ask("/v1/nothing")
+    assert unknown.status_code == 404, "what is answered without the router needs no budget"
+
+
+def test_a_changed_limit_arrives_without_a_restart(platform: Platform) -> None:
+    pod = platform.pod("rate-limit-service")
+    before = pod.mains[0].pid
+    config = platform.kube.objects["llm"]["ConfigMap", "rate-limit-service"]
+    settings = yaml.safe_load(config["data"]["settings.yaml"])
+    settings["limits"]["clients"]["trial"] = {"tokens_per_minute": 100_000}
+    data = {**config["data"], "settings.yaml": yaml.safe_dump(settings)}
+    platform.kube.apply({**config, "data": data})
+    eventually(lambda: platform.ask(key=TRIAL_KEY, max_tokens=20).status_code == 200, "the new limit holds")
+    assert pod.mains[0].pid == before
+
+
 def test_only_named_neighbours_are_let_in(platform: Platform) -> None:
-    pods = {name: platform.pod(name).ip for name in ("router-service", "smollm2", "redis", "edge-gateway")}
+    pods = {name: platform.pod(name).ip for name in (
+        "router-service", "smollm2", "redis", "edge-gateway", "rate-limit-service",
+    )}  # fmt: skip
     closed = [("router-service", 8000), ("smollm2", 8000), ("smollm2", 8001), ("redis", 6379),
-              ("redis", 9121), ("edge-gateway", 9902)]  # fmt: skip
+              ("redis", 9121), ("edge-gateway", 9902), ("rate-limit-service", 8081),
+              ("rate-limit-service", 8082)]  # fmt: skip
     callers = {
         "stranger": ("default", {}),
         "neighbour": ("llm", {}),
         "false-edge": ("default", {"app.kubernetes.io/name": "edge-gateway"}),
         "edge": ("llm", {"app.kubernetes.io/name": "edge-gateway"}),
         "router": ("llm", {"app.kubernetes.io/name": "router-service"}),
+        "budgets": ("llm", {"app.kubernetes.io/name": "rate-limit-service"}),
         "watcher": ("observability", {}),
     }
     for name, (namespace, labels) in callers.items():
@@ -224,9 +273,11 @@ def test_only_named_neighbours_are_let_in(platform: Platform) -> None:
     let_in = {name: [target for target in closed if answered[name, *target]] for name in callers}
     assert let_in == {
         "stranger": [], "neighbour": [], "false-edge": [],
-        "edge": [("router-service", 8000), ("redis", 6379)],
+        "edge": [("router-service", 8000), ("rate-limit-service", 8081)],
         "router": [("smollm2", 8000), ("smollm2", 8001), ("redis", 6379)],
-        "watcher": [("router-service", 8000), ("smollm2", 8000), ("smollm2", 8001), ("redis", 9121), ("edge-gateway", 9902)],
+        "budgets": [("redis", 6379)],
+        "watcher": [("router-service", 8000), ("smollm2", 8000), ("smollm2", 8001), ("redis", 9121), ("edge-gateway", 9902),
+                    ("rate-limit-service", 8082)],
     }  # fmt: skip
     assert platform.reaches("stranger", "default", pods["edge-gateway"], 8080), "clients come from anywhere"
     router = platform.pod("router-service").holder
@@ -246,6 +297,7 @@ def test_a_pod_writes_nowhere_but_into_its_volumes_and_has_no_rights(platform: P
         ("router-service", "/etc/router/x"),
         ("edge-gateway", "/opt/venv/x"),
         ("smollm2", "/x"),
+        ("rate-limit-service", "/etc/rate-limit/x"),
     ):
         pod = platform.pod(workload)
         main = pod.mains[0]
@@ -279,7 +331,7 @@ def test_prometheus_scrapes_every_pod_through_the_policies(platform: Platform) -
         )
         return {one["metric"]["job"]: one["value"][1] for one in answer.json()["data"]["result"]}
 
-    jobs = {"edge-gateway", "router-service", "vllm", "backend-agent"}
+    jobs = {"edge-gateway", "router-service", "rate-limit-service", "vllm", "backend-agent"}
     eventually(
         lambda: jobs <= up().keys() and {up()[job] for job in jobs} == {"1"}, f"{jobs} are up: {up()}", 40
     )

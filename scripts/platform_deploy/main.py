@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from platform_deploy.first_request import ask, forwarded
-from platform_deploy.needs import read_needs
+from platform_deploy.needs import CRD_VERSIONS, read_needs
 from platform_deploy.prerequisites import Cluster, lacks
 from platform_deploy.releases import BadRequest, Release, releases_of
 
@@ -38,7 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _deploy(options: argparse.Namespace, releases: list[Release]) -> int:
     documents: list[tuple[str, dict[str, Any]]] = []
     for release in releases:
-        text = _helm(options, "template", *release.words())
+        # As if every operator were there: which of them the cluster lacks is said below, with everything else.
+        text = _helm(
+            options, "template", *release.words(), *(f"--api-versions={one}" for one in CRD_VERSIONS)
+        )
         documents += [(release.namespace, found) for found in yaml.safe_load_all(text) if found]
     print(f"{len(releases)} releases, {len(documents)} objects")
     cluster = Cluster(options.kubectl)
@@ -57,7 +60,7 @@ def _deploy(options: argparse.Namespace, releases: list[Release]) -> int:
     for release in releases:
         print(f"  {release.name} ...", flush=True)
         _helm(options, *_install(options, release))
-    return _first_request(options)
+    return _first_request(options, documents)
 
 
 def _install(options: argparse.Namespace, release: Release) -> list[str]:
@@ -66,7 +69,7 @@ def _install(options: argparse.Namespace, release: Release) -> list[str]:
     ]  # fmt: skip
 
 
-def _first_request(options: argparse.Namespace) -> int:
+def _first_request(options: argparse.Namespace, documents: list[tuple[str, dict[str, Any]]]) -> int:
     key = os.environ.get("OPENAI_API_KEY", "")
     if not key:
         print(
@@ -76,9 +79,22 @@ def _first_request(options: argparse.Namespace) -> int:
     if options.edge_url:
         print(f"answered: {ask(options.edge_url, key)}")
         return 0
-    with tempfile.TemporaryDirectory() as folder, forwarded(options.kubectl, Path(folder) / "log") as url:
-        print(f"answered: {ask(url, key)}")
+    port, scheme = _edge_port(documents)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        forwarded(options.kubectl, Path(folder) / "log", port, scheme) as url,
+    ):
+        print(f"answered: {ask(url, key, verify=False)}")
     return 0
+
+
+def _edge_port(documents: list[tuple[str, dict[str, Any]]]) -> tuple[int, str]:
+    """Return the port of the edge's Service and its scheme, which the chart makes the port's name."""
+    (service,) = (
+        one for _, one in documents if one["kind"] == "Service" and one["metadata"]["name"] == "edge-gateway"
+    )
+    (port,) = service["spec"]["ports"]
+    return port["port"], port["name"]
 
 
 def _undeploy(options: argparse.Namespace, releases: list[Release]) -> int:

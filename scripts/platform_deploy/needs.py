@@ -23,17 +23,22 @@ class Needs:
     secrets: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
 
-CRD_GROUPS = ("keda.sh", "monitoring.coreos.com", "cert-manager.io")
+# What operators bring; charts ask for the whole name and version.
+CRD_VERSIONS = ("keda.sh/v1alpha1", "monitoring.coreos.com/v1", "cert-manager.io/v1")
+CRD_GROUPS = tuple(version.partition("/")[0] for version in CRD_VERSIONS)
 
 
 def read_needs(documents: Iterable[tuple[str, Document]]) -> Needs:
     """Return what documents need; each comes with the namespace of its release."""
     needs = Needs()
+    made: set[tuple[str, str]] = set()
     for namespace, document in documents:
         kind = document["kind"]
         group = document["apiVersion"].partition("/")[0]
         if group in CRD_GROUPS:
             needs.groups.add(group)
+        if kind == "Certificate":
+            made.add((namespace, document["spec"]["secretName"]))
         if kind == "HorizontalPodAutoscaler":
             needs.metrics = True
         if kind == "Service" and document["spec"].get("type") == "LoadBalancer":
@@ -48,6 +53,8 @@ def read_needs(documents: Iterable[tuple[str, Document]]) -> Needs:
         if kind in ("Deployment", "StatefulSet", "DaemonSet"):
             replicas = document["spec"].get("replicas", 1) if kind != "DaemonSet" else 0
             _pod(needs, namespace, document["spec"]["template"]["spec"], replicas)
+    for secret in made:
+        needs.secrets.pop(secret, None)
     return needs
 
 

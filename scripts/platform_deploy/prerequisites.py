@@ -16,11 +16,13 @@ HOW_TO_MAKE = {
     '--from-literal=admin-password="$(openssl rand -hex 16)"',
     "edge-routes": "edge-gateway routes --settings services/edge-gateway/envoy/cluster.yaml --keys-file KEYS "
     "--out routes.yaml && kubectl -n {namespace} create secret generic edge-routes --from-file=routes.yaml",
+    "edge-tls": "kubectl -n {namespace} create secret tls edge-tls --cert=tls.crt --key=tls.key "
+    "(or let cert-manager make it: tls.certManager of the edge)",
 }
 GROUPS = {
     "keda.sh": "install KEDA, or set keda.enabled to false",
     "monitoring.coreos.com": "install the Prometheus operator, or leave monitors and rules off",
-    "cert-manager.io": "install cert-manager",
+    "cert-manager.io": "install cert-manager, or make the Secret yourself and set tls.certManager.enabled to false",
 }
 
 

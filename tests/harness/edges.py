@@ -164,11 +164,22 @@ def running_edge(
 
 
 @contextlib.contextmanager
-def running_redis(directory: Path) -> Iterator[int]:
+def running_redis(directory: Path, *options: str) -> Iterator[int]:
     """Run a Redis that keeps nothing on disk until the block ends; yields its port."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    command = [
+        "redis-server",
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        *options,
+    ]
     with running(command, log=directory / "redis.log", ready=lambda: _listens(port), cwd=directory):
         yield port
 

@@ -74,3 +74,15 @@ hf://{{ $model.repository }}{{ with $model.revision }}@{{ . }}{{ end }}
 app.kubernetes.io/component: inference-engine
 llm-platform/backend: {{ include "backend" . }}
 {{- end }}
+
+{{/* The engine's command line: the model file's, and where spans go. */}}
+{{- define "engineCommand" -}}
+{{- $argv := (include "rendered" . | fromJson).argv -}}
+{{- with .Values.tracing.endpoint -}}
+{{- if has "--otlp-traces-endpoint" $argv -}}
+{{- fail "tracing.endpoint is set and the model file's arguments name --otlp-traces-endpoint too: leave one of them out" -}}
+{{- end -}}
+{{- $argv = concat $argv (list "--otlp-traces-endpoint" .) -}}
+{{- end -}}
+{{- toYaml $argv -}}
+{{- end }}

@@ -1,9 +1,14 @@
 // Reads manifests as JSON lines and answers each with what its schema says against it, or null.
 import readline from "node:readline";
 import * as monitoring from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+import * as certificates from "@kubernetes-models/cert-manager/cert-manager.io/v1";
 import * as keda from "@kubernetes-models/keda/keda.sh/v1alpha1";
 
-const groups = { "monitoring.coreos.com/v1": monitoring, "keda.sh/v1alpha1": keda };
+const groups = {
+  "monitoring.coreos.com/v1": monitoring,
+  "keda.sh/v1alpha1": keda,
+  "cert-manager.io/v1": certificates,
+};
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const manifest = JSON.parse(line);

@@ -9,6 +9,7 @@ import redis as redis_client
 
 from harness.edges import running_redis
 from harness.ports import free_port
+from rate_limit_service.main import main
 from rate_limit_service.store import BudgetStore, Limit, MemoryBudgets, RedisBudgets, StoreUnavailable
 
 TOKENS = Limit(tokens_per_minute=600)
@@ -110,3 +111,37 @@ async def test_nothing_is_kept_in_redis_for_ever(redis_port: int, tmp_path: Path
         keys = list(client.scan_iter("edge:{forever}*"))
         assert len(keys) == 3
         assert all(0 < client.ttl(key) <= 180 for key in keys)
+
+
+@pytest.fixture(scope="module")
+def locked_redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A Redis that answers nobody without its password."""
+    with running_redis(tmp_path_factory.mktemp("locked"), "--requirepass", "a long password") as port:
+        yield port
+
+
+@pytest.mark.service
+async def test_a_store_with_a_password_is_asked_with_it(locked_redis_port: int) -> None:
+    url = f"redis://127.0.0.1:{locked_redis_port}/1"
+    outside = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=60)
+    with pytest.raises(StoreUnavailable, match="Authentication"):
+        await outside.reserve("a", "1", 400, TOKENS)
+    await outside.close()
+    store = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=60, password="a long password")
+    assert (await store.reserve("a", "1", 400, TOKENS)).admitted
+    await store.close()
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "No such file"), ("\n", "is empty")])
+def test_a_password_file_that_gives_none_is_refused(
+    text: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.yaml").write_text("budgets: {}\n")
+    file = tmp_path / "password"
+    if text is not None:
+        file.write_text(text)
+    words = ["serve", "--settings", str(tmp_path / "settings.yaml"), "--redis-password-file", str(file)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: {said}" in error
+    assert "write the password of Redis into it" in error

@@ -36,27 +36,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument("--port", type=int, help="instead of budgets.port")
     serve.add_argument("--metrics-port", type=int, help="instead of budgets.metrics_port")
     serve.add_argument("--redis-url", help="instead of budgets.redis_url")
+    serve.add_argument(
+        "--redis-password-file", type=Path, help="a file with Redis' password as its only line"
+    )
     options = parser.parse_args(arguments)
     _log_as_json()
     try:
         limits = WatchedLimits(options.settings)
+        password = _password(options.redis_password_file)
     except BadSettings as error:
         print(error, file=sys.stderr)
         return 2
     if limits.settings.budgets is None:
         print(f"{options.settings}: no section budgets: nothing to serve", file=sys.stderr)
         return 2
-    asyncio.run(_serve(options, limits))
+    asyncio.run(_serve(options, limits, password))
     return 0
 
 
-async def _serve(options: argparse.Namespace, limits: WatchedLimits) -> None:
+def _password(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    remedy = "write the password of Redis into it, or leave --redis-password-file out"
+    try:
+        password = file.read_text().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{file}: {getattr(error, 'strerror', None) or 'not text'}; {remedy}") from None
+    if not password:
+        raise BadSettings(f"{file}: is empty; {remedy}")
+    return password
+
+
+async def _serve(options: argparse.Namespace, limits: WatchedLimits, password: str | None) -> None:
     budgets = limits.settings.budgets
     assert budgets is not None
     registry = CollectorRegistry()
     # Below the edge's own patience, so that the edge hears "unavailable" and need not guess.
     store = RedisBudgets(
-        options.redis_url or budgets.redis_url, budgets.timeout_seconds * 0.8, budgets.reservation_seconds
+        options.redis_url or budgets.redis_url,
+        budgets.timeout_seconds * 0.8,
+        budgets.reservation_seconds,
+        password,
     )
     server = grpc.aio.server()
     server.add_generic_rpc_handlers([handler(BudgetService(store, limits.of, Telemetry(registry)))])

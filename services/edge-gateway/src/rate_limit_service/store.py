@@ -59,7 +59,9 @@ class BudgetStore(Protocol):
 class RedisBudgets:
     """Budgets in Redis: each question is one script, so parallel questions cannot overshoot."""
 
-    def __init__(self, url: str, timeout_seconds: float, reservation_seconds: int) -> None:
+    def __init__(
+        self, url: str, timeout_seconds: float, reservation_seconds: int, password: str | None = None
+    ) -> None:
         # A burst waits for a free connection, within the same patience, instead of failing.
         pool = redis.BlockingConnectionPool.from_url(
             url,
@@ -67,6 +69,7 @@ class RedisBudgets:
             timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
+            **({} if password is None else {"password": password}),
         )
         self._redis = redis.Redis(connection_pool=pool)
         self._reservation_seconds = reservation_seconds

@@ -12,6 +12,7 @@ NAMESPACES = ("llm", "observability")
 JOBS = (
     ("edge-gateway", "name", "edge-gateway", "telemetry", "/stats/prometheus", False),
     ("router-service", "name", "router-service", "http", "/metrics", False),
+    ("rate-limit-service", "name", "rate-limit-service", "metrics", "/metrics", False),
     ("vllm", "component", "inference-engine", "http", "/metrics", True),
     ("backend-agent", "component", "inference-engine", "agent", "/metrics", True),
     ("redis-exporter", "name", "redis", "metrics", "/metrics", False),

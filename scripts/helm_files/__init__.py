@@ -1,0 +1,1 @@
+"""Files of charts whose home is elsewhere in the repository."""
