@@ -222,7 +222,7 @@ def _limits(scale: TimeScale) -> list[Alert]:
             f" unless on () (max({late}) > {LATE_ROUTER_SECONDS})",
             60, "ticket",
             "Requests spend {{ $value | humanizeDuration }} in the edge before the router gets them",
-            "The edge has too little CPU, or clients send their bodies more slowly than before.",
+            "The edge has too little CPU, the network to the router is slow, or clients send their bodies more slowly.",
         ),
         Alert(
             "BackendSlow", slower_backend(window, baseline), 120, "ticket",

@@ -168,8 +168,9 @@ def test_models_are_those_that_can_be_served_now(fleet: Fleet) -> None:
 
 
 def test_a_backend_that_comes_back_gets_its_share_slowly(fleet: Fleet) -> None:
+    # Answers take a second, so that a slow machine too has as many under way as the share of a tenth needs.
     for name in ("engine-a", "engine-b", "engine-c", "engine-d"):
-        fleet.add_engine(name, "--step-seconds", "0.03")
+        fleet.add_engine(name, "--step-seconds", "0.1")
     router = fleet.add_router(
         breaker={"failures": 3, "open_seconds": 1, "slow_start_seconds": 120},
         limits={"max_in_flight_per_backend": 20},
