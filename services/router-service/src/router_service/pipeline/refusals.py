@@ -57,7 +57,6 @@ OVERLOADED = Refusal(
     503, "overloaded", "every backend is busy and the line is full; try again", Outcome.REFUSED, 1
 )
 WAITED_TOO_LONG = Refusal(503, "overloaded", "no backend became free in time; try again", Outcome.REFUSED, 1)
-SHUTTING_DOWN = Refusal(503, "shutting_down", "the router is ending; try again", Outcome.REFUSED, 1)
 TOTAL_TIME_UP = Refusal(
     504, "timeout", "the request took longer than total_seconds", Outcome.TIMEOUT, can_retry=False
 )
