@@ -6,25 +6,17 @@ import re
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from harness.stacks import ROOT, Stack, new_stack
+from harness.waiting import eventually
 from local_stack.leftovers import find_leftovers
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -43,7 +35,7 @@ def nothing_left(stack: Stack) -> bool:
 
 
 def test_every_part_is_ready_and_status_says_so(sim_stack: Stack) -> None:
-    until(lambda: sim_stack.run("show-status").returncode == 0)
+    eventually(lambda: sim_stack.run("show-status").returncode == 0, "every part is ready", 60)
     rows = sim_stack.states()
     assert {"edge", "router", "backend-a", "backend-b", "agent-a", "agent-b", "redis"} <= rows.keys()
     assert {"prometheus", "alertmanager"} <= rows.keys()
@@ -118,8 +110,10 @@ def test_the_load_client_has_a_key_of_its_own(sim_stack: Stack) -> None:
 def test_a_killed_part_is_started_again_by_the_supervisor(sim_stack: Stack, part: str) -> None:
     old = sim_stack.states()[part]["pid"]
     os.kill(old, signal.SIGKILL)
-    until(lambda: sim_stack.states()[part]["pid"] not in (0, old))
-    until(lambda: all(row["why"] is None for row in sim_stack.states().values()))
+    eventually(lambda: sim_stack.states()[part]["pid"] not in (0, old), "another process runs", 60)
+    eventually(
+        lambda: all(row["why"] is None for row in sim_stack.states().values()), "every part is ready", 60
+    )
 
 
 # -- a stack that comes and goes -----------------------------------------------------------------
@@ -129,7 +123,7 @@ def test_down_leaves_no_process_and_no_port_even_after_the_supervisor_was_killed
     assert own_stack.run("start-stack").returncode == 0
     supervisor = int((own_stack.run_dir / "supervisord.pid").read_text())
     os.kill(supervisor, signal.SIGKILL)
-    until(lambda: nothing_left(own_stack))
+    eventually(lambda: nothing_left(own_stack), "nothing is left", 60)
     repaired = own_stack.run("start-stack")
     assert repaired.returncode == 0, repaired.stderr
     assert all(row["why"] is None for row in own_stack.states().values())
@@ -226,7 +220,7 @@ def test_interrupting_up_stops_everything(own_stack: Stack, number: signal.Signa
         stderr=subprocess.STDOUT,
         text=True,
     )
-    until(lambda: len(find_leftovers(own_stack.run_dir)) > 5)
+    eventually(lambda: len(find_leftovers(own_stack.run_dir)) > 5, "the stack has begun to start", 60)
     child.send_signal(number)
     said, _ = child.communicate(timeout=120)
     assert child.returncode == 130, said

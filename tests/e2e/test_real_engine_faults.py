@@ -6,9 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -18,17 +16,11 @@ import yaml
 from harness.router_fleet import fleet_in
 from harness.stacks import Stack
 from harness.streamed_answers import ask_streamed
+from harness.waiting import eventually
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(700)]
 RESTART_SECONDS = 300.0
 STUCK_SECONDS = 15.5  # 15 s, and half a second of looking
-
-
-def until(condition: Callable[[], Any], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
 
 
 def group_members(group: int) -> set[int]:
@@ -50,7 +42,7 @@ def test_a_killed_engine_takes_its_workers_along_and_comes_back_warm(vllm_stack:
     engine = vllm_stack.states()["backend-a"]["pid"]
     assert len(group_members(engine)) > 1, "the engine has worker processes"
     os.kill(engine, signal.SIGKILL)
-    until(lambda: not group_members(engine), 30)
+    eventually(lambda: not group_members(engine), "every process of the engine is gone", 30)
 
     answer = httpx.post(
         f"{vllm_stack.edge}/v1/chat/completions",
@@ -66,7 +58,11 @@ def test_a_killed_engine_takes_its_workers_along_and_comes_back_warm(vllm_stack:
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-route-backend"] == "backend-b"
 
-    until(lambda: all(row["why"] is None for row in vllm_stack.states().values()), RESTART_SECONDS)
+    eventually(
+        lambda: all(row["why"] is None for row in vllm_stack.states().values()),
+        "every part is ready",
+        RESTART_SECONDS,
+    )
     assert vllm_stack.states()["backend-a"]["pid"] != engine
 
 
@@ -105,8 +101,14 @@ def test_a_frozen_engine_core_is_called_stuck_within_15_seconds_and_works_again_
     asking = threading.Thread(target=ask_for_ever)
     asking.start()
     try:
-        until(lambda: httpx.get(agent).json()["state"] in ("working", "saturated"), 30)
-        until(lambda: len(httpx.get(agent).json()["baseline"]["busy"]) > 0, 60)
+        eventually(
+            lambda: httpx.get(agent).json()["state"] in ("working", "saturated"),
+            "it works",
+            30,
+        )
+        eventually(
+            lambda: len(httpx.get(agent).json()["baseline"]["busy"]) > 0, "the agent knows what busy is", 60
+        )
         # A machine that stands still itself only ever makes it later: the best of three counts.
         took: list[float] = []
         while not took or (min(took) > STUCK_SECONDS and len(took) < 3):
@@ -118,7 +120,11 @@ def test_a_frozen_engine_core_is_called_stuck_within_15_seconds_and_works_again_
             assert any("CPU" in line for line in status["evidence"])
             assert httpx.get(vllm_stack.url("AGENT_A_PORT", "/readyz")).status_code == 503
             os.kill(core, signal.SIGCONT)
-            until(lambda: httpx.get(agent).json()["state"] in ("working", "saturated"), 60)
+            eventually(
+                lambda: httpx.get(agent).json()["state"] in ("working", "saturated"),
+                "it works",
+                60,
+            )
         assert min(took) <= STUCK_SECONDS, took
     finally:
         os.kill(core, signal.SIGCONT)
@@ -130,8 +136,8 @@ def freeze(core: int, agent: str) -> float:
     """Stop the core and return the seconds until its agent says stuck."""
     os.kill(core, signal.SIGSTOP)
     frozen = time.monotonic()
-    until(lambda: psutil.Process(core).status() == psutil.STATUS_STOPPED, 5)
-    until(lambda: httpx.get(agent).json()["state"] == "stuck", 45)
+    eventually(lambda: psutil.Process(core).status() == psutil.STATUS_STOPPED, "the core is stopped", 5)
+    eventually(lambda: httpx.get(agent).json()["state"] == "stuck", "the agent says stuck", 45)
     return time.monotonic() - frozen
 
 
@@ -169,7 +175,7 @@ def test_a_killed_engine_core_ends_no_stream_as_if_it_were_whole_and_a_resumed_o
             threads.submit(ask_streamed, router.url, "/v1/completions", body, headers)
             for headers in ({}, {"x-resume": "yes"})
         ]
-        until(lambda: generated(first) >= before + 20, 60)
+        eventually(lambda: generated(first) >= before + 20, "the engine has generated", 60)
         os.kill(engine_core(engine), signal.SIGKILL)
         plain, resumed = (answer.result(300) for answer in asked)
         attempts = [router.record(a.headers["x-request-id"])["attempts"] for a in (plain, resumed)]
@@ -183,10 +189,11 @@ def test_a_killed_engine_core_ends_no_stream_as_if_it_were_whole_and_a_resumed_o
     assert resumed.problems == []
     assert resumed.text == whole.text
     assert resumed.usage == whole.usage
-    until(
+    eventually(
         lambda: (
             vllm_stack.states()["backend-a"]["pid"] != engine
             and all(row["why"] is None for row in vllm_stack.states().values())
         ),
+        "another engine is ready",
         RESTART_SECONDS,
     )

@@ -196,7 +196,6 @@ def get(path: bytes, extra: bytes = b"", host: bytes = b"Host: a\r\n") -> bytes:
 
 
 CHUNKED = b"transfer-encoding: chunked\r\n"
-UPGRADE = b"connection: upgrade\r\nupgrade: websocket\r\n"
 H2C = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"
 IN_CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 CHAT_LINE = "POST /v1/chat/completions HTTP/1.1"

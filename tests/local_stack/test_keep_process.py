@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 
 import local_stack.keep_process as keep_process
+from harness.waiting import eventually
 from local_stack.keep_process import BoundedLog, Lines, wrap
 
 NOW = datetime(2026, 11, 24, 1, 2, 3, 456000, tzinfo=UTC)
@@ -68,13 +67,6 @@ def test_a_log_never_takes_more_than_twice_its_bound(tmp_path: Path) -> None:
     assert log.read_bytes().splitlines()[-1] == b"%050d" % 199
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def lives(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -110,23 +102,23 @@ def events(tmp_path: Path) -> list[str]:
 def test_the_process_itself_answers_signals_and_gives_its_own_exit_code(tmp_path: Path) -> None:
     script = "trap 'echo bye; exit 7' TERM; echo $GREETING $$; while :; do sleep 0.05; done"
     child = subprocess.Popen([*KEEPER, str(spec(tmp_path, ["sh", "-c", script]))])
-    until(lambda: events(tmp_path))
+    eventually(lambda: events(tmp_path), "it says that it started")
     assert events(tmp_path)[0] == f"hello {child.pid}"
     child.terminate()
     assert child.wait(20) == 7
-    until(lambda: "process ended" in events(tmp_path))
+    eventually(lambda: "process ended" in events(tmp_path), "it says that the process ended")
     assert "bye" in events(tmp_path)
 
 
 def test_children_that_a_killed_process_leaves_behind_are_ended(tmp_path: Path) -> None:
     script = "sleep 1000 & echo $!; wait"
     child = subprocess.Popen([*KEEPER, str(spec(tmp_path, ["sh", "-c", script]))])
-    until(lambda: events(tmp_path))
+    eventually(lambda: events(tmp_path), "it says that it started")
     left_behind = int(events(tmp_path)[0])
     assert lives(left_behind)
     child.kill()
     child.wait(20)
-    until(lambda: not lives(left_behind))
+    eventually(lambda: not lives(left_behind), "what the process left is gone")
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["obedient", "ignores SIGTERM"])
@@ -136,15 +128,15 @@ def test_a_process_does_not_outlive_its_supervisor(tmp_path: Path, deaf: bool) -
     parent = subprocess.Popen(
         [sys.executable, "-c", f"import subprocess; subprocess.run({[*KEEPER, str(path)]!r})"]
     )
-    until(lambda: events(tmp_path))
+    eventually(lambda: events(tmp_path), "it says that it started")
     orphan = int(events(tmp_path)[0])
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait(20)
-    until(lambda: not lives(orphan))
+    eventually(lambda: not lives(orphan), "the orphan is gone")
 
 
 def test_a_program_that_is_not_there_is_named_in_the_log(tmp_path: Path) -> None:
     child = subprocess.Popen([*KEEPER, str(spec(tmp_path, ["no-such-program"]))])
     assert child.wait(20) == 127
-    until(lambda: "process ended" in events(tmp_path))
+    eventually(lambda: "process ended" in events(tmp_path), "it says that the process ended")
     assert any("cannot start no-such-program" in event for event in events(tmp_path))

@@ -25,6 +25,7 @@ from edge_gateway.main import main
 from harness.edges import CLIENT_KEY, Edge, running_edge, write_keys
 from harness.raw_http import exchange
 from harness.recording_upstream import RecordingUpstream
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
 
@@ -126,15 +127,15 @@ def test_keys_rotate_without_a_restart_and_without_a_failed_request(
 
         asking = threading.Thread(target=ask)
         asking.start()
-        wait_for(lambda: asked > 10)
+        eventually(lambda: asked > 10, "requests are under way")
         rotate(edge, {"tester": [CLIENT_KEY, new_key]})
-        wait_for(lambda: status_of(edge, new_key) == 200)
+        eventually(lambda: status_of(edge, new_key) == 200, "the new key is taken")
         change.set()
         assert changed.wait(15), "every worker of the edge knows the new key by now"
         rotate(edge, {"tester": [new_key]})
-        wait_for(lambda: status_of(edge, CLIENT_KEY) == 401)
+        eventually(lambda: status_of(edge, CLIENT_KEY) == 401, "the old key is refused")
         before = asked
-        wait_for(lambda: asked > before + 10)
+        eventually(lambda: asked > before + 10, "requests go on")
         stop.set()
         asking.join()
         assert asked > 10
@@ -150,13 +151,6 @@ def rotate(edge: Edge, clients: dict[str, list[str]]) -> None:
 
 def status_of(edge: Edge, key: str) -> int:
     return httpx.get(edge.url + MODELS, headers=edge.headers(key), timeout=10).status_code
-
-
-def wait_for(condition: Any, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 # An edge that would be open does not start.
@@ -419,7 +413,7 @@ def test_signing_keys_come_from_a_url_and_rotate_there(
             assert edge.post(key=second).status_code == 401
             assert upstream.count == 1
             published.append(signers[1][1])
-            wait_for(lambda: edge.post(key=second).status_code == 200)
+            eventually(lambda: edge.post(key=second).status_code == 200, "the other key is taken")
             assert edge.post(key=first).status_code == 200
     finally:
         server.shutdown()

@@ -29,12 +29,6 @@ def simulator_base() -> Image:
     return _with(found, ROOT / ".venv", ROOT / "services/inference-backend", ROOT / "tests/harness/pods")
 
 
-def vllm_base() -> Image:
-    """A vLLM image whose vLLM is the CPU build of `.venv-vllm`."""
-    venv = (ROOT / ".venv-vllm").resolve()
-    return _with(base(venv / "bin" / "python3"), venv)
-
-
 def _with(image: Image, *folders: Path) -> Image:
     mounts = [*image.mounts, *(Mount(str(one), str(one)) for one in folders)]
     return Image(image.name, tuple(mounts), image.links, env=image.env)

@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 
 from harness.ports import free_port
 from harness.processes import answers, running
+from harness.waiting import eventually
 
 BIN = Path(sys.executable).parent
 MODEL = "smollm2-135m-instruct"
@@ -112,17 +112,6 @@ class Rig:
 def _found(url: str, request_id: str) -> dict[str, Any] | None:
     answer = httpx.get(f"{url}/debug/decisions/{request_id}")
     return answer.json() if answer.status_code == 200 else None
-
-
-def eventually(check: Callable[[], Any], what: str, seconds: float = 8.0) -> Any:
-    """Return the first true value of ``check``; fail with ``what`` when none comes in time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = check()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
 
 
 def config(port: int, engines: dict[str, int], **sections: Any) -> dict[str, Any]:

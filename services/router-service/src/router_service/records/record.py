@@ -27,6 +27,8 @@ LEDGER_PARTS = (
     "relay",
     "unexplained",
 )
+"""Parts of the time to first token. `first_byte_wait` stands for both engine parts where the engine does not report them;
+`earlier_attempts` is there when attempts failed before the one that answered."""
 
 
 @dataclass(slots=True)

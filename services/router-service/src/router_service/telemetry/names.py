@@ -173,13 +173,6 @@ LABELS: dict[str, str] = {
 }
 """Every label and what bounds its values."""
 
-COMPONENTS = (
-    *("edge", "router_queue", "router", "connect", "network"),
-    *("engine_queue", "prefill", "relay", "unexplained"),
-)
-"""Parts of the time to first token; `first_byte_wait` stands for both engine parts when the engine
-does not report them, and `earlier_attempts` is there when attempts failed before the one that answered."""
-
 PROMPT_BUCKETS = ((500, "0-500"), (2000, "500-2k"), (8000, "2k-8k"), (32000, "8k-32k"))
 PROMPT_BUCKET_LAST = "32k+"
 
