@@ -31,7 +31,7 @@ POOL = "general"
 # One pool of both engines. Silence is borne for longer than an agent needs to call an engine stuck, so that both
 # are seen at work; every other bound is short.
 ROUTER: dict[str, Any] = {
-    "server": {"host": "127.0.0.1", "port": 8000, "settle_seconds": 1.0},
+    "server": {"host": "127.0.0.1", "port": 8000, "settle_seconds": 3.0},
     "pools": {
         POOL: {
             "policy": "least_loaded",

@@ -72,7 +72,8 @@ class Router(Strict):
     host: str = "127.0.0.1"
     port: Port = 8000
     connect_timeout_seconds: Seconds = 1.0
-    keepalive_idle_seconds: Seconds = 50.0
+    keepalive_idle_seconds: Seconds = 2.0
+    """Shorter than a router's `server.settle_seconds`: one that ends has no idle connection of ours left to close."""
     max_connections: int = Field(4096, ge=1)
     max_requests: int = Field(4096, ge=1)
     max_pending_requests: int = Field(1024, ge=1)

@@ -104,6 +104,7 @@ class _Server:
         router = self._router
         assert self._uvicorn is not None
         router.readiness.draining = True
+        RelayProtocol.draining = True
         values = router.config.values
         router.log("info", "draining", settle_seconds=values.server.settle_seconds)
         await asyncio.sleep(values.server.settle_seconds)

@@ -111,9 +111,16 @@ def test_sigterm_finishes_the_running_stream_says_not_ready_and_exits_0(rig, eve
     reader = threading.Thread(target=stream)
     reader.start()
     assert started.wait(10)
+    kept = httpx.Client(timeout=30)
+    assert "connection" not in kept.get(f"{rig.url}/healthz").headers
     os.kill(rig.router_pid, signal.SIGTERM)
     eventually(lambda: httpx.get(f"{rig.url}/readyz").status_code == 503, "not ready, and still accepting", 3)
     assert not stopped(rig)
+    # Every answer is its connection's last, also on a kept one, so that none is closed under a request.
+    answer = kept.post(f"{rig.url}/v1/chat/completions", json=rig.body(max_tokens=1, stream=False))
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    assert kept.get(f"{rig.url}/healthz").headers["connection"] == "close"
+    kept.close()
     reader.join(60)
     assert "".join(text).rstrip().endswith("data: [DONE]")
     assert rig.process.wait(60) == 0

@@ -7,7 +7,7 @@ writes.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -53,6 +53,8 @@ class TransportRelay:
 
     def start(self, status: int, headers: Headers) -> None:
         cycle = self._cycle
+        if RelayProtocol.draining:
+            cycle.keep_alive = False
         parts = [STATUS_LINE[status]]
         for name, value in self._protocol.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
@@ -97,6 +99,8 @@ class TransportRelay:
             self._transport.write(end)
         self._release()
         cycle = self._cycle
+        if RelayProtocol.draining:  # begun before: its head could not say so
+            cycle.keep_alive = False
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
@@ -150,10 +154,16 @@ class RelayProtocol(HttpToolsProtocol):
 
     relay: TransportRelay | None = None
 
+    draining: ClassVar[bool] = False
+    """True while this process is about to end: every answer is its connection's last, so that a client that keeps
+    connections has given all of them up, one way or the other, before the rest is closed under it."""
+
     def on_headers_complete(self) -> None:
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
+            if RelayProtocol.draining:
+                self.cycle.keep_alive = False
             scope: dict[str, Any] = self.scope  # type: ignore[assignment]
             scope["extensions"] = {EXTENSION: RelayTurn(self, self.cycle)}
         self.headers = []  # what comes after the body (trailers) is nobody's header

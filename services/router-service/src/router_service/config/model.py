@@ -49,7 +49,8 @@ class Server(Section):
     settle_seconds: float = Field(
         3.0,
         ge=0,
-        description="after SIGTERM: not ready, but still accepting for this long, until load balancers notice",
+        description="after SIGTERM: not ready, but still accepting for this long, until load balancers notice; longer "
+        "than they keep idle connections (the edge: 2 s)",
     )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, gt=0, description="larger request bodies are refused with 413"

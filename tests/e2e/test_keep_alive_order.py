@@ -1,0 +1,21 @@
+"""Who keeps an idle connection gives it up before the other side closes it: else a request can meet the closing."""
+
+from edge_gateway.settings import Router as EdgesRouter
+from router_service.app import _keep_alive_seconds
+from router_service.config.model import Server
+from router_service.main import KEEP_ALIVE_SECONDS
+
+VLLM_KEEP_ALIVE_SECONDS = 5.0
+"""`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`, as vLLM has it by default."""
+
+
+def test_the_edge_gives_up_before_the_router_does() -> None:
+    assert EdgesRouter().keepalive_idle_seconds < KEEP_ALIVE_SECONDS
+
+
+def test_a_router_that_ends_accepts_for_longer_than_the_edge_keeps_an_idle_connection() -> None:
+    assert EdgesRouter().keepalive_idle_seconds < Server().settle_seconds
+
+
+def test_the_router_gives_up_before_an_engine_does() -> None:
+    assert _keep_alive_seconds() < VLLM_KEEP_ALIVE_SECONDS
