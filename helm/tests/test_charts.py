@@ -127,6 +127,9 @@ REFUSED = {
         ROUTER, {"config__routing__default_pool": '"x"'}, '"x" is not one of config.pools (large, small)',
     ),
     "an unknown section": (ROUTER, {"config__retry": "{}"}, "retry"),
+    "a port that the Service does not expect": (
+        ROUTER, {"config__server": '{"port": 9000}'}, "config.server.port belongs to the chart (the Service expects 8000)",
+    ),
     "no Redis password": (ROUTER, {"redis__passwordSecret": '""'}, "redis.passwordSecret is empty"),
     "one replica with a budget": (ROUTER, {"replicas": "1"}, "pdb.enabled with 1 replicas"),
     "zero replicas": (ROUTER, {"replicas": "0"}, "replicas"),

@@ -75,9 +75,15 @@ app.kubernetes.io/component: inference-engine
 llm-platform/backend: {{ include "backend" . }}
 {{- end }}
 
-{{/* The engine's command line: the model file's, and where spans go. */}}
+{{/* The engine's command line: the model file's, split over as many GPUs as the pod gets, and where spans go. */}}
 {{- define "engineCommand" -}}
-{{- $argv := (include "rendered" . | fromJson).argv -}}
+{{- $rendered := include "rendered" . | fromJson -}}
+{{- $argv := $rendered.argv -}}
+{{- $gpus := (include "needs" . | fromJson).gpus | int -}}
+{{- if gt $gpus (int $rendered.model.needs.gpus) -}}
+{{- /* The last one counts: vLLM's arguments are argparse's. */ -}}
+{{- $argv = concat $argv (list "--tensor-parallel-size" (toString $gpus)) -}}
+{{- end -}}
 {{- with .Values.tracing.endpoint -}}
 {{- if has "--otlp-traces-endpoint" $argv -}}
 {{- fail "tracing.endpoint is set and the model file's arguments name --otlp-traces-endpoint too: leave one of them out" -}}
