@@ -19,7 +19,8 @@ from harness.stopwatch import Stopwatch, mean_first_token
 
 TIME_SCALE = 1 / 30
 SLOW_FIRST_TOKEN_SECONDS = 0.4
-VERDICT_SECONDS = 60.0
+CONCLUDED_SECONDS = 150.0
+"""A fault lasts until verdict and alert are there, at most this long: some alerts hold for half a minute."""
 
 ROUTER_CONFIG = f"""\
 server: {{host: 127.0.0.1, port: 8000}}
@@ -171,7 +172,7 @@ def _trial(platform: Platform, scenario: Scenario, watched: Watched | None) -> T
             if not end and time.time() >= max(start, began) + scenario.window_seconds:
                 end = platform.scrape_after(time.time())
             concluded = seen.verdict_seconds is not None and seen.alert_seconds is not None
-            waits = time.time() - began < VERDICT_SECONDS
+            waits = time.time() - began < CONCLUDED_SECONDS
             if end and (watched is None or concluded or not waits):
                 break
             time.sleep(0.5)
