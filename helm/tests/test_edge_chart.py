@@ -92,12 +92,13 @@ def test_what_happens_without_budgets_is_one_line_of_the_configuration() -> None
     ]
 
 
-def test_a_configuration_of_ones_own_is_mounted_as_it_is(tmp_path: Path) -> None:
-    settings = Settings.model_validate({"trusted_proxies": 1, **CHOICES["budgets"]})
+@pytest.mark.parametrize("budgets", [True, False])
+def test_a_configuration_of_ones_own_is_mounted_as_it_is(budgets: bool, tmp_path: Path) -> None:
+    settings = Settings.model_validate({"trusted_proxies": 1, **(CHOICES["budgets"] if budgets else {})})
     own = render(settings, DIGESTS, MOUNTED_AT, ROUTES).files["envoy.yaml"]
     (tmp_path / "envoy.yaml").write_text(own)
     done = subprocess.run(
-        [tool("helm"), "template", "edge", CHART, "--set", f"routesSecret=edge-routes,{BUDGETS}",
+        [tool("helm"), "template", "edge", CHART, "--set", f"routesSecret=edge-routes,budgets.enabled={str(budgets).lower()}",
          "--set-file", f"envoy={tmp_path / 'envoy.yaml'}"],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 {{- define "envoy" -}}
 {{- $own := .Values.envoy -}}
 {{- if $own -}}
-{{- range $key, $sign := dict "tls" "/etc/edge/edge_certificate.yaml" "budgets" "envoy.filters.http.ratelimit" -}}
+{{- range $key, $sign := dict "tls" "/etc/edge/edge_certificate.yaml" "budgets" "cluster_name: rate_limit_service" -}}
 {{- $said := (index $.Values $key).enabled -}}
 {{- if ne $said (contains $sign $own) -}}
 {{- fail (printf "envoy is a configuration %s %s and %s.enabled is %t: set it to %t, or render another one" (ternary "without" "with" $said) $key $key $said (not $said)) -}}
