@@ -10,7 +10,8 @@ import pytest
 from local_stack.settings import DEFAULT_PORTS
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "request-lifecycle.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "helm" / "README.md",
+             *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "request-lifecycle", "deploying"))]  # fmt: skip
 TARGETS = "help up down status logs demo test check bench load capacity generate images".split()
 
 
