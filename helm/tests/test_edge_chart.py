@@ -99,7 +99,8 @@ def test_a_configuration_of_ones_own_is_mounted_as_it_is(budgets: bool, tmp_path
     (tmp_path / "envoy.yaml").write_text(own)
     said = f"budgets.enabled={str(budgets).lower()}"
     done = subprocess.run(
-        [tool("helm"), "template", "edge", CHART, "--set", f"routesSecret=edge-routes,{said}", "--set-file", f"envoy={tmp_path / 'envoy.yaml'}"],
+        [tool("helm"), "template", "edge", CHART, "--set", f"routesSecret=edge-routes,{said}",
+         "--set-file", f"envoy={tmp_path / 'envoy.yaml'}"],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
