@@ -86,6 +86,12 @@ def test_images_are_built_from_pinned_bases_labelled_pushed_and_their_digests_ke
     assert (tree / "versions.yaml").read_text().startswith((ROOT / "versions.yaml").read_text().rstrip("\n"))
 
 
+def test_a_mirror_of_torch_is_handed_to_the_image_that_needs_it_alone(tree: Path) -> None:
+    _, calls = run(tree, "build", "docker", TORCH_INDEX_URL="https://mirror.example/cpu")
+    told = [call for call in calls if "--build-arg TORCH_INDEX_URL=https://mirror.example/cpu" in call]
+    assert [call.split("-t ")[1].split()[0] for call in told] == ["llm-platform/inference-engine-cpu:dev"]
+
+
 def test_a_second_push_replaces_the_digests_and_nothing_else(tree: Path) -> None:
     run(tree, "build", "podman", REGISTRY="registry.example/llm", TAG="1")
     first = (tree / "versions.yaml").read_text()
@@ -120,7 +126,9 @@ def test_without_a_builder_nothing_is_built_and_the_remedy_is_named(tree: Path) 
 
 def test_a_base_that_no_version_pins_is_refused(tree: Path) -> None:
     dockerfile = tree / "services" / "router-service" / "Dockerfile"
-    dockerfile.write_text("ARG SURPRISE=docker.io/library/surprise:latest\n" + dockerfile.read_text())
+    dockerfile.write_text(
+        "ARG SURPRISE=docker.io/library/surprise:latest\nFROM ${SURPRISE}\n" + dockerfile.read_text()
+    )
     done, _ = run(tree, "build", "docker")
     assert done.returncode == 1
     assert "ARG SURPRISE is not one of the images in versions.yaml" in done.stderr

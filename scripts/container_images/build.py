@@ -1,6 +1,7 @@
 """`make images`: builds, labels and pushes every container image of the repository with the builder that is there.
 
 REGISTRY=registry.example/llm-platform   where to push; without it nothing is pushed    TAG=0.1.0
+TORCH_INDEX_URL=https://mirror.example   where a CPU build of torch is, for the CPU engine
 """
 
 import os
@@ -16,7 +17,9 @@ from container_images.versions import DIGEST, Image, images, put_built
 ROOT = Path(__file__).resolve().parents[2]
 BUILDERS = ("docker", "podman", "buildah")
 LOCAL_NAME = "llm-platform"
-_BASE = re.compile(r"^ARG ([A-Z_]+)=\S+$", re.MULTILINE)
+_BASE = re.compile(r"^FROM \$\{([A-Z_]+)\}", re.MULTILINE)
+# Arguments that are handed on when the environment has them: where what is not in a lock file comes from.
+HANDED_ON = ("TORCH_INDEX_URL",)
 
 
 class CannotBuild(Exception):
@@ -36,12 +39,16 @@ def base_arguments(dockerfile: Path, bases: dict[str, Image]) -> list[str]:
         CannotBuild: the Dockerfile names a base that the file does not have.
     """
     arguments: list[str] = []
-    for name in _BASE.findall(dockerfile.read_text()):
+    text = dockerfile.read_text()
+    for name in dict.fromkeys(_BASE.findall(text)):
         if name.lower() not in bases:
             raise CannotBuild(
                 f"{dockerfile}: ARG {name} is not one of the images in versions.yaml; add it there"
             )
         arguments += ["--build-arg", f"{name}={bases[name.lower()].reference}"]
+    for name in HANDED_ON:
+        if f"ARG {name}=" in text and os.environ.get(name):
+            arguments += ["--build-arg", f"{name}={os.environ[name]}"]
     return arguments
 
 

@@ -107,16 +107,19 @@ def machine_python() -> Path:
     return Path(PYTHON, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}")
 
 
-def build(dockerfile: Path, bases: Mapping[str, Image] | None = None) -> Image:
+def build(
+    dockerfile: Path, bases: Mapping[str, Image] | None = None, arguments: Mapping[str, str] | None = None
+) -> Image:
     """Carry out a Dockerfile and return its image; at once when nothing it is made from has changed.
 
     ``bases`` are images that stand for a FROM, by the start of its name; every other one is the machine.
+    ``arguments`` are build arguments; an index without a name is the one that pip is configured to ask.
 
     Raises:
         CannotBuild: an instruction failed.
     """
     text = dockerfile.read_text()
-    stages = _Stages(dockerfile, text, dict(bases or {}))
+    stages = _Stages(dockerfile, text, dict(bases or {}), dict(arguments or {}))
     folder = BUILT / stages.name / stages.fingerprint
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / ".lock").open("w") as lock:
@@ -137,12 +140,14 @@ def build(dockerfile: Path, bases: Mapping[str, Image] | None = None) -> Image:
 class _Stages:
     """One Dockerfile on its way to an image."""
 
-    def __init__(self, dockerfile: Path, text: str, bases: dict[str, Image]) -> None:
+    def __init__(
+        self, dockerfile: Path, text: str, bases: dict[str, Image], arguments: dict[str, str]
+    ) -> None:
         suffix = dockerfile.name.removeprefix("Dockerfile").lstrip(".")
         self.name = suffix or dockerfile.parent.name
         self._steps = instructions(text)
         self._bases = bases
-        self._arguments: dict[str, str] = {}
+        self._arguments = arguments
         sources = [
             path
             for word, rest in self._steps
@@ -211,12 +216,29 @@ class _Stages:
 
     def _run(self, command: str, tree: Path, image: Image, folder: Path) -> None:
         log = folder / "build.log"
+        if command.startswith("apt-get "):
+            _require_packages(command)
+            return
+        command = command.replace('--index-url ""', "")
         for attempt in range(TRIES):
             if _run_on_machine(command, tree, image, log) == 0:
                 return
             time.sleep(2.0 * attempt)  # a package index that did not answer
         end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise CannotBuild(f"{self.name}: RUN {command[:90]}...: failed {TRIES} times:\n{end}")
+
+
+def _require_packages(command: str) -> None:
+    """Debian's packages are the machine's: none is installed by a build, each must be there.
+
+    Raises:
+        CannotBuild: one is not.
+    """
+    found = re.search(r"apt-get install ((?:--\S+ )*)([^&|;]+)", command)
+    for package in found[2].split() if found else []:
+        asked = subprocess.run(["dpkg-query", "-W", package], capture_output=True, text=True, check=False)
+        if asked.returncode:
+            raise CannotBuild(f"{package}: not installed: python3 scripts/install-dependencies packages:up")
 
 
 def _run_on_machine(command: str, tree: Path, image: Image, log: Path) -> int:
