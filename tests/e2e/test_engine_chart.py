@@ -18,7 +18,9 @@ import yaml
 from harness.kubernetes_tools import tool
 from harness.ports import free_port
 from harness.processes import answers, running
+from harness.spans import SpanReceiver
 from harness.stacks import ROOT
+from harness.waiting import eventually
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(400)]
 BIN = ROOT / ".venv" / "bin"
@@ -26,12 +28,12 @@ WEIGHTS = ROOT / ".run" / "models" / "smollm2-135m-instruct"
 CHART = ROOT / "helm" / "inference-backend"
 
 
-def rendered_pod(source: Path) -> tuple[dict[str, Any], str]:
+def rendered_pod(source: Path, collector: str) -> tuple[dict[str, Any], str]:
     """Return the pod's containers by name, and the model file of its ConfigMap."""
     done = subprocess.run(
         [
             tool("helm"), "template", "r", CHART, "-n", "llm", "-f", CHART / "examples/cpu.yaml",
-            "--set", f"weights.source={source}",
+            "--set", f"weights.source={source}", "--set", f"tracing.endpoint={collector}",
         ],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
@@ -43,8 +45,13 @@ def rendered_pod(source: Path) -> tuple[dict[str, Any], str]:
     return parts, config["data"]["model.yaml"]
 
 
-def test_the_engine_pod_loads_warms_answers_and_drains_as_the_chart_says(tmp_path: Path) -> None:
-    parts, model = rendered_pod(WEIGHTS)
+def test_the_engine_pod_loads_warms_answers_traces_and_drains_as_the_chart_says(tmp_path: Path) -> None:
+    with SpanReceiver() as collector:
+        _engine_pod(tmp_path, collector)
+
+
+def _engine_pod(tmp_path: Path, collector: SpanReceiver) -> None:
+    parts, model = rendered_pod(WEIGHTS, f"http://127.0.0.1:{collector.grpc_port}")
     engine_port, agent_port = free_port(), free_port()
     (tmp_path / "model.yaml").write_text(model)
     (tmp_path / "models").mkdir()
@@ -97,6 +104,7 @@ def test_the_engine_pod_loads_warms_answers_and_drains_as_the_chart_says(tmp_pat
             assert status["engine"]["warm_up"], "ready means warm"
             assert httpx.get(probes["liveness"]).status_code == 200
             _chart_test_asks(engine_port)
+            _sends_a_span(engine_port, collector)
             stream = _Stream(engine_port)
             stream.begun.wait(30)
             stop_hook = moved(parts["engine"]["lifecycle"]["preStop"]["exec"]["command"])
@@ -129,6 +137,20 @@ def _chart_test_asks(port: int) -> None:
     )  # fmt: skip
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.strip()
+
+
+def _sends_a_span(port: int, collector: SpanReceiver) -> None:
+    """A sampled request leaves vLLM's own span at the collector that the chart's option names."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    answer = httpx.post(
+        f"http://127.0.0.1:{port}/v1/completions",
+        json={"model": "smollm2-135m-instruct", "prompt": "One", "max_tokens": 2},
+        headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"},
+        timeout=60,
+    )
+    assert answer.status_code == 200
+    spans = eventually(lambda: collector.trace(trace), "the span of the engine arrives", 60)
+    assert any("gen_ai.latency.time_in_queue" in one.attributes for one in spans)
 
 
 class _Stream:
