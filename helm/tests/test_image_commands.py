@@ -7,13 +7,13 @@ import pytest
 
 from container_images.build import dockerfiles
 from harness.pods import kernel
-from harness.pods.images import ROOT, Image, build, instructions, run_in_root
+from harness.pods.images import ROOT, Image, Mount, build, instructions, run_in_root
 from harness.pods.platform_images import simulator_base
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
 
 CPU_ENGINE = "inference-engine-cpu"
-"""Gigabytes of vLLM and torch: built and run with FULL=1 only."""
+"""Gigabytes of vLLM and torch: built and run with FULL=1 only. It wants /tmp, where the chart mounts a folder."""
 # What each image says when it is started as its Dockerfile says and nothing is mounted; and its help.
 WITHOUT_FILES = {
     "router-service": (2, "/etc/router/router.yaml"),
@@ -49,12 +49,15 @@ def started(image: Image, words: list[str], folder: Path) -> tuple[int, str]:
     """Run a command as a container of the image would; return its exit status and output."""
     folder.mkdir()
     (folder / "root").mkdir()
+    (folder / "tmp").mkdir()
+    (folder / "tmp").chmod(0o777)
+    scratch = [Mount(str(folder / "tmp"), "/tmp", read_only=False)] if image.name == CPU_ENGINE else []
     spec = {
         "root": str(folder / "root"), "hostname": image.name, "cwd": image.cwd,
-        "env": {**image.env, "HOME": "/"}, "argv": words, "uid": image.user[0], "gid": image.user[1],
+        "env": {**image.env, "HOME": "/tmp" if scratch else "/"}, "argv": words, "uid": image.user[0], "gid": image.user[1],
         "groups": [], "proc": True, "drop": True, "read_only": True,
         "links": [{"path": path, "to": to} for path, to in image.links],
-        "mounts": [vars(one) for one in sorted(image.mounts, key=lambda one: one.target.count("/"))],
+        "mounts": [vars(one) for one in sorted([*image.mounts, *scratch], key=lambda one: one.target.count("/"))],
         "etc": {"passwd": "app:x:65532:65532::/:/bin/sh\n", "hosts": "127.0.0.1 localhost\n"},
     }  # fmt: skip
     status = run_in_root(spec, folder, folder / "log")
