@@ -133,6 +133,10 @@ REFUSED = {
         ROUTER, {"config__routing__default_pool": '"x"'}, '"x" is not one of config.pools (large, small)',
     ),
     "an unknown section": (ROUTER, {"config__retry": "{}"}, "retry"),
+    "two that set the number of routers": (
+        ROUTER, {"keda__enabled": "true", "autoscaling__enabled": "true"}, "keda.enabled and autoscaling.enabled: both",
+    ),
+    "routers by KEDA without its CRD": (ROUTER, {"keda__enabled": "true"}, "keda.enabled needs the CRD keda.sh/v1alpha1"),
     "a port that the Service does not expect": (
         ROUTER, {"config__server": '{"port": 9000}'}, "config.server.port belongs to the chart (the Service expects 8000)",
     ),

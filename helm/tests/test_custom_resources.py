@@ -22,7 +22,7 @@ OFFERS = {
         'tls.certManager={"enabled": true, "issuer": {"name": "ours"}, "dnsNames": ["llm.example.com"]}'
     ],
     ("rate-limit-service", "one-budget.yaml"): ['serviceMonitor={"enabled": true}'],
-    ("router-service", "two-pools.yaml"): ['serviceMonitor={"enabled": true}'],
+    ("router-service", "two-pools.yaml"): ['serviceMonitor={"enabled": true}', 'keda={"enabled": true}'],
     ("inference-backend", "mistral-7b.yaml"): ['podMonitor={"enabled": true}', 'keda={"enabled": true}'],
     ("observability", "default.yaml"): ['prometheusRule={"enabled": true}', 'podMonitors={"enabled": true}'],
 }

@@ -24,6 +24,7 @@ from harness.router_fleet import fleet_in
 from platform_deploy.needs import CRD_VERSIONS
 from platform_deploy.releases import releases_of
 from router_service.config.model import TimeoutsSection
+from router_service.telemetry.names import METRICS
 
 pytestmark = pytest.mark.service
 
@@ -405,24 +406,29 @@ def test_in_prod_exactly_the_named_pods_may_talk_to_each_other() -> None:
 # -- 8, 9 and 14: signals and versions --------------------------------------------------------------------------------
 
 
-def test_what_keda_asks_for_is_exposed_by_an_engine(tmp_path: Path) -> None:
-    """The simulator's, which tests/e2e/test_simulator_shape.py holds to vLLM's."""
+def asked_by_keda(chart: str, example: str) -> set[str]:
+    """Return the metrics in the queries of a chart's ScaledObject."""
     done = subprocess.run(
-        [tool("helm"), "template", "r", HELM / "inference-backend", "--set", "keda.enabled=true", "-f",
-         HELM / "inference-backend/examples/mistral-7b.yaml", *(f"--api-versions={v}" for v in CRD_VERSIONS)],
+        [tool("helm"), "template", "r", HELM / chart, "--set", "keda.enabled=true", "-f",
+         HELM / chart / "examples" / example, *(f"--api-versions={v}" for v in CRD_VERSIONS)],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     (scaled,) = (one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "ScaledObject")
-    asked = {
-        selector.metric
-        for trigger in scaled["spec"]["triggers"]
-        for selector in selectors(trigger["metadata"]["query"])
-    }
-    assert asked
+    queries = [trigger["metadata"].get("query") for trigger in scaled["spec"]["triggers"]]
+    return {selector.metric for query in queries if query for selector in selectors(query)}
+
+
+def test_what_keda_asks_for_is_exposed_by_engine_and_router(tmp_path: Path) -> None:
+    """The engine is the simulator, which tests/e2e/test_simulator_shape.py holds to vLLM."""
+    of_engines = asked_by_keda("inference-backend", "mistral-7b.yaml")
     with fleet_in(tmp_path) as fleet:
         page = httpx.get(f"{fleet.add_engine('engine-a').url}/metrics", timeout=20).text
-    exposed = set(re.findall(r"^([a-z:_]+)(?:\{| )", page, re.MULTILINE))
-    assert asked <= exposed, asked - exposed
+    assert of_engines
+    assert of_engines <= set(re.findall(r"^([a-z:_]+)(?:\{| )", page, re.MULTILINE))
+    of_routers = asked_by_keda("router-service", "two-pools.yaml")
+    own = {metric.name for metric in METRICS}
+    assert {re.sub("_(sum|count)$", "", name) for name in of_routers} == {"router_event_loop_lag_seconds"}
+    assert "router_event_loop_lag_seconds" in own
 
 
 def test_every_alert_of_the_charts_has_what_its_receiver_needs() -> None:
