@@ -23,7 +23,7 @@ from harness.promql_names import selectors
 from harness.router_fleet import fleet_in
 from platform_deploy.needs import CRD_VERSIONS
 from platform_deploy.releases import releases_of
-from router_service.config.model import TimeoutsSection
+from router_service.config.model import Server, TimeoutsSection
 from router_service.telemetry.names import METRICS
 
 pytestmark = pytest.mark.service
@@ -235,6 +235,11 @@ def test_the_ladder_of_times_holds(environment: str) -> None:
     assert seconds(manager["stream_idle_timeout"]) < seconds(
         manager["common_http_protocol_options"]["idle_timeout"]
     )
+    (router,) = (one for one in envoy["static_resources"]["clusters"] if one["name"] == "router")
+    (options,) = router["typed_extension_protocol_options"].values()
+    idle_to_router = seconds(options["common_http_protocol_options"]["idle_timeout"])
+    settle = config["server"].get("settle_seconds", Server().settle_seconds)
+    assert idle_to_router < settle, "a router that ends has no idle connection of the edge left to close"
     # The drain of the edge lasts as long as the router's longest request, by the chart's default or by its value.
     drain = the(environment, "Deployment", "edge-gateway")["spec"]["template"]["spec"]["containers"][0][
         "lifecycle"
@@ -242,9 +247,9 @@ def test_the_ladder_of_times_holds(environment: str) -> None:
     words = drain["preStop"]["exec"]["command"]
     assert int(words[words.index("--limit-seconds") + 1]) > total
     # Silent connections stay known to the load balancer: TCP asks more often than it forgets.
-    options = {option["description"]: option["int_value"] for option in listener["socket_options"]}
-    assert options["SO_KEEPALIVE"] == 1
-    silent = options["TCP_KEEPIDLE"] + options["TCP_KEEPINTVL"] * options["TCP_KEEPCNT"]
+    sockets = {option["description"]: option["int_value"] for option in listener["socket_options"]}
+    assert sockets["SO_KEEPALIVE"] == 1
+    silent = sockets["TCP_KEEPIDLE"] + sockets["TCP_KEEPINTVL"] * sockets["TCP_KEEPCNT"]
     assert silent < NLB_IDLE_SECONDS
 
 

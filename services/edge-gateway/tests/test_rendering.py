@@ -109,7 +109,7 @@ def test_the_time_ladder_holds(case: str) -> None:
     options = router["typed_extension_protocol_options"][
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     ]
-    assert options["common_http_protocol_options"]["idle_timeout"] == "50s"
+    assert options["common_http_protocol_options"]["idle_timeout"] == "2s", "below settle_seconds of a router"
 
 
 @pytest.mark.parametrize("case", ["local", "cluster", "everything"])
