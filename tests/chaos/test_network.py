@@ -72,6 +72,7 @@ def test_delay_between_edge_and_router(cable: tuple[World, Wire, Router, Edge], 
         url=edge.url,
         verdict="routing",
         alerts=["EdgeRunsLate"],
+        well_seconds=30,
     )
     table.append(row)
 

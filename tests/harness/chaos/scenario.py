@@ -23,11 +23,13 @@ def endure(
     rate: float = 20.0,
     sessions: int = 0,
     at_least_seconds: float = 6.0,
+    well_seconds: float = 0.0,
     url: str | None = None,
 ) -> tuple[Row, list[Answer]]:
     """Put ``world`` under load, let ``fault`` happen, heal it; return the row and every answer.
 
-    The fault lasts until the platform has given ``alerts`` and ``verdict``, and at least ``at_least_seconds``.
+    The fault lasts until the platform has given ``alerts`` and ``verdict``, and at least ``at_least_seconds``. Before it
+    all is well under load for at least ``well_seconds``: alerts that compare with before need a before.
 
     Raises:
         AssertionError: something was lost, ended in a way not ``allowed``, was not noticed, or did not recover.
@@ -40,6 +42,7 @@ def endure(
         eventually(
             world.quiet, lambda: f"quiet under load: {world.alerts()} {world.verdict()}", HEALED_SECONDS
         )
+        time.sleep(well_seconds)
         with world.watching() as watch:
             proof = _let_happen(world, fault, watch, wanted, verdict, at_least_seconds)
             healed = time.time()
