@@ -1,5 +1,6 @@
 """Every chart with every example: rendered by the real helm, checked against Kubernetes' schemas, and run."""
 
+import functools
 import json
 import subprocess
 from pathlib import Path
@@ -34,6 +35,7 @@ def helm(*words: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@functools.cache
 def template(chart: str, *values: object, **sets: str) -> subprocess.CompletedProcess[str]:
     words = [word for file in values for word in ("-f", file)]
     words += [
@@ -45,7 +47,7 @@ def template(chart: str, *values: object, **sets: str) -> subprocess.CompletedPr
 def manifests(chart: str, *values: object, **sets: str) -> list[dict[str, Any]]:
     done = template(chart, *values, **sets)
     assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return [document for document in yaml.load_all(done.stdout, yaml.CSafeLoader) if document]
 
 
 def one(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -515,7 +517,7 @@ def with_crds(chart: str, example: str, *sets: str) -> list[dict[str, Any]]:
         *words,
     )
     assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return [document for document in yaml.load_all(done.stdout, yaml.CSafeLoader) if document]
 
 
 def test_keda_scales_engines_by_what_waits_and_never_by_utilisation() -> None:

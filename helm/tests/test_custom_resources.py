@@ -46,7 +46,7 @@ def resources() -> list[dict[str, Any]]:
         command += [word for option in options for word in ("--set-json", option)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
-        documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+        documents = [document for document in yaml.load_all(done.stdout, yaml.CSafeLoader) if document]
         found += [d for d in documents if "." in d["apiVersion"].partition("/")[0] and d["kind"] in KINDS]
     return found
 

@@ -208,7 +208,9 @@ def test_operators_that_values_ask_for_are_missed_by_name_and_cert_manager_fills
             command += [f"--api-versions={one}" for one in CRD_VERSIONS]
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
             assert done.returncode == 0, done.stderr
-            documents += [(release.namespace, one) for one in yaml.safe_load_all(done.stdout) if one]
+            documents += [
+                (release.namespace, one) for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one
+            ]
     needs = read_needs(documents)
     assert ("llm", "edge-routes") in needs.secrets
     assert ("llm", "edge-tls") not in needs.secrets
@@ -297,7 +299,7 @@ def test_the_router_of_an_environment_finds_its_engines_and_passes_its_own_check
             ],
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
-        return [document for document in yaml.safe_load_all(done.stdout) if document]
+        return [document for document in yaml.load_all(done.stdout, yaml.CSafeLoader) if document]
 
     here = [one for one in RELEASES if environment in one.get("environments", ENVIRONMENTS)]
     services = set()

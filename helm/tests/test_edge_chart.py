@@ -39,7 +39,7 @@ def rendered(*sets: str) -> list[dict[str, Any]]:
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = [one for one in yaml.safe_load_all(done.stdout) if one]
+    found = [one for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one]
     for one in found:
         one["metadata"].setdefault("namespace", "llm")
     return found
@@ -104,7 +104,9 @@ def test_a_configuration_of_ones_own_is_mounted_as_it_is(budgets: bool, tmp_path
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (config,) = (one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "ConfigMap")
+    (config,) = (
+        one for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one and one["kind"] == "ConfigMap"
+    )
     assert yaml.safe_load(config["data"]["envoy.yaml"]) == yaml.safe_load(own)
 
 
@@ -144,13 +146,13 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.usefixtures("built_images")
 def test_a_pod_with_tls_serves_its_certificate_takes_a_renewed_one_and_refuses_plain_http(
     tmp_path: Path,
 ) -> None:
     tmp_path.chmod(0o755)
     documents = rendered(TLS, "replicas=1", "pdb.enabled=false")
     images = images_of()
-    images("llm-platform/edge-gateway:0.1.0")  # built before the pod has to be ready in time
     first, second = trustme.CA(), trustme.CA()
     with cluster(tmp_path / "pods", images) as kube:
         kube.secret("llm", "edge-tls", **certificate(first))

@@ -147,7 +147,7 @@ def test_monitors_select_a_service_and_a_port_that_are_there() -> None:
             [tool("helm"), "template", "r", HELM / chart, *words, *(f"--api-versions={v}" for v in CRD_VERSIONS)],
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
-        found = [one for one in yaml.safe_load_all(done.stdout) if one]
+        found = [one for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one]
         (monitor,) = (one for one in found if one["kind"] == kind)
         endpoints = monitor["spec"].get("endpoints", monitor["spec"].get("podMetricsEndpoints"))
         if kind == "ServiceMonitor":
@@ -418,7 +418,9 @@ def asked_by_keda(chart: str, example: str) -> set[str]:
          HELM / chart / "examples" / example, *(f"--api-versions={v}" for v in CRD_VERSIONS)],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    (scaled,) = (one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "ScaledObject")
+    (scaled,) = (
+        one for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one and one["kind"] == "ScaledObject"
+    )
     queries = [trigger["metadata"].get("query") for trigger in scaled["spec"]["triggers"]]
     return {selector.metric for query in queries if query for selector in selectors(query)}
 

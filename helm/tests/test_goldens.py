@@ -54,7 +54,7 @@ def render(environment: str, release: Release, folder: Path) -> str:
         [tool("helm"), "template", *words], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    documents = [shortened(one) for one in yaml.safe_load_all(done.stdout) if one]
+    documents = [shortened(one) for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one]
     return yaml.safe_dump_all(documents, sort_keys=True, width=110)
 
 

@@ -64,6 +64,7 @@ def started(image: Image, words: list[str], folder: Path) -> tuple[int, str]:
     return status, (folder / "log").read_text()
 
 
+@pytest.mark.usefixtures("built_images")
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_the_command_of_an_image_runs_as_nobody_on_a_read_only_root(dockerfile: Path, tmp_path: Path) -> None:
     kernel.require()

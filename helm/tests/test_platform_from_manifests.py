@@ -51,7 +51,7 @@ def rendered(environment: str, weights: Path) -> list[dict[str, Any]]:
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        for document in filter(None, yaml.safe_load_all(done.stdout)):
+        for document in filter(None, yaml.load_all(done.stdout, yaml.CSafeLoader)):
             document["metadata"].setdefault("namespace", release.namespace)
             found.append(document)
     return found
@@ -148,7 +148,7 @@ def scraped(config: str, kube: Cluster) -> str:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def platform(tmp_path_factory: pytest.TempPathFactory, built_images: None) -> Iterator[Platform]:
     """Every pod of `kind` that an image here stands behind, ready."""
     folder = tmp_path_factory.mktemp("platform")
     folder.chmod(0o755)
