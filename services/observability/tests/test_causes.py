@@ -65,6 +65,20 @@ CASES: dict[str, tuple[Window, Circumstances, str, str, float]] = {
         "b",
         0.3,
     ),
+    "a queue beside a full KV cache, where nothing had to be preempted": (
+        window(more=QUEUE),
+        around(kv_usage=0.96),
+        "kv_cache_full",
+        "b",
+        0.3,
+    ),
+    "a queue of a busy engine with KV cache left": (
+        window(more=QUEUE),
+        around(kv_usage=0.6),
+        "engine_queue",
+        "b",
+        0.3,
+    ),
     "a router that runs late": (
         window(more={"edge": 0.202, "unexplained": 0.201}),
         around(lag=0.08),

@@ -16,7 +16,7 @@ Name = Literal[
     "event_loop_blocked",  # the router ran late: everything that waits for it grew
     "engine_stuck",  # attempts ended at an engine that gave nothing
     "failed_attempts",  # attempts failed before one succeeded
-    "kv_cache_full",  # an engine preempts: its KV cache is too small for its load
+    "kv_cache_full",  # an engine preempts, or lets requests wait beside a full KV cache
     "slow_engine",  # an engine is slower than it was, at no more work
     "engine_queue",
     "longer_prompts",
@@ -46,6 +46,9 @@ MORE_WORK = 1.25
 
 LONGER = 1.2
 """Prompts with this many times as many tokens are longer, also within one class of sizes."""
+
+KV_FULL = 0.9
+"""An engine whose KV cache was this full has no place for a further request, though it may not have to preempt."""
 
 NOTABLE = 0.2
 """Backends with this share of a cause are named in its words."""
@@ -104,7 +107,7 @@ def _name(part: Contribution, circumstances: tuple[Circumstances, Circumstances]
     if part.name == "earlier_attempts":
         return "engine_stuck" if _not_working(circumstances) else "failed_attempts"
     if part.name in _ENGINE_PARTS:
-        if _preempts(part.backend, circumstances):
+        if _kv_cache_is_full(part.backend, circumstances):
             return "kv_cache_full"
         if _is_slower(part.backend, circumstances):
             return "slow_engine"
@@ -125,9 +128,10 @@ def _router_is_late(circumstances: tuple[Circumstances, Circumstances]) -> bool:
     return lag > before.loop_lag_seconds + LATE_SECONDS and lag > 2 * before.loop_lag_seconds
 
 
-def _preempts(backend: str, circumstances: tuple[Circumstances, Circumstances]) -> bool:
-    before, after = (one.engine(backend).preemptions for one in circumstances)
-    return after > before
+def _kv_cache_is_full(backend: str, circumstances: tuple[Circumstances, Circumstances]) -> bool:
+    before, after = (one.engine(backend) for one in circumstances)
+    filled = after.kv_usage >= KV_FULL > before.kv_usage
+    return filled or after.preemptions > before.preemptions
 
 
 def _is_slower(backend: str, circumstances: tuple[Circumstances, Circumstances]) -> bool:
