@@ -11,11 +11,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import httpx
 import pytest
 
 from harness.chaos.world import steady_load
-from harness.stacks import ROOT, Stack
+from harness.stacks import ROOT, Stack, running_stack
 from users.prompts import text
 
 pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(400)]
@@ -24,15 +23,11 @@ RATE, SECONDS, TOKENS = 5.0, 40.0, 16
 
 
 @pytest.fixture
-def slow_engines(sim_stack: Stack) -> Iterator[Stack]:
+def slow_engines(tmp_path: Path) -> Iterator[Stack]:
     """Engines that take a fifth of a second per step: what is compared is then far above what the clients cost."""
-    engines = [sim_stack.url(f"ENGINE_{letter}_PORT", "/sim/faults") for letter in "AB"]
-    for url in engines:
-        httpx.post(url, json={"kind": "slow", "factor": 10}).raise_for_status()
-    time.sleep(6)  # a scrape interval: what other tests asked is in the counters before this one begins
-    yield sim_stack
-    for url in engines:
-        httpx.delete(url).raise_for_status()
+    with running_stack("sim", tmp_path / "run-dir", SIMULATOR_ARGUMENTS="--step-seconds 0.2") as stack:
+        time.sleep(6)  # a scrape interval: what the start asked is in the counters before this begins
+        yield stack
 
 
 def test_report_prometheus_and_an_independent_client_agree(slow_engines: Stack, tmp_path: Path) -> None:
