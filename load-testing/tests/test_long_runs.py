@@ -57,13 +57,14 @@ def long_run(stack: Stack, rate: float, out: Path) -> dict[str, Any]:
     return summary
 
 
-# 140 prompts a second of some 65 tokens: at the simulator's own 0.2 ms a token prefill alone would fill one engine twice.
-QUICK_PREFILL = "--prefill-seconds-per-token 0.00002"
+# 140 requests a second for one engine: at the simulator's own prefill of 0.2 ms a token prompts alone would fill it twice,
+# and with its steps growing by 0.1 ms a sequence 64 at once (the router's limit) would not be enough.
+QUICK_ENGINES = "--prefill-seconds-per-token 0.00002 --step-seconds-per-sequence 0"
 
 
 @pytest.mark.service
 def test_two_hundred_requests_a_second_on_simulators(tmp_path: Path) -> None:
-    with running_stack("sim", tmp_path / "run", SIMULATOR_ARGUMENTS=QUICK_PREFILL) as stack:
+    with running_stack("sim", tmp_path / "run", SIMULATOR_ARGUMENTS=QUICK_ENGINES) as stack:
         summary = long_run(stack, 200.0, ROOT / ".run" / "load" / "long-simulated")
     assert summary["completion_tokens"] == 16 * summary["requests"]
 
