@@ -4,7 +4,6 @@ Options are Locust's own plus `--workload`, `--rate`, `--duration`, `--seed`, `-
 takes an equal share of the rate and the master writes what they report.
 """
 
-import contextlib
 import logging
 import os
 import sys
@@ -42,13 +41,6 @@ def _options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--records", default="", help="file that gets one JSON line per request")
 
 
-def _go_first() -> None:
-    """Take the CPU when a request is due, where we may: on one machine with what it measures a generator that waits its
-    turn sends late. It needs little of it."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)
-
-
 def _share_count() -> int:
     """Over how many generators the rate is shared."""
     return max(int(os.environ.get("LOAD_WORKERS", "1")), 1)
@@ -83,7 +75,6 @@ class Generator(User):
             on_record=lambda record: _report(self.environment, record),
         )
         self.environment.process_exit_code = ENDED_EARLY
-        _go_first()
         progress = gevent.spawn(_show_progress, self.environment, run)
         process = psutil.Process()
         cpu_before, began = sum(process.cpu_times()[:2]), time.perf_counter()
