@@ -159,7 +159,12 @@ def has_budgets(edge_settings: Path) -> bool:
 def _router(settings: Settings) -> Part:
     return Part(
         "router",
-        (_bin(settings, "router-service"), "serve", "--config", str(router_config_in_use(settings))),
+        (
+            _bin(settings, "router-service"),
+            "serve",
+            *("--config", str(router_config_in_use(settings))),
+            *("--port", str(settings.port("ROUTER_PORT"))),
+        ),
         _on(settings, "ROUTER_PORT"),
         RouterReady(settings.url("ROUTER_PORT", "/readyz")),
         stop_seconds=GENERATE_SECONDS + 5,

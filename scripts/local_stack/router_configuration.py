@@ -1,4 +1,5 @@
-"""The router's configuration with the ports of this stack. Knows addresses in it, not what they mean."""
+"""The router's configuration with the addresses of this stack. Knows ports in it, not what they mean; the router's own
+port is an option of its command."""
 
 import re
 from pathlib import Path
@@ -10,8 +11,8 @@ ADDRESSES = ("ENGINE_A_PORT", "ENGINE_B_PORT", "AGENT_A_PORT", "AGENT_B_PORT", "
 
 
 def router_config_in_use(settings: Settings) -> Path:
-    """Return the file the router reads: the one given, or its copy with this stack's ports."""
-    if all(settings.port(name) == DEFAULT_PORTS[name] for name in (*ADDRESSES, "ROUTER_PORT")):
+    """Return the file the router reads: the one given, or its copy with this stack's addresses."""
+    if all(settings.port(name) == DEFAULT_PORTS[name] for name in ADDRESSES):
         return settings.router_config
     return settings.run_dir / "router" / "router.yaml"
 
@@ -28,7 +29,7 @@ def write_router_config(settings: Settings) -> Path:
 
 
 def with_ports(text: str, settings: Settings, folder: Path) -> str:
-    """Return a configuration with this stack's ports and, line by line, nothing else changed.
+    """Return a configuration with this stack's addresses and, line by line, nothing else changed.
 
     Lines stay where they are, so that an error names the line its reader has in front of him.
     ``folder`` is where a relative ``rules_file`` is looked for.
@@ -39,12 +40,6 @@ def with_ports(text: str, settings: Settings, folder: Path) -> str:
         return f"127.0.0.1:{by_default.get(int(match[1]), int(match[1]))}"
 
     text = re.sub(r"127\.0\.0\.1:(\d+)", address, text)
-    text = re.sub(
-        rf"^(server:.*\bport: ){DEFAULT_PORTS['ROUTER_PORT']}\b",
-        rf"\g<1>{settings.port('ROUTER_PORT')}",
-        text,
-        flags=re.MULTILINE,
-    )
     return re.sub(
         r"^(\s*rules_file: )(?!/)(\S+)",
         lambda match: f"{match[1]}{folder / match[2]}",

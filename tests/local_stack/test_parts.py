@@ -46,13 +46,12 @@ def test_every_part_listens_on_loopback_only(settings_of: Make) -> None:
 def test_the_router_reads_the_given_file_as_long_as_the_ports_are_the_defaults(settings_of: Make) -> None:
     settings = settings_of()
     assert router_config_in_use(settings) == settings.router_config
-    assert router_config_in_use(settings_of(EDGE_PORT="18080")) == settings.router_config
+    assert router_config_in_use(settings_of(ROUTER_PORT="18000")) == settings.router_config
     assert router_config_in_use(settings_of(REDIS_PORT="16380")) != settings.router_config
 
 
 def test_a_copy_with_other_ports_differs_from_the_file_in_nothing_else(settings_of: Make) -> None:
     settings = settings_of(
-        ROUTER_PORT="18000",
         ENGINE_A_PORT="18101",
         ENGINE_B_PORT="18102",
         AGENT_A_PORT="18111",
@@ -63,7 +62,6 @@ def test_a_copy_with_other_ports_differs_from_the_file_in_nothing_else(settings_
     copy = with_ports(text, settings, settings.router_config.parent)
     assert len(copy.splitlines()) == len(text.splitlines())
     before, after = yaml.safe_load(text), yaml.safe_load(copy)
-    assert after["server"]["port"] == 18000
     assert after["redis"]["url"] == "redis://127.0.0.1:16380/0"
     backend = after["pools"]["long-form"]["backends"]["backend-b"]
     assert backend == {"url": "http://127.0.0.1:18102", "health_url": "http://127.0.0.1:18112/readyz"}

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serving = commands.add_parser("serve", help="run the router")
     serving.add_argument("--config", type=Path, required=True)
+    serving.add_argument("--port", type=int, help="listen on this port instead of the configuration's")
     serving.set_defaults(run=_serve)
     add_commands(commands)
     return run(parser.parse_args(arguments))
@@ -46,7 +47,8 @@ def _serve(options: argparse.Namespace) -> int:
         return 2
     _raise_file_limit()
     server = _Server(router)
-    host, port = config.values.server.host, config.values.server.port
+    host = config.values.server.host
+    port = config.values.server.port if options.port is None else options.port
     logging.getLogger("uvicorn.error").addHandler(_AsLine(router))
     settings = uvicorn.Config(
         router.asgi,
