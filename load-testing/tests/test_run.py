@@ -1,6 +1,7 @@
 """`make load` from its command line to its report and exit code, against a real engine simulator."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,8 @@ def test_a_generator_whose_reader_is_gone_still_ends(simulator: str, tmp_path: P
     try:
         eventually(lambda: records.is_file() and records.stat().st_size > 0, "requests are sent", 60)
         (generator,) = psutil.Process(run.pid).children()
+        if os.geteuid() == 0:
+            assert os.sched_getscheduler(generator.pid) == os.SCHED_RR | os.SCHED_RESET_ON_FORK
     finally:
         run.kill()
         run.wait()
