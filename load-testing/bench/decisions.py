@@ -129,7 +129,7 @@ def record_cost() -> tuple[float, int]:
         record.client_id = "team-a"
         record.trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
         record.features = features
-        record.decided(decision, "")
+        record.decided(decision)
         record.attempts.append(AttemptRecord("engine-0", "ok", 200, 0.4, 41.0))
         record.outcome, record.status = Outcome.OK, 200
         record.tokens_prompt, record.tokens_completion = 240, 200

@@ -66,7 +66,7 @@ def _serve(options: argparse.Namespace) -> int:
         timeout_graceful_shutdown=None,
         backlog=4096,
     )
-    # A request makes few cycles; full collections over a big ring of records would stall streams.
+    # A request makes few cycles: collections that find nothing would only stall streams.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 1000)

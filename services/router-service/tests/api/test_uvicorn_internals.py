@@ -31,11 +31,17 @@ def test_the_protocol_and_its_cycle_have_what_the_relay_uses() -> None:
     cycle = inspect.getsource(RequestResponseCycle.__init__)
     for name in (
         "scope", "keep_alive", "disconnected", "waiting_for_100_continue", "response_started",
-        "response_complete", "message_event", "on_response",
+        "response_complete", "message_event", "on_response", "body", "more_body",
     ):  # fmt: skip
         assert f"self.{name}" in cycle
     assert "write_paused" in inspect.getsource(FlowControl.__init__)
     assert STATUS_LINE[200] == b"HTTP/1.1 200 OK\r\n"
+
+
+def test_a_body_is_taken_as_uvicorn_itself_would_have_given_it() -> None:
+    receive = inspect.getsource(RequestResponseCycle.receive)
+    for step in ("self.flow.resume_reading()", "bytes(self.body)", "self.body = bytearray()"):
+        assert step in receive
 
 
 def test_a_finished_answer_is_what_uvicorn_itself_would_have_done() -> None:

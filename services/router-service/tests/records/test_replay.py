@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from router_service.records.explain import explain
-from router_service.records.record import AttemptRecord, DecisionRecord
+from router_service.records.record import LOGGED_BEST, AttemptRecord, DecisionRecord
 from router_service.records.replay import as_text, decide_again, replay
 from router_service.records.ring import Ring
 from router_service.routing.conditions import CannotTell, make
@@ -49,7 +49,7 @@ def recorded(
     record = DecisionRecord(features.request_id, features.path, 1000.0, POLICY.hash)
     record.features = features
     record.client_id = features.client_id
-    record.decided(decision, pin)
+    record.decided(decision)
     record.outcome = Outcome.OK
     return json.loads(json.dumps(record.as_dict())), decision
 
@@ -190,10 +190,35 @@ def test_the_ring_forgets_the_oldest_and_finds_the_latest_first() -> None:
         record = DecisionRecord(f"r{number}", "/v1/chat/completions", 0.0, "h")
         record.outcome = Outcome.OK if number % 2 else Outcome.TIMEOUT
         record.attempts = [AttemptRecord(f"backend-{number}")]
-        ring.add(record)
+        ring.add(record, record.text())
+
+    def found(**wanted: Any) -> list[str]:
+        return [record["request_id"] for record in ring.find(**wanted)]
+
     assert ring.get("r1") is None
-    assert [r.request_id for r in ring.find()] == ["r4", "r3", "r2"]
-    assert [r.request_id for r in ring.find(outcome="timeout", limit=1)] == ["r4"]
-    assert [r.request_id for r in ring.find(backend="backend-3")] == ["r3"]
+    assert found() == ["r4", "r3", "r2"]
+    assert found(outcome="timeout", limit=1) == ["r4"]
+    assert found(outcome="ok", backend="backend-3") == ["r3"]
+    assert found(backend="backend-3", outcome="timeout") == []
+    assert found(pool="general") == []
     ring.resize(1)
     assert len(ring) == 1
+    assert found() == ["r4"]
+
+
+def test_the_ring_keeps_every_candidate_of_a_large_pool_although_the_log_does_not() -> None:
+    members = [BackendView(f"b{n}", "a", "http://x", unusable=None) for n in range(20)]
+    record = DecisionRecord("r1", "/v1/chat/completions", 0.0, POLICY.hash)
+    record.features = extract_features({"model": "m"}, record.path, {}, needs=POLICY.needs)
+    record.decided(decide(record.features, Snapshot({"a": PoolView("a", members)}), POLICY, 0.0))
+    ring = Ring(1)
+    ring.add(record, record.text())
+    whole = ring.get("r1")
+    (listed,) = ring.find()
+    assert whole is not None
+    assert [c["backend"] for c in whole["candidates"]] == [member.name for member in members]
+    assert len(listed["candidates"]) == LOGGED_BEST
+    assert listed["candidates_total"] == len(members)
+    other = DecisionRecord("r2", record.path, 0.0, POLICY.hash)
+    ring.add(other, other.text())
+    assert ring.get("r1") is None

@@ -43,18 +43,18 @@ class InferenceEndpoint:
         extensions = scope.get("extensions")
         turn = extensions.get(EXTENSION) if extensions is not None else None
         refusal: Refusal | None = None
-        if turn is not None and turn.body_came:  # almost always; a timeout costs more than the rest of this
-            body, whole = await _read(receive, settings.max_body_bytes)
-        else:
-            body, whole = b"", False
+        body: bytes | None = turn.body() if turn is not None else None
+        whole = body is not None and len(body) <= settings.max_body_bytes
+        if body is None:  # seldom; a timeout costs more than the rest of this
+            body = b""
             try:
                 async with asyncio.timeout(settings.policy.timeouts.total_seconds):
                     body, whole = await _read(receive, settings.max_body_bytes)
             except TimeoutError:
                 refusal = refusals.BODY_LATE
-        if body is None:
-            pipeline.cancelled_early(inbound)
-            return
+            if body is None:
+                pipeline.cancelled_early(inbound)
+                return
         if not whole:
             refusal = refusal or refusals.too_large(settings.max_body_bytes)
             if turn is not None:

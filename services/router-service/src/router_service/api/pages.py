@@ -95,7 +95,7 @@ def make_pages(
         found = ring().find(
             outcome=outcome, backend=backend, rule=rule, pool=pool, limit=max(0, min(limit, MAX_LISTED))
         )
-        return _json(200, {"decisions": [record.as_dict() for record in found]})
+        return _json(200, {"decisions": list(found)})
 
     @pages.get("/debug/decisions/{wanted}")
     async def decision(wanted: str) -> Response:
@@ -105,7 +105,7 @@ def make_pages(
             return Response(
                 error_body(404, message, "decision_not_found"), 404, media_type="application/json"
             )
-        return _json(200, record.as_dict(whole=True))
+        return _json(200, record)
 
     @pages.get("/debug/backends")
     async def backends() -> Response:

@@ -217,10 +217,15 @@ class RelayTurn:
         self._protocol: RelayProtocol | None = protocol
         self._cycle: RequestResponseCycle | None = cycle
 
-    @property
-    def body_came(self) -> bool:
-        """Whether the request's body is here to its end."""
-        return self._cycle is not None and not self._cycle.more_body
+    def body(self) -> bytes | None:
+        """Take the request's body if it is here to its end; None: it must be received."""
+        cycle = self._cycle
+        if cycle is None or cycle.more_body or cycle.disconnected:
+            return None
+        assert self._protocol is not None
+        self._protocol.flow.resume_reading()
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
 
     def last(self) -> None:
         """Serve nothing after this request, whose relay is not made yet: its body was not read to the end."""

@@ -11,7 +11,7 @@ def run_rule_tests(config: RouterConfig) -> list[str]:
         _, decision = try_request(
             config, test.request, path=test.path, headers=test.headers, client_id=test.client_id
         )
-        got = {"pool": decision.pool, "rule": decision.rule_name, "reason": decision.reason.value}
+        got = {"pool": decision.pool, "rule": decision.rule_name, "reason": decision.reason}
         for key, expected in test.expect.model_dump(exclude_none=True).items():
             if got[key] != expected:
                 failures.append(f'{test.name}: expected {key} "{expected}", got "{got[key] or "none"}"')

@@ -86,7 +86,7 @@ class Attempts:
         finally:
             self.running.discard(answer)
             self._fleet.end(backend, healthy)
-            record.outcome = answer.end.value
+            record.outcome = answer.end
             record.status = answer.status
             record.detail = answer.error
             if answer.first_byte_at:

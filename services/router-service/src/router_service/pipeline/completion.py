@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 
@@ -15,6 +14,9 @@ from router_service.records.ring import Ring
 from router_service.routing.vocabulary import Outcome
 from router_service.telemetry.request_metrics import RequestMetrics, RequestSample
 from router_service.telemetry.spans import SpanSink
+
+_ENDED = b'{"level":"info","service":"router-service","event":"request",'
+_FAILED = _ENDED.replace(b"info", b"warning")
 
 
 class Completion:
@@ -37,9 +39,10 @@ class Completion:
 
     def __call__(self, job: Job) -> None:
         record = self.record(job)
-        self.ring.add(record)
         slow = self._measure(job, record)
-        self._write_line(log_line(record))
+        text = record.text()
+        self.ring.add(record, text)
+        self._write_line((_FAILED if failed(record.outcome) else _ENDED) + text[1:] + b"\n")
         if self._spans.enabled and (job.trace.sampled or slow or failed(record.outcome)):
             self._spans.export(request_span(job, record))
 
@@ -58,7 +61,6 @@ class Completion:
             record.features = features
         record.first_decision = job.first_decision
         record.decision = job.decision
-        record.affinity_pin = job.pin
         record.queue_position = job.queue_position
         record.attempts = job.attempts
         if job.decide_seconds:
@@ -92,12 +94,12 @@ class Completion:
                 pool=decision.pool if decision is not None else "",
                 backend=decision.chosen.name if decision is not None and decision.chosen is not None else "",
                 rule=decision.rule_name if decision is not None else "",
-                reason=decision.reason.value if decision is not None else "none_available",
-                outcome=record.outcome.value if record.outcome is not None else "",
+                reason=decision.reason if decision is not None else "none_available",
+                outcome=record.outcome or "",
                 operation=job.inbound.path.operation,
                 model=_model_label(job) if served else "other",
                 prompt_chars=features.prompt_chars if features is not None else 0,
-                affinity=job.first_decision.affinity.value if job.first_decision is not None else "off",
+                affinity=job.first_decision.affinity if job.first_decision is not None else "off",
                 seconds=(record.total_ms or 0.0) / 1e3,
                 first_token_seconds=None if record.first_token_ms is None else record.first_token_ms / 1e3,
                 decode_seconds=None if record.decode_ms is None else record.decode_ms / 1e3,
@@ -125,14 +127,6 @@ def failed(outcome: Outcome | None) -> bool:
     return outcome in (Outcome.UPSTREAM_ERROR, Outcome.TRUNCATED, Outcome.TIMEOUT, Outcome.REFUSED)
 
 
-def log_line(record: DecisionRecord) -> bytes:
-    """The request's one line."""
-    level = "warning" if failed(record.outcome) else "info"
-    fields: dict[str, Any] = record.as_dict()
-    fields = {"level": level, "service": "router-service", "event": "request", **fields}
-    return orjson.dumps(fields, default=str, option=orjson.OPT_APPEND_NEWLINE)
-
-
 def event_line(level: str, event: str, values: Mapping[str, object]) -> bytes:
     """One line about the router itself."""
     at = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -144,4 +138,4 @@ def _model_label(job: Job) -> str:
     """A configured name, so that clients cannot make series; `other` for what only `*` serves."""
     features = job.features
     assert features is not None
-    return features.model if job.settings.knows_model(features.model) else "other"
+    return features.model if features.model in job.settings.policy.named else "other"

@@ -7,12 +7,11 @@ from typing import Any
 from router_service.pipeline import headers as fields
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.headers import RawHeaders
-from router_service.pipeline.sessions import SessionPins
+from router_service.pipeline.sessions import SessionPins, decide_with_pin
 from router_service.pipeline.settings import Settings
 from router_service.records.record import DecisionRecord
 from router_service.routing.decide import decide
 from router_service.routing.features import extract_features
-from router_service.routing.hashing import digest
 from router_service.routing.snapshot import Snapshot
 
 
@@ -39,18 +38,15 @@ async def dry_run(
     now = perf_counter()
     fleet.refresh(now)
     snapshot = Snapshot(fleet.pools)
-    decision = decide(features, snapshot, settings.policy, now)
-    if features.session and settings.policy.affinity and pins is not None and decision.pool:
-        key = digest("pin", decision.pool, features.session)
-        known = pins.cached(key)
-        snapshot.pin = known if known is not None else await pins.pin(key)
-        if snapshot.pin:
-            decision = decide(features, snapshot, settings.policy, now)
+    if features.session and pins is not None:
+        decision, _ = await decide_with_pin(features, snapshot, settings.policy, now, pins)
+    else:
+        decision = decide(features, snapshot, settings.policy, now)
     features.headers = None
     features.user_text = None
     record = DecisionRecord(features.request_id, path, time(), settings.policy.hash)
     record.client_id = features.client_id
     record.features = features
     record.decide_ms = (perf_counter() - now) * 1e3
-    record.decided(decision, snapshot.pin)
+    record.decided(decision)
     return record.as_dict(whole=True)

@@ -3,8 +3,11 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 RawHeaders = list[tuple[bytes, bytes]]
+
+T = TypeVar("T")
 
 _HOP_BY_HOP = frozenset(
     {
@@ -56,11 +59,18 @@ class HeaderView(Mapping[str, str]):
         self._raw = raw
 
     def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def get(self, name: str, default: T | None = None) -> str | T | None:  # type: ignore[override]
+        """The inherited one raises and catches for every header that is not there, as most that rules ask for."""
         wanted = name.encode("latin-1", "replace")
         for known, value in reversed(self._raw):
             if known == wanted:
                 return value.decode("latin-1")
-        raise KeyError(name)
+        return default
 
     def __iter__(self) -> Iterator[str]:
         return iter({name.decode("latin-1"): None for name, _ in self._raw})

@@ -33,7 +33,6 @@ class Job:
     features: Features | None = None
     first_decision: Decision | None = None
     decision: Decision | None = None
-    pin: str = ""
     decide_seconds: float = 0.0
     queued_seconds: float = 0.0
     queued_first_seconds: float = 0.0
@@ -73,7 +72,7 @@ class Job:
                 (b"x-route-backend", chosen.name.encode("latin-1", "replace") if chosen else b"none")
             )
             found.append((b"x-route-rule", decision.rule_name.encode("latin-1", "replace")))
-            found.append((b"x-route-reason", decision.reason.value.encode("ascii")))
+            found.append((b"x-route-reason", decision.reason.encode("ascii")))
             found.append((b"x-route-attempts", b"%d" % len(self.attempts)))
         return found
 

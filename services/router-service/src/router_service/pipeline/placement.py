@@ -10,11 +10,10 @@ from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.job import Job
 from router_service.pipeline.refusals import Refusal
 from router_service.pipeline.relay import Relay
-from router_service.pipeline.sessions import SessionPins
+from router_service.pipeline.sessions import SessionPins, decide_with_pin
 from router_service.resilience.fair_queue import QueueFull
 from router_service.routing.decide import decide
 from router_service.routing.decision import Decision
-from router_service.routing.hashing import digest
 from router_service.routing.snapshot import Attempt, Snapshot
 from router_service.routing.vocabulary import AffinityState, Unroutable
 
@@ -34,6 +33,7 @@ class Placement:
     ) -> Decision | None:
         """Decide, waiting in the pool's line when all its backends are busy. None: already answered."""
         fleet = self._fleet
+        pins = self._pins
         settings = job.settings
         features = job.features
         assert features is not None
@@ -45,9 +45,13 @@ class Placement:
                 began = perf_counter()
                 fleet.refresh(began)
                 snapshot = Snapshot(fleet.pools, "", tried, attempt)
-                decision = decide(features, snapshot, settings.policy, began)
-                if features.session and decision.affinity is not AffinityState.OFF and self._pins is not None:
-                    decision = await self._pinned(job, decision, snapshot, began)
+                if features.session and pins is not None:
+                    decision, key = await decide_with_pin(features, snapshot, settings.policy, began, pins)
+                    if key and decision.chosen is not None:
+                        moved = decision.affinity is AffinityState.BROKEN
+                        pins.placed(key, decision.chosen.name, moved=moved)
+                else:
+                    decision = decide(features, snapshot, settings.policy, began)
                 took = perf_counter() - began
                 job.decide_seconds += took
                 self._observe_decide(took)
@@ -111,23 +115,6 @@ class Placement:
         decision.chosen = None
         decision.unroutable = Unroutable.ALL_AT_LIMIT
         return decision
-
-    async def _pinned(self, job: Job, placed: Decision, snapshot: Snapshot, now: float) -> Decision:
-        """Decide again with the session's pin in that pool, when there is one."""
-        pins = self._pins
-        features = job.features
-        assert pins is not None
-        assert features is not None
-        key = digest("pin", placed.pool, features.session)
-        pin = pins.cached(key)
-        if pin is None:
-            pin = await pins.pin(key)
-        if pin:
-            snapshot.pin = job.pin = pin
-            placed = decide(features, snapshot, job.settings.policy, now)
-        if placed.chosen is not None:
-            pins.placed(key, placed.chosen.name, moved=placed.affinity is AffinityState.BROKEN)
-        return placed
 
 
 class _Waiting:

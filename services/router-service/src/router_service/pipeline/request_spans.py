@@ -19,8 +19,8 @@ def request_span(job: Job, record: DecisionRecord) -> FinishedSpan:
         "url.path": inbound.path.path,
         "http.response.status_code": record.status,
         "llm.request_id": record.request_id,
-        "llm.outcome": record.outcome.value if record.outcome is not None else "",
-        "llm.verdict": record.verdict.value,
+        "llm.outcome": record.outcome or "",
+        "llm.verdict": record.verdict,
         "llm.config_hash": record.config_hash,
     }
     if features is not None:
@@ -33,7 +33,7 @@ def request_span(job: Job, record: DecisionRecord) -> FinishedSpan:
         attributes["llm.pool"] = decision.pool
         attributes["llm.rule"] = decision.rule_name
         attributes["llm.policy"] = decision.policy
-        attributes["llm.reason"] = decision.reason.value
+        attributes["llm.reason"] = decision.reason
         attributes["llm.backend"] = decision.chosen.name if decision.chosen is not None else ""
     if record.tokens_prompt is not None:
         attributes["gen_ai.usage.input_tokens"] = record.tokens_prompt
@@ -48,7 +48,7 @@ def request_span(job: Job, record: DecisionRecord) -> FinishedSpan:
     end = start + (record.total_ms or 0.0) / 1e3
     ok = record.outcome in (Outcome.OK, Outcome.CLIENT_ERROR, Outcome.CANCELLED)
     if not ok:
-        attributes["error.type"] = record.outcome.value if record.outcome is not None else ""
+        attributes["error.type"] = record.outcome or ""
     trace = job.trace
     span = FinishedSpan(
         name=f"{inbound.path.operation} {model[:128]}".strip(),

@@ -16,7 +16,3 @@ class Settings:
     session_header: bytes
     max_body_bytes: int
     trace_ratio: float = 0.01
-
-    def knows_model(self, model: str) -> bool:
-        """True for a name that the configuration spells out."""
-        return any(model in pool.served for pool in self.policy.pools.values())

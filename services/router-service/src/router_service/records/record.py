@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from router_service.routing.decision import Candidate, Decision
 from router_service.routing.features import Features
 from router_service.routing.vocabulary import Outcome, Verdict
@@ -55,7 +57,6 @@ class DecisionRecord:
     """Everything about one request. ``started_at`` is epoch seconds."""
 
     __slots__ = (
-        "affinity_pin",
         "attempts",
         "client_id",
         "config_hash",
@@ -91,7 +92,6 @@ class DecisionRecord:
         self.features: Features | None = None
         self.decision: Decision | None = None
         self.first_decision: Decision | None = None
-        self.affinity_pin = ""
         self.queue_position: int | None = None
         self.attempts: list[AttemptRecord] = []
         self.ledger: dict[str, float | None] = {}
@@ -107,13 +107,21 @@ class DecisionRecord:
         self.verdict = Verdict.NONE
         self.detail = ""
 
-    def decided(self, decision: Decision, pin: str) -> None:
+    def decided(self, decision: Decision) -> None:
         """Keep a decision. The first one is what ``rule``, ``candidates`` and replay are about; a later one
         (a retry) changes only where the request went."""
         if self.first_decision is None:
             self.first_decision = decision
-            self.affinity_pin = pin
         self.decision = decision
+
+    @property
+    def shortened(self) -> bool:
+        """Whether the log line leaves candidates out."""
+        return self.first_decision is not None and len(self.first_decision.eligible) > LOGGED_BEST
+
+    def text(self) -> bytes:
+        """The record as it is logged: one JSON object."""
+        return orjson.dumps(self.as_dict(), default=str)
 
     def as_dict(self, *, whole: bool = False) -> dict[str, Any]:
         """Return the record as JSON-ready data.
@@ -144,11 +152,11 @@ class DecisionRecord:
                 "first_pool": first.first_pool,
                 "pool": decision.pool,
                 "policy": decision.policy,
-                "reason": decision.reason.value,
+                "reason": decision.reason,
                 "candidates": [_candidate(c) for c in candidates],
                 "candidates_total": len(considered),
-                "snapshot": _snapshot(first, self.affinity_pin, considered, candidates),
-                "affinity": {"state": first.affinity.value},
+                "snapshot": _snapshot(first, considered, candidates),
+                "affinity": {"state": first.affinity},
                 "chosen": chosen.name if chosen is not None else None,
             }
         else:
@@ -169,8 +177,8 @@ class DecisionRecord:
             "total_ms": _ms(self.total_ms),
             "tokens": {"prompt": self.tokens_prompt, "completion": self.tokens_completion},
             "status": self.status,
-            "outcome": self.outcome.value if self.outcome else None,
-            "verdict": self.verdict.value,
+            "outcome": self.outcome,
+            "verdict": self.verdict,
         }
         if self.trace_id:
             fields["trace_id"] = self.trace_id
@@ -181,11 +189,9 @@ class DecisionRecord:
         return fields
 
 
-def _snapshot(
-    first: Decision, pin: str, considered: list[Candidate], kept: list[Candidate]
-) -> dict[str, Any]:
+def _snapshot(first: Decision, considered: list[Candidate], kept: list[Candidate]) -> dict[str, Any]:
     """What was read beside the candidates; of those that are left out, the sums that policies weigh."""
-    fields: dict[str, Any] = {"round_robin": first.round_robin, "pin": pin}
+    fields: dict[str, Any] = {"round_robin": first.round_robin, "pin": first.pin}
     if len(kept) < len(considered):
         there = {id(candidate) for candidate in kept}
         left_out = [candidate for candidate in considered if id(candidate) not in there]
@@ -203,7 +209,7 @@ def _ms(value: float | None) -> float | None:
 
 
 def _worth_logging(candidates: list[Candidate], decision: Decision) -> list[Candidate]:
-    if sum(c.rejected_because is None for c in candidates) <= LOGGED_BEST:
+    if len(decision.eligible) <= LOGGED_BEST:
         return candidates  # in their own order, on which turns depend
     rejected = [c for c in candidates if c.rejected_because is not None]
     eligible = sorted((c for c in candidates if c.eligible), key=lambda c: c.score or 0.0)

@@ -2,39 +2,58 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
+
+import orjson
 
 from router_service.records.record import DecisionRecord
 
+_ATTEMPT_ON = b'{"backend":%b,"outcome":'
+"""How an attempt begins in a record's text; a candidate has its pool there."""
+
 
 class Ring:
-    """At most ``size`` records. A request id that comes again replaces its earlier record."""
+    """At most ``size`` records. A request id that comes again replaces its earlier record.
 
-    __slots__ = ("_records", "size")
+    Kept is the text that was logged: a third of the memory of the objects it was made of, and nothing in it for
+    the garbage collector. Where the log leaves candidates out, the record itself is kept beside it.
+    """
+
+    __slots__ = ("_texts", "_whole", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._records: OrderedDict[str, DecisionRecord] = OrderedDict()
+        self._texts: OrderedDict[str, bytes] = OrderedDict()
+        self._whole: dict[str, DecisionRecord] = {}
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._texts)
 
     def resize(self, size: int) -> None:
         """Keep ``size`` records from now on."""
         self.size = size
-        while len(self._records) > size:
-            self._records.popitem(last=False)
+        while len(self._texts) > size:
+            self._forget_oldest()
 
-    def add(self, record: DecisionRecord) -> None:
-        """Keep a record; the oldest goes when the ring is full."""
-        records = self._records
-        records.pop(record.request_id, None)
-        records[record.request_id] = record
-        if len(records) > self.size:
-            records.popitem(last=False)
+    def add(self, record: DecisionRecord, text: bytes) -> None:
+        """Keep a record, whose ``text`` is its JSON; the oldest goes when the ring is full."""
+        texts, request_id = self._texts, record.request_id
+        if request_id in texts:
+            del texts[request_id]
+            self._whole.pop(request_id, None)
+        texts[request_id] = text
+        if record.shortened:
+            self._whole[request_id] = record
+        if len(texts) > self.size:
+            self._forget_oldest()
 
-    def get(self, request_id: str) -> DecisionRecord | None:
-        """The record of a request, or None if it is unknown or forgotten."""
-        return self._records.get(request_id)
+    def get(self, request_id: str) -> dict[str, Any] | None:
+        """The record of a request with every candidate, or None if it is unknown or forgotten."""
+        whole = self._whole.get(request_id)
+        if whole is not None:
+            return whole.as_dict(whole=True)
+        text = self._texts.get(request_id)
+        return None if text is None else orjson.loads(text)
 
     def find(
         self,
@@ -44,19 +63,27 @@ class Ring:
         rule: str | None = None,
         pool: str | None = None,
         limit: int = 50,
-    ) -> Iterator[DecisionRecord]:
-        """Yield the latest records that fit, newest first, at most ``limit``."""
-        for record in reversed(self._records.values()):
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the latest records that fit as they were logged, newest first, at most ``limit``."""
+        wanted = {"outcome": outcome, "rule": rule, "pool": pool}
+        asked = {key: value for key, value in wanted.items() if value is not None}
+        # A search of the bytes leaves only few to be parsed.
+        marks = [orjson.dumps({key: value})[1:-1] for key, value in asked.items()]
+        if backend is not None:
+            marks.append(_ATTEMPT_ON % orjson.dumps(backend))
+        for text in reversed(self._texts.values()):
             if limit <= 0:
                 return
-            decision = record.decision
-            if outcome is not None and (record.outcome is None or record.outcome.value != outcome):
+            if not all(mark in text for mark in marks):
                 continue
-            if backend is not None and all(attempt.backend != backend for attempt in record.attempts):
+            record: dict[str, Any] = orjson.loads(text)
+            if any(record[key] != value for key, value in asked.items()):
                 continue
-            if rule is not None and (decision is None or decision.rule_name != rule):
-                continue
-            if pool is not None and (decision is None or decision.pool != pool):
+            if backend is not None and all(a["backend"] != backend for a in record["attempts"]):
                 continue
             limit -= 1
             yield record
+
+    def _forget_oldest(self) -> None:
+        request_id, _ = self._texts.popitem(last=False)
+        self._whole.pop(request_id, None)

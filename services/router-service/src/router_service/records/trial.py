@@ -20,7 +20,7 @@ def trial_record(
     record = DecisionRecord(features.request_id, features.path, now, policy.hash)
     record.client_id = features.client_id
     record.features = features
-    record.decided(decision, snapshot.pin)
+    record.decided(decision)
     return record, decision
 
 

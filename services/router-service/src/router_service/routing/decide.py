@@ -124,8 +124,10 @@ def _choose(
         decision.affinity = AffinityState.PLACED
         reason = Reason.SESSION_AFFINITY
         choose = session_scores
-        if snapshot.pin:
-            pinned = next((b for b in eligible if b.name == snapshot.pin), None)
+        pin = snapshot.pin if snapshot.find_pin is None else snapshot.find_pin(view.name)
+        if pin:
+            decision.pin = pin
+            pinned = next((b for b in eligible if b.name == pin), None)
             decision.affinity = AffinityState.KEPT if pinned is not None else AffinityState.BROKEN
             reason = Reason.SESSION_AFFINITY if pinned is not None else Reason.AFFINITY_BROKEN
     elif len(eligible) == 1:

@@ -45,9 +45,10 @@ class Decision:
 
     ``first_pool`` is where the rules sent the request, ``pool`` that of the chosen backend (a fallback,
     perhaps) or, without one, where the request waits or was refused; ``policy`` the name of what chose
-    in it. ``passed_over`` are matching rules whose pools do not serve the model. ``round_robin`` holds
-    the position of each pool that was considered, for replay. ``rejected``, ``eligible`` and ``scores``
-    (of the eligible ones) are what :attr:`candidates` are made of.
+    in it, ``pin`` the backend that the request's session is pinned to there. ``passed_over`` are matching
+    rules whose pools do not serve the model. ``round_robin`` holds the position of each pool that was
+    considered, for replay. ``rejected``, ``eligible`` and ``scores`` (of the eligible ones) are what
+    :attr:`candidates` are made of.
     """
 
     rule: Rule | None = None
@@ -58,6 +59,7 @@ class Decision:
     chosen: BackendView | None = None
     unroutable: Unroutable | None = None
     affinity: AffinityState = AffinityState.OFF
+    pin: str = ""
     rejected: list[tuple[Seen, RejectedBecause]] = field(default_factory=list)
     eligible: list[Seen] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)

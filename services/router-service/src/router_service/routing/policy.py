@@ -35,7 +35,8 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything about routing that is configured. ``hash`` names this version in every record."""
+    """Everything about routing that is configured. ``hash`` names this version in every record,
+    ``named`` are the models and aliases that it spells out."""
 
     pools: Mapping[str, Pool]
     rules: tuple[Rule, ...]
@@ -46,6 +47,7 @@ class Policy:
     max_ejected_ratio: float = 0.5
     hash: str = ""
     needs: Needs = field(init=False, compare=False)
+    named: frozenset[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         conditions = [c for rule in self.rules for c in rule.when.conditions()]
@@ -54,6 +56,7 @@ class Policy:
             user_text=any(c.kind.needs_user_text for c in conditions), prefix="prefix_affinity" in policies
         )
         object.__setattr__(self, "needs", needs)
+        object.__setattr__(self, "named", frozenset(self.models()))
         assert policies - {None} <= set(POLICIES), policies
 
     def models(self) -> tuple[str, ...]:

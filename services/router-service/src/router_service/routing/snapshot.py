@@ -4,6 +4,7 @@
 can be made again from the record.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,7 +66,8 @@ Attempt = Literal["first", "retry", "resume"]
 class Snapshot:
     """Everything ``decide`` reads beside the request and the policy.
 
-    ``pin`` is the backend that the affinity store names for the request's session, "" if none is known.
+    ``pin`` is the backend that the affinity store names for the request's session, "" if none is known. It depends
+    on the pool, which only the decision knows: ``find_pin``, where it is given, is asked for it instead.
     ``tried`` are the backends whose attempt for this request failed.
     """
 
@@ -73,3 +75,4 @@ class Snapshot:
     pin: str = ""
     tried: tuple[str, ...] = ()
     attempt: Attempt = "first"
+    find_pin: Callable[[str], str] | None = None

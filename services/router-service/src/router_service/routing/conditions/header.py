@@ -22,9 +22,9 @@ def _header(value: Any) -> Test:
         matchers.append((name.lower(), name_matcher([wanted])))
 
     def test(features: Features) -> bool:
-        headers = features.headers or {}
+        headers = features.headers
         for name, matches in matchers:
-            found = headers.get(name)
+            found = None if headers is None else headers.get(name)
             if found is None or not matches(found):
                 return False
         return True
