@@ -10,14 +10,13 @@ from operator import attrgetter
 from pathlib import Path
 from random import Random
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from watchfiles import awatch
 
 from router_service.affinity.memory_store import MemoryStore
-from router_service.affinity.redis_hints import RedisHints
-from router_service.affinity.redis_store import RedisStore
 from router_service.affinity.sessions import Sessions
 from router_service.api.endpoint import InferenceEndpoint
 from router_service.api.pages import Readiness, make_pages
@@ -34,7 +33,7 @@ from router_service.pipeline.completion import Completion, event_line
 from router_service.pipeline.fleet import Bounds, Fleet
 from router_service.pipeline.pipeline import Pipeline
 from router_service.pipeline.settings import Settings
-from router_service.ports import Discovery
+from router_service.ports import AffinityStore, Discovery
 from router_service.records.ring import Ring
 from router_service.resilience.breaker import BreakerSettings
 from router_service.telemetry import names
@@ -45,6 +44,9 @@ from router_service.telemetry.registry import make_registry
 from router_service.telemetry.request_metrics import RequestMetrics
 from router_service.telemetry.spans import SpanSink
 from router_service.upstream.pool import UpstreamPool
+
+if TYPE_CHECKING:
+    from router_service.affinity.redis_hints import RedisHints
 
 _AT_START = (
     *("server.host", "server.port", "redis", "affinity.enabled"),
@@ -359,10 +361,14 @@ def _settings(config: RouterConfig) -> Settings:
     )
 
 
-def _hints(values: Configuration, path: Path) -> RedisHints | None:
+def _hints(values: Configuration, path: Path) -> "RedisHints | None":
     """Hints are for several replicas, which share a Redis."""
     if values.redis is None:
         return None
+    from router_service.affinity.redis_hints import (
+        RedisHints,  # 8 MB that a router without Redis need not hold
+    )
+
     return RedisHints(
         values.redis.url, values.redis.timeout_seconds, redis_password(path, values), perf_counter
     )
@@ -371,10 +377,12 @@ def _hints(values: Configuration, path: Path) -> RedisHints | None:
 def _sessions(values: Configuration, path: Path, warn: Callable[[str], None]) -> Sessions | None:
     if not values.affinity.enabled:
         return None
-    store: MemoryStore | RedisStore
+    store: AffinityStore
     if values.redis is None:
         store = MemoryStore(perf_counter)
     else:
+        from router_service.affinity.redis_store import RedisStore
+
         store = RedisStore(values.redis.url, values.redis.timeout_seconds, redis_password(path, values))
     return Sessions(store, values.affinity.ttl_seconds, perf_counter, warn)
 
