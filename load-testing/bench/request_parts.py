@@ -25,6 +25,7 @@ from router_service.app import Router
 from router_service.config import load
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.openai_api.usage import read_report
+from router_service.pipeline.completion import log_text
 from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.job import Job
 from router_service.pipeline.relay import ClientListener, Headers
@@ -151,7 +152,7 @@ def parts(router: Router, job: Job, answer: bytes) -> dict[str, Callable[[], obj
         "usage from the answer": lambda: read_report(answer),
         "record": lambda: completion.record(job),
         "metrics": lambda: completion._measure(job, record),
-        "log line": record.text,
+        "log line": lambda: log_text(record),
     }
 
 

@@ -32,6 +32,10 @@ POLICY = Policy(
 CANARY = "canary-4b1d"
 
 
+def compact(record: DecisionRecord) -> bytes:
+    return json.dumps(record.as_dict(), separators=(",", ":")).encode()
+
+
 def recorded(
     body: dict[str, Any], pools: dict[str, PoolView], pin: str = "", session: str = "", number: int = 0
 ) -> tuple[dict[str, Any], Any]:
@@ -190,7 +194,7 @@ def test_the_ring_forgets_the_oldest_and_finds_the_latest_first() -> None:
         record = DecisionRecord(f"r{number}", "/v1/chat/completions", 0.0, "h")
         record.outcome = Outcome.OK if number % 2 else Outcome.TIMEOUT
         record.attempts = [AttemptRecord(f"backend-{number}")]
-        ring.add(record, record.text())
+        ring.add(record, compact(record))
 
     def found(**wanted: Any) -> list[str]:
         return [record["request_id"] for record in ring.find(**wanted)]
@@ -212,7 +216,7 @@ def test_the_ring_keeps_every_candidate_of_a_large_pool_although_the_log_does_no
     record.features = extract_features({"model": "m"}, record.path, {}, needs=POLICY.needs)
     record.decided(decide(record.features, Snapshot({"a": PoolView("a", members)}), POLICY, 0.0))
     ring = Ring(1)
-    ring.add(record, record.text())
+    ring.add(record, compact(record))
     whole = ring.get("r1")
     (listed,) = ring.find()
     assert whole is not None
@@ -220,5 +224,5 @@ def test_the_ring_keeps_every_candidate_of_a_large_pool_although_the_log_does_no
     assert len(listed["candidates"]) == LOGGED_BEST
     assert listed["candidates_total"] == len(members)
     other = DecisionRecord("r2", record.path, 0.0, POLICY.hash)
-    ring.add(other, other.text())
+    ring.add(other, compact(other))
     assert ring.get("r1") is None

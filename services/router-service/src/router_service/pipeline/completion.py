@@ -40,7 +40,7 @@ class Completion:
     def __call__(self, job: Job) -> None:
         record = self.record(job)
         slow = self._measure(job, record)
-        text = record.text()
+        text = log_text(record)
         self.ring.add(record, text)
         self._write_line((_FAILED if failed(record.outcome) else _ENDED) + text[1:] + b"\n")
         if self._spans.enabled and (job.trace.sampled or slow or failed(record.outcome)):
@@ -125,6 +125,11 @@ def inbound_end(job: Job) -> float:
 def failed(outcome: Outcome | None) -> bool:
     """True for outcomes that somebody will want to see in a trace."""
     return outcome in (Outcome.UPSTREAM_ERROR, Outcome.TRUNCATED, Outcome.TIMEOUT, Outcome.REFUSED)
+
+
+def log_text(record: DecisionRecord) -> bytes:
+    """A record as it is logged: one compact JSON object."""
+    return orjson.dumps(record.as_dict(), default=str)
 
 
 def event_line(level: str, event: str, values: Mapping[str, object]) -> bytes:

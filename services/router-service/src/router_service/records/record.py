@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 from router_service.routing.decision import Candidate, Decision
 from router_service.routing.features import Features
 from router_service.routing.vocabulary import Outcome, Verdict
@@ -118,10 +116,6 @@ class DecisionRecord:
     def shortened(self) -> bool:
         """Whether the log line leaves candidates out."""
         return self.first_decision is not None and len(self.first_decision.eligible) > LOGGED_BEST
-
-    def text(self) -> bytes:
-        """The record as it is logged: one JSON object."""
-        return orjson.dumps(self.as_dict(), default=str)
 
     def as_dict(self, *, whole: bool = False) -> dict[str, Any]:
         """Return the record as JSON-ready data.

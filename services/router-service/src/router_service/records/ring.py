@@ -1,15 +1,11 @@
 """The latest decision records of this replica, by request id. Bounded; forgets the oldest."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from router_service.records.record import DecisionRecord
-
-_ATTEMPT_ON = b'{"backend":%b,"outcome":'
-"""How an attempt begins in a record's text; a candidate has its pool there."""
 
 
 class Ring:
@@ -36,7 +32,7 @@ class Ring:
             self._forget_oldest()
 
     def add(self, record: DecisionRecord, text: bytes) -> None:
-        """Keep a record, whose ``text`` is its JSON; the oldest goes when the ring is full."""
+        """Keep a record, whose ``text`` is its compact JSON; the oldest goes when the ring is full."""
         texts, request_id = self._texts, record.request_id
         if request_id in texts:
             del texts[request_id]
@@ -53,7 +49,7 @@ class Ring:
         if whole is not None:
             return whole.as_dict(whole=True)
         text = self._texts.get(request_id)
-        return None if text is None else orjson.loads(text)
+        return None if text is None else json.loads(text)
 
     def find(
         self,
@@ -67,16 +63,16 @@ class Ring:
         """Yield the latest records that fit as they were logged, newest first, at most ``limit``."""
         wanted = {"outcome": outcome, "rule": rule, "pool": pool}
         asked = {key: value for key, value in wanted.items() if value is not None}
-        # A search of the bytes leaves only few to be parsed.
-        marks = [orjson.dumps({key: value})[1:-1] for key, value in asked.items()]
+        # A search of the bytes leaves only few to be parsed. An attempt begins with backend and outcome.
+        marks = [f'"{key}":{json.dumps(value, ensure_ascii=False)}'.encode() for key, value in asked.items()]
         if backend is not None:
-            marks.append(_ATTEMPT_ON % orjson.dumps(backend))
+            marks.append(f'{{"backend":{json.dumps(backend, ensure_ascii=False)},"outcome":'.encode())
         for text in reversed(self._texts.values()):
             if limit <= 0:
                 return
             if not all(mark in text for mark in marks):
                 continue
-            record: dict[str, Any] = orjson.loads(text)
+            record: dict[str, Any] = json.loads(text)
             if any(record[key] != value for key, value in asked.items()):
                 continue
             if backend is not None and all(a["backend"] != backend for a in record["attempts"]):
