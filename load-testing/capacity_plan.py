@@ -41,14 +41,14 @@ class Gpu:
 class Costs:
     """Measured unit costs; where from is said in docs/capacity.md."""
 
-    router_request_us: float = 302.0
-    router_chunk_us: float = 50.8
+    router_request_us: float = 164.0
+    router_chunk_us: float = 33.8
     router_probe_us: float = 400.0
     edge_request_us: float = 170.0
-    edge_chunk_us: float = 34.0
+    edge_chunk_us: float = 28.8
     redis_request_us: float = 25.0
-    router_memory_mb: float = 89.0
-    router_stream_kb: float = 17.0
+    router_memory_mb: float = 88.0
+    router_stream_kb: float = 14.0
     log_line_bytes: float = 1500.0
     series_per_router_and_backend: float = 12.0
     series_per_engine: float = 700.0
