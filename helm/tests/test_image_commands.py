@@ -1,12 +1,14 @@
 """Each image's own command, in what its Dockerfile builds: an unprivileged user, a read-only root, nothing else there."""
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from container_images.build import dockerfiles
-from harness.pods import kernel
+from harness.pods import images, kernel
 from harness.pods.images import ROOT, Image, Mount, build, instructions, run_in_root
 from harness.pods.platform_images import simulator_base
 
@@ -33,6 +35,19 @@ HELP = {
     "inference-engine": ["/opt/agent/bin/backend-agent", "drain", "--help"],
     CPU_ENGINE: ["/opt/agent/bin/backend-agent", "drain", "--help"],
 }
+
+
+def test_a_base_may_be_made_by_many_builds_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "BUILT", tmp_path)
+    together = threading.Barrier(8)
+
+    def make(number: int) -> Image:
+        together.wait(30)
+        return images.base(Path("/nowhere", str(number // 8), "python"))
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make, range(200)))
+    assert len({image.mounts for image in made}) == 200 // 8
 
 
 def name_of(dockerfile: Path) -> str:

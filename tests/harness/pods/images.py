@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -321,7 +322,8 @@ def _added(tree: Path) -> list[Mount]:
 
 
 def _write_whole(path: Path, text: str, mode: int) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    # Images are built side by side, by threads and by processes: each has a name of its own to write under.
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     part.write_text(text)
     part.chmod(mode)
     part.replace(path)
