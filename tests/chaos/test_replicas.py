@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.chaos.faults import Fault, Proof, killed_once, process_state
+from harness.chaos.faults import Fault, Proof, killed_once
 from harness.chaos.load import Ending
 from harness.chaos.replicas import Router, killed, more_edge, more_routers
 from harness.chaos.scenario import endure
@@ -16,6 +16,7 @@ from harness.chaos.table import Row
 from harness.chaos.world import World, eventually
 from harness.edges import Edge
 from harness.ports import free_port
+from harness.stack_faults import process_state
 from harness.tcp_front import TcpFront, tcp_front
 
 pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from harness.stacks import ROOT, Stack, new_stack
@@ -142,21 +141,32 @@ def seconds_of(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()
 
 
+def born_at(pid: int) -> float:
+    """Return the epoch second of a process's start, to 10 ms. psutil's is up to a second early."""
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - since_boot + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def started_on_a_cold_engine(stack: Stack, name: str, pid: int) -> list[str]:
-    """Return the requests that the router sent to an engine between its start and the end of its warm-up."""
-    born = psutil.Process(pid).create_time()
+    """Return the requests that the router sent to an engine between its start and the end of its warm-up.
+
+    A connection that was refused reached nobody: until the engine listens nothing can be sent to it.
+    """
+    born = born_at(pid)
     agent = lines(stack, name.replace("backend", "agent"))
     warm = [seconds_of(line["time"]) for line in agent if line["event"] == "engine is warm"]
     warm = [at for at in warm if at > born]
     assert warm, "it was warmed after its start"
     cold = []
     for record in lines(stack, "router"):
-        if not any(attempt["backend"] == name for attempt in record.get("attempts", ())):
+        reached = [a["outcome"] for a in record.get("attempts", ()) if a["backend"] == name]
+        if not set(reached) - {"connect_failed"}:
             continue
         ledger = record["ttft_ledger_ms"] or {}
         waited = (ledger.get("router_queue") or 0) + (ledger.get("router") or 0)
         if born <= seconds_of(record["time"]) + waited / 1000 < warm[0]:
-            cold.append(record["request_id"])
+            cold.append(f"{record['time']} (born {born:.2f}, warm {warm[0]:.2f}): {record['attempts']}")
     return cold
 
 

@@ -30,16 +30,16 @@ def pid_of(stack: Stack, part: str) -> int:
 
 
 def process_state(pid: int) -> str:
-    """Return the kernel's letter for a process's state: R, S, T (stopped), Z."""
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    """Return the kernel's letter for a process's state: R, S, T (stopped), Z; "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def is_stopped(pid: int) -> bool:
     """Whether a process is stopped by a signal. A process that is gone is not."""
-    try:
-        return process_state(pid) == "T"
-    except OSError:
-        return False
+    return process_state(pid) == "T"
 
 
 @contextlib.contextmanager

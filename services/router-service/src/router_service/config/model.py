@@ -143,7 +143,10 @@ class Retries(Section):
 
     max_attempts: int = Field(3, ge=1, le=10, description="attempts of one request, the first one included")
     budget_ratio: float = Field(
-        0.2, ge=0, le=1, description="retries under way, as a share of active requests"
+        0.2,
+        ge=0,
+        le=1,
+        description="retries under way, as a share of active requests; not those of lost connections",
     )
     budget_min: int = Field(3, ge=0, description="retries always allowed to be under way")
     on_status: list[ServerError] = Field(

@@ -31,6 +31,11 @@ from router_service.routing.snapshot import Attempt
 from router_service.routing.vocabulary import Outcome, Unroutable
 from router_service.telemetry.trace_context import continued
 
+_LEFT_NO_WORK = frozenset({End.CONNECT_FAILED, End.STALE, End.BROKEN})
+"""The connection is gone, and with it whatever the backend did for this request: another attempt takes its place and
+is no additional load. What bounds these is `max_attempts` and the breaker; an engine's death must not cost more
+requests the busier it was."""
+
 
 class Pipeline:
     """Handles requests. ``finished`` is called exactly once for each, after its end."""
@@ -154,12 +159,8 @@ class Pipeline:
             refusal = refusals.BY_END.get(last.end)
             if last.end is End.TOTAL_TIMEOUT or len(job.attempts) >= settings.max_attempts or self.stopping:
                 break
-            self._end_retry(job)
-            # A connection that was refused gave no backend anything to do: going on repeats no work.
-            if last.end is not End.CONNECT_FAILED:
-                if not self.fleet.budget.try_spend():
-                    break
-                job.retrying = True
+            if not self._begin_retry(job, last.end):
+                break
             tried = (*tried, decision.chosen.name)
             attempt = "retry"
         if relay.gone:
@@ -170,8 +171,16 @@ class Pipeline:
             assert refusal is not None
             refuse(job, relay, refusal)
 
+    def _begin_retry(self, job: Job, after: End) -> bool:
+        """Return whether another attempt may follow one that ended so. Where it left no work it spends nothing."""
+        self._end_retry(job)
+        if after in _LEFT_NO_WORK:
+            return True
+        job.retrying = self.fleet.budget.try_spend()
+        return job.retrying
+
     def _end_retry(self, job: Job) -> None:
-        """The budget has its retry back, if this request was one."""
+        """The budget has its retry back, if this request spent one."""
         if job.retrying:
             self.fleet.budget.give_back()
             job.retrying = False
@@ -197,7 +206,6 @@ class Pipeline:
         self, job: Job, relay: Relay, decision: Decision, body: dict[str, Any], broken: Answer
     ) -> None:
         """The answer broke off after its first byte: continue it elsewhere, or end it as an error."""
-        self._end_retry(job)
         job.take_report(broken.report)
         job.status = broken.status
         answer = broken
@@ -208,25 +216,23 @@ class Pipeline:
             elif decision.chosen is not None:
                 job.resumed_from = (*job.resumed_from, decision.chosen.name)
             continuation = resume.continuation(job, decision, body, answer, back=back)
-            if continuation is None or relay.gone or not self.fleet.budget.try_spend():
+            if continuation is None or relay.gone:
                 break
             if continuation.finished is not None:  # the limit was reached: only the end was missing
-                self.fleet.budget.give_back()
                 relay.write(continuation.finished)
                 relay.finish()
                 job.resumes.append("ok")
                 job.outcome = Outcome.OK
                 return
-            try:
-                again = await self._placement.decide(job, relay, job.resumed_from, "resume")
-                if again is None:
-                    return
-                if again.chosen is None:
-                    break
-                decision = again
-                answer = await self._attempts.run(job, relay, decision, body, "resume", continuation)
-            finally:
-                self.fleet.budget.give_back()
+            if not self._begin_retry(job, answer.end):
+                break
+            again = await self._placement.decide(job, relay, job.resumed_from, "resume")
+            if again is None:
+                return
+            if again.chosen is None:
+                break
+            decision = again
+            answer = await self._attempts.run(job, relay, decision, body, "resume", continuation)
             job.take_report(answer.report)
             if answer.end is End.COMPLETE:
                 job.resumes.append("ok")
