@@ -55,7 +55,8 @@ def test_the_clock_of_a_router_jumps(world: World, table: list[Row], tmp_path: P
         more_routers(world, tmp_path, 1, wrapper=wrapper) as (router,),
         more_edge(world, tmp_path / "edge", router.port) as edge,
     ):
-        row, _ = endure(world, "clock jumps by an hour, both ways", fault, url=edge.url, sessions=50)
+        name, alerts = "clock jumps by an hour, both ways", ["RouterClockWrong"]
+        row, _ = endure(world, name, fault, url=edge.url, sessions=50, alerts=alerts)
     table.append(row)
 
 
@@ -109,7 +110,8 @@ def test_names_cannot_be_resolved(world: World, table: list[Row], tmp_path: Path
         more_routers(world, tmp_path, 1, wrapper=wrapper, wait_usable=1, pools={POOL: pool}) as (router,),
         more_edge(world, tmp_path / "edge", router.port) as edge,
     ):
-        row, _ = endure(world, "DNS fails", fault, url=edge.url, at_least_seconds=8)
+        alerts = ["RouterCannotListBackends"]
+        row, _ = endure(world, "DNS fails", fault, url=edge.url, at_least_seconds=8, alerts=alerts)
     table.append(row)
 
 

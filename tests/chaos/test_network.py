@@ -116,5 +116,11 @@ def test_loss_on_every_way(cable: tuple[World, Wire, Router, Edge], table: list[
             f"the far kernel has sent {again} segments again; {counts['dropped'] - dropped} packets dropped"
         )
 
-    row, _ = endure(world, "5 % loss between edge, router and engines", fault, url=edge.url)
+    row, _ = endure(
+        world,
+        "5 % loss between edge, router and engines",
+        fault,
+        url=edge.url,
+        alerts=["BackendLosesPackets"],
+    )
     table.append(row)

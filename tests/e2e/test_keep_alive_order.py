@@ -1,7 +1,7 @@
 """Who keeps an idle connection gives it up before the other side closes it: else a request can meet the closing."""
 
 from edge_gateway.settings import Router as EdgesRouter
-from router_service.app import _keep_alive_seconds
+from router_service.adapters import keep_alive_seconds
 from router_service.config.model import Server
 from router_service.main import KEEP_ALIVE_SECONDS
 
@@ -18,4 +18,4 @@ def test_a_router_that_ends_accepts_for_longer_than_the_edge_keeps_an_idle_conne
 
 
 def test_the_router_gives_up_before_an_engine_does() -> None:
-    assert _keep_alive_seconds() < VLLM_KEEP_ALIVE_SECONDS
+    assert keep_alive_seconds() < VLLM_KEEP_ALIVE_SECONDS

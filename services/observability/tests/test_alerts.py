@@ -59,6 +59,8 @@ WORKS = {
 GAP = 'vllm:inter_token_latency_seconds_{}{{backend="a"}}'
 CAPACITY = 'pool:bottleneck:verdict{{pool="p",verdict="{}"}}'
 
+SEGMENTS = 'router_backend_tcp_segments_total{{backend="a",repaired="{}"}}'
+
 # alert -> (series in which it fires, series in which it stays quiet)
 CLAIMS: dict[str, tuple[Series, Series]] = {
     # 14.4 x 0.5 % = 7.2 %; cancellations and the client's own errors never count
@@ -101,6 +103,15 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
         gauge("router_config_last_reload_successful", 0),
         gauge("router_config_last_reload_successful", 1),
     ),
+    "RouterCannotListBackends": (
+        gauge('router_discovery_up{pool="p"}', 0),
+        gauge('router_discovery_up{pool="p"}', 1),
+    ),
+    # evaluated where the test's own clock begins, at 0
+    "RouterClockWrong": (
+        {"router_time_seconds": "3600+15x1920"},
+        {"router_time_seconds": "1+15x1920"},
+    ),
     "AffinityStoreDown": (gauge("router_affinity_store_up", 0), gauge("router_affinity_store_up", 1)),
     "RetryBudgetSpent": (
         gauge("router_retry_budget_remaining", 0),
@@ -137,6 +148,16 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
     "BackendFarAway": (
         gauge('router_backend_round_trip_seconds{backend="a"}', 0.2),
         gauge('router_backend_round_trip_seconds{backend="a"}', 0.002),
+    ),
+    "BackendLosesPackets": (
+        {SEGMENTS.format("true"): grows(5), SEGMENTS.format("false"): grows(95)},
+        # one in a hundred is borne; so is a larger share of next to nothing
+        {
+            SEGMENTS.format("true"): grows(0.9),
+            SEGMENTS.format("false"): grows(99.1),
+            SEGMENTS.format("true").replace('"a"', '"b"'): grows(0.5 * 15 / 300),
+            SEGMENTS.format("false").replace('"a"', '"b"'): grows(0.5 * 15 / 300),
+        },
     ),
     "BackendPreempting": (
         {'vllm:num_preemptions_total{backend="a"}': grows(2)},

@@ -168,6 +168,13 @@ EDGE_LATE_SECONDS = 0.05
 EDGE_LATE_FACTOR = 2
 """The edge is late when its part grew by this much and is this many times what it was in the hour before."""
 
+LOST_SHARE = 0.01
+LOST_SEGMENTS = 20
+"""Of TCP segments, and within five minutes: less is a day like any other, and needs no one."""
+
+CLOCK_SECONDS = 2
+"""Off Prometheus's clock; what a slow scrape adds is well below."""
+
 FAR_SECONDS = 0.02
 """A round trip between router and engine; within a region it takes about one millisecond."""
 
@@ -181,6 +188,7 @@ def _limits(scale: TimeScale) -> list[Alert]:
     baseline = scale.window(BASELINE_SECONDS)
     lag = "router_event_loop_lag_seconds"
     part = "router_ttft_component_seconds"
+    segments = "router_backend_tcp_segments_total"
 
     late = f"sum by (instance) (rate({lag}_sum[{window}])) / sum by (instance) (rate({lag}_count[{window}]))"
 
@@ -193,6 +201,18 @@ def _limits(scale: TimeScale) -> list[Alert]:
             "RouterConfigRefused", "min by (instance) (router_config_last_reload_successful) == 0", 30, "ticket",
             "The router refuses the configuration on disk",
             "It goes on with the last good one. Its log says why, with file and line.",
+        ),
+        Alert(
+            "RouterCannotListBackends", "min by (instance, pool) (router_discovery_up) == 0", 60, "ticket",
+            "{{ $labels.instance }} cannot ask who belongs to pool {{ $labels.pool }}",
+            "Its DNS name or its EndpointSlices cannot be read. The last list stays: a new backend gets nothing.",
+        ),
+        Alert(
+            "RouterClockWrong",
+            f"max by (instance) (abs(router_time_seconds - timestamp(router_time_seconds))) > {CLOCK_SECONDS}", 60,
+            "ticket",
+            "The clock of {{ $labels.instance }} is {{ $value | humanizeDuration }} off Prometheus's",
+            "Requests are not affected: nothing waits by the wall clock. Logs, records and spans are misdated.",
         ),
         Alert(
             "AffinityStoreDown", "min by (instance) (router_affinity_store_up) == 0", 60, "ticket",
@@ -234,6 +254,15 @@ def _limits(scale: TimeScale) -> list[Alert]:
             f"max by (backend) (router_backend_round_trip_seconds) > {FAR_SECONDS}", 120, "ticket",
             "A packet to {{ $labels.backend }} and its answer take {{ $value | humanizeDuration }}",
             "The network between router and engine is slow. Every first token from there is late by at least that much.",
+        ),
+        Alert(
+            "BackendLosesPackets",
+            f'sum by (backend) (rate({segments}{{repaired="true"}}[{window}])) '
+            f"/ sum by (backend) (rate({segments}[{window}])) > {LOST_SHARE} "
+            f'and sum by (backend) (increase({segments}{{repaired="true"}}[{window}])) > {LOST_SEGMENTS}',
+            60, "ticket",
+            "{{ $value | humanizePercentage }} of the packets between the routers and {{ $labels.backend }} are lost",
+            "TCP sends them again: nothing is missing, and tokens wait behind every gap. Engine and router may be well.",
         ),
         Alert(
             "BackendPreempting",

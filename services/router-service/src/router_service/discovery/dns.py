@@ -25,20 +25,23 @@ async def resolve(name: str, port: int) -> list[str]:
 
 
 class DnsDiscovery:
-    """Resolves every ``interval_seconds``; while that fails, the last list stays."""
+    """Resolves every ``interval_seconds``; while that fails, the last list stays.
+
+    ``report`` hears every time what went wrong, or None.
+    """
 
     def __init__(
         self,
         pool: str,
         discover: Discover,
-        warn: Callable[[str], None] = lambda detail: None,
+        report: Callable[[str | None], None] = lambda problem: None,
         resolver: Resolve = resolve,
     ) -> None:
         assert discover.dns is not None
         self._pool = pool
         self._discover = discover
         self._name = discover.dns
-        self._warn = warn
+        self._report = report
         self._resolve = resolver
 
     async def watch(self) -> AsyncIterator[Sequence[Endpoint]]:
@@ -47,8 +50,9 @@ class DnsDiscovery:
             try:
                 addresses = await self._resolve(self._name, self._discover.port)
             except DiscoveryFailed as failure:
-                self._warn(str(failure))
+                self._report(str(failure))
             else:
+                self._report(None)
                 if addresses != known:
                     known = addresses
                     yield [endpoint(self._pool, address, self._discover) for address in addresses]

@@ -27,21 +27,22 @@ class EndpointSlicesDiscovery:
     """Yields the ready endpoints of one Service whenever they change.
 
     An endpoint that is terminating leaves the list at once: it gets no new request and finishes what it
-    has. ``api`` is given in tests; else the pod's service account (or a kubeconfig) says where to ask.
+    has. ``api`` is given in tests; else the pod's service account (or a kubeconfig) says where to ask. ``report`` hears what
+    went wrong whenever something did, and None when the list is known again.
     """
 
     def __init__(
         self,
         pool: str,
         discover: Discover,
-        warn: Callable[[str], None] = lambda detail: None,
+        report: Callable[[str | None], None] = lambda problem: None,
         api: client.ApiClient | None = None,
     ) -> None:
         assert discover.endpoint_slices is not None
         self._pool = pool
         self._discover = discover
         self._service = discover.endpoint_slices
-        self._warn = warn
+        self._report = report
         self._api = api
 
     async def watch(self) -> AsyncIterator[Sequence[Endpoint]]:
@@ -52,6 +53,7 @@ class EndpointSlicesDiscovery:
                 api = self._api = self._api or await _connect()
                 async for slices in self._follow(api):
                     pause = 0.5
+                    self._report(None)
                     found = self._endpoints(slices)
                     if found != known:
                         known = found
@@ -63,10 +65,10 @@ class EndpointSlicesDiscovery:
                 if error.status == 410:
                     await asyncio.sleep(0.2)
                     continue
-                self._warn(f"EndpointSlices of {self._service.service}: {error.status} {error.reason}")
+                self._report(f"EndpointSlices of {self._service.service}: {error.status} {error.reason}")
             except (aiohttp.ClientError, TimeoutError, ConfigException, OSError, ValueError) as error:
                 # ValueError: what came is not JSON, as from a proxy that answers for the API server
-                self._warn(f"EndpointSlices of {self._service.service}: {type(error).__name__}: {error}")
+                self._report(f"EndpointSlices of {self._service.service}: {type(error).__name__}: {error}")
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_RETRY_SECONDS)
 

@@ -114,6 +114,19 @@ ROUND_TRIP = Metric(
     "How long a packet to a backend and its answer take, by the kernel's own measure of a handshake.",
     ("backend",),
 )
+SEGMENTS = Metric(
+    "router_backend_tcp_segments_total",
+    "counter",
+    "TCP segments with data between router and backend; repaired=true: sent again, or received behind a gap.",
+    ("backend", "repaired"),
+)
+DISCOVERY_UP = Metric(
+    "router_discovery_up",
+    "gauge",
+    "0 while a pool's backends cannot be listed; the last list stays.",
+    ("pool",),
+)
+TIME = Metric("router_time_seconds", "gauge", "The router's wall clock, to be compared with others.")
 LOG_DROPPED = Metric(
     "router_log_lines_dropped_total", "counter", "Log lines given up: the writer was too slow."
 )
@@ -162,6 +175,7 @@ LABELS: dict[str, str] = {
     "prompt_bucket": "size of the prompt in characters, five ranges",
     "affinity": "off, placed, kept, broken: what session affinity did",
     "slow": "true, false",
+    "repaired": "true, false",
     "result": "ok, failed",
     "kind": "prompt, completion",
     "hash": "one at a time",

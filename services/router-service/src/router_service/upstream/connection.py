@@ -12,6 +12,7 @@ from typing import cast
 import httptools
 
 from router_service.ports import Broken, ResponseBroken, ResponseSink, StaleConnection
+from router_service.upstream.tcp_info import TcpInfo, tcp_info
 
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of status line and headers (interim answers included) before the answer is refused."""
@@ -82,6 +83,10 @@ class UpstreamConnection(asyncio.Protocol):
     def open(self) -> bool:
         """True while the connection can still carry a request."""
         return self._transport is not None and not self._transport.is_closing()
+
+    def tcp_info(self) -> TcpInfo | None:
+        """What the kernel knows of the connection; None: nothing (any more)."""
+        return None if self._transport is None else tcp_info(self._transport)
 
     def send(self, request: bytes, sink: ResponseSink) -> None:
         """Send one whole request; its answer goes to ``sink``. The connection must be idle."""

@@ -8,11 +8,33 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from router_service.ports import ConnectFailed
 from router_service.upstream.address import Address
 from router_service.upstream.connection import UpstreamConnection
 from router_service.upstream.round_trip import round_trip_seconds
+
+
+class Segments(NamedTuple):
+    """TCP segments with data, either way; ``repaired`` ones were lost once, or waited for one that was."""
+
+    all: int
+    repaired: int
+
+
+_NO_SEGMENTS = Segments(0, 0)
+
+
+class _Counted:
+    """Of one connection: whose it is, and what has been counted already."""
+
+    __slots__ = ("before", "url")
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.before = _NO_SEGMENTS
 
 
 class UpstreamPool:
@@ -27,7 +49,8 @@ class UpstreamPool:
         self._tls = tls
         self._addresses: dict[str, Address] = {}
         self._idle: dict[str, deque[UpstreamConnection]] = {}
-        self._open: set[UpstreamConnection] = set()
+        self._open: dict[UpstreamConnection, _Counted] = {}
+        self._carried: dict[str, Segments] = {}
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -80,7 +103,10 @@ class UpstreamPool:
             if self._reaper is None:
                 self._reaper = loop.call_later(1.0, self._reap)
 
-        connection = UpstreamConnection(release, self._open.discard)
+        def forget(connection: UpstreamConnection) -> None:
+            self._open.pop(connection, None)
+
+        connection = UpstreamConnection(release, forget)
         tls = None
         if address.tls:
             tls = self._tls = self._tls or ssl.create_default_context()
@@ -91,15 +117,29 @@ class UpstreamPool:
             raise ConnectFailed(f"no connection within {timeout_seconds:g} s", timed_out=True) from error
         except OSError as error:
             raise ConnectFailed(str(error), timed_out=False) from error
-        self._open.add(connection)
+        self._open[connection] = _Counted(url)
         return connection
 
     async def round_trip_seconds(self, url: str, timeout_seconds: float) -> float | None:
         """How long a packet to ``url`` and its answer take; None: unreachable, or not measured here."""
         return await round_trip_seconds(self.address(url), timeout_seconds)
 
+    def segments(self) -> Mapping[str, Segments]:
+        """TCP segments with data by URL. One system call per connection; its last ones before a close are missed."""
+        for connection, counted in self._open.items():
+            info = connection.tcp_info()
+            if info is not None and counted.url in self._addresses:  # else forgotten
+                carried = self._carried.get(counted.url, _NO_SEGMENTS)
+                self._carried[counted.url] = Segments(
+                    carried.all + info.segments - counted.before.all,
+                    carried.repaired + info.repaired - counted.before.repaired,
+                )
+                counted.before = Segments(info.segments, info.repaired)
+        return self._carried
+
     def forget(self, url: str) -> None:
         """Close the idle connections to a backend that is no longer configured."""
+        self._carried.pop(url, None)
         for connection in self._idle.pop(url, ()):
             connection.close()
         self._addresses.pop(url, None)

@@ -7,32 +7,19 @@ other acknowledgements by 40 ms.
 
 import asyncio
 import contextlib
-import socket
-import struct
 
 from router_service.upstream.address import Address
-
-_RTT_OFFSET = 68
-"""Of `tcpi_rtt` (microseconds) in `struct tcp_info` of linux/tcp.h."""
+from router_service.upstream.tcp_info import tcp_info
 
 
 async def round_trip_seconds(address: Address, timeout_seconds: float) -> float | None:
     """Open and close a connection to ``address``. None: it did not open, or this system does not measure."""
-    if not hasattr(socket, "TCP_INFO"):
-        return None
     try:
         async with asyncio.timeout(timeout_seconds):
             _, writer = await asyncio.open_connection(address.host, address.port)
     except (OSError, TimeoutError):
         return None
-    try:
-        info = writer.get_extra_info("socket").getsockopt(
-            socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + 4
-        )
-        (microseconds,) = struct.unpack_from("=I", info, _RTT_OFFSET)
-    except (OSError, struct.error):
-        return None
-    finally:
-        with contextlib.suppress(OSError):
-            writer.close()
-    return microseconds / 1e6 if microseconds else None
+    info = tcp_info(writer.transport)
+    with contextlib.suppress(OSError):
+        writer.close()
+    return info.round_trip_seconds or None if info is not None else None
