@@ -87,6 +87,7 @@ def test_an_engine_that_is_slow_for_no_known_reason(world: World, table: list[Ro
         world,
         "engine slow: no reason shown",
         slowed("a", "slow", 5.0),
+        alerts=["BackendSlow"],
         verdict="execution",
         at_least_seconds=12,
     )

@@ -149,6 +149,7 @@ def test_a_router_runs_out_of_file_descriptors(world: World, table: list[Row], t
             "a router without file descriptors",
             fault,
             url=edge.url,
+            alerts=["FileDescriptorsScarce"],
             allowed=[Ending.REFUSED, Ending.ERROR, Ending.BROKEN, Ending.ERROR_EVENT],
         )
         assert router.pid == pid

@@ -112,6 +112,10 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
         {"router_time_seconds": "3600+15x1920"},
         {"router_time_seconds": "1+15x1920"},
     ),
+    "FileDescriptorsScarce": (
+        {"process_open_fds": is_(95), "process_max_fds": is_(100)},
+        {"process_open_fds": is_(85), "process_max_fds": is_(100)},
+    ),
     "AffinityStoreDown": (gauge("router_affinity_store_up", 0), gauge("router_affinity_store_up", 1)),
     "RetryBudgetSpent": (
         gauge("router_retry_budget_remaining", 0),

@@ -175,6 +175,9 @@ LOST_SEGMENTS = 20
 CLOCK_SECONDS = 2
 """Off Prometheus's clock; what a slow scrape adds is well below."""
 
+SCARCE_SHARE = 0.9
+"""Of the open files a process may have; a stream through the router has two."""
+
 FAR_SECONDS = 0.02
 """A round trip between router and engine; within a region it takes about one millisecond."""
 
@@ -213,6 +216,12 @@ def _limits(scale: TimeScale) -> list[Alert]:
             "ticket",
             "The clock of {{ $labels.instance }} is {{ $value | humanizeDuration }} off Prometheus's",
             "Requests are not affected: nothing waits by the wall clock. Logs, records and spans are misdated.",
+        ),
+        Alert(
+            "FileDescriptorsScarce",
+            f"max by (job, instance) (process_open_fds / process_max_fds) > {SCARCE_SHARE}", 60, "ticket",
+            "{{ $labels.job }} at {{ $labels.instance }} has {{ $value | humanizePercentage }} of its descriptors open",
+            "At the limit a new connection is refused, here or to what stands behind. Open streams go on.",
         ),
         Alert(
             "AffinityStoreDown", "min by (instance) (router_affinity_store_up) == 0", 60, "ticket",
