@@ -90,5 +90,6 @@ def test_an_engine_that_is_slow_for_no_known_reason(world: World, table: list[Ro
         alerts=["BackendSlow"],
         verdict="execution",
         at_least_seconds=12,
+        well_seconds=30,
     )
     table.append(row)
