@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 HOUR = 3600
+SPARE_FILES = 12  # at rest below the alert's nine tenths; a few requests more use them up
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts of its own")
 
 
@@ -56,7 +57,7 @@ def test_the_clock_of_a_router_jumps(world: World, table: list[Row], tmp_path: P
         more_edge(world, tmp_path / "edge", router.port) as edge,
     ):
         name, alerts = "clock jumps by an hour, both ways", ["RouterClockWrong"]
-        row, _ = endure(world, name, fault, url=edge.url, sessions=50, alerts=alerts)
+        row, _ = endure(world, name, fault, url=edge.url, routers=[router], sessions=50, alerts=alerts)
     table.append(row)
 
 
@@ -111,7 +112,9 @@ def test_names_cannot_be_resolved(world: World, table: list[Row], tmp_path: Path
         more_edge(world, tmp_path / "edge", router.port) as edge,
     ):
         alerts = ["RouterCannotListBackends"]
-        row, _ = endure(world, "DNS fails", fault, url=edge.url, at_least_seconds=8, alerts=alerts)
+        row, _ = endure(
+            world, "DNS fails", fault, url=edge.url, routers=[router], at_least_seconds=8, alerts=alerts
+        )
     table.append(row)
 
 
@@ -122,20 +125,20 @@ def test_a_router_runs_out_of_file_descriptors(world: World, table: list[Row], t
     def fault(_: World) -> Iterator[Proof]:
         pid = only_child(router.pid)
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        open_now = len(os.listdir(f"/proc/{pid}/fd"))
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + 2, before[1]))
+        limit = open_files(pid) + SPARE_FILES
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
         try:
-            with world.under_load(60, url=edge.url) as burst:
-                time.sleep(8)
-                most = max(len(os.listdir(f"/proc/{pid}/fd")) for _ in range(50))
-                ended = burst.finish()
-            assert most >= open_now, "it used what it had"
-            lost = [answer for answer in ended if answer.ending is Ending.LOST]
-            assert not lost, f"{len(lost)} lost: {lost[:3]}"
-            kinds = sorted({f"{a.ending} {a.status}" for a in ended})
-            yield Proof(
-                f"{most} of {open_now + 2} descriptors open in /proc; a burst of {len(ended)} ended {kinds}"
+            with world.under_load(90, url=edge.url) as burst:
+                eventually(
+                    lambda: open_files(pid) >= limit, f"{limit} descriptors are open", 30, pause_seconds=0.01
+                )
+                yield (proof := Proof())
+                proof.answers = burst.finish()
+            kinds = sorted({f"{a.ending} {a.status}" for a in proof.answers})
+            proof.text = (
+                f"{limit} of {limit} descriptors open in /proc; a burst of {len(proof.answers)} ended {kinds}"
             )
+            assert any(a.ending is Ending.REFUSED for a in proof.answers), "some could not be taken"
         finally:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
@@ -149,12 +152,17 @@ def test_a_router_runs_out_of_file_descriptors(world: World, table: list[Row], t
             "a router without file descriptors",
             fault,
             url=edge.url,
+            routers=[router],
             alerts=["FileDescriptorsScarce"],
             allowed=[Ending.REFUSED, Ending.ERROR, Ending.BROKEN, Ending.ERROR_EVENT],
         )
         assert router.pid == pid
         assert httpx.get(f"{router.url}/healthz").status_code == 200
     table.append(row)
+
+
+def open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 @needs_root
@@ -185,7 +193,7 @@ def test_the_disk_of_a_routers_log_is_full(world: World, table: list[Row], tmp_p
                 world, "the log's disk is full", fault, url=edge.url, alerts=["RouterLogLinesDropped"]
             )
             lines = len(router.log_lines())
-            eventually(lambda: len(router.log_lines()) >= lines, "it writes again")
+            eventually(lambda: len(router.log_lines()) > lines, "it writes again")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     table.append(row)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.chaos.faults import Proof
+from harness.chaos.load import Ending
 from harness.chaos.replicas import Router, more_edge, more_routers
 from harness.chaos.scenario import endure
 from harness.chaos.table import Row
@@ -63,13 +64,14 @@ def test_delay_between_edge_and_router(cable: tuple[World, Wire, Router, Edge], 
         after = connect_seconds(router)
         assert after - before > DELAY_SECONDS
         yield Proof(f"a TCP connection there takes {after * 1000:.0f} ms instead of {before * 1000:.1f}")
-        laid.treat()
+        laid.heal()
 
     row, _ = endure(
         world,
         "200 ms between edge and router",
         fault,
         url=edge.url,
+        routers=[router],
         verdict="routing",
         alerts=["EdgeRunsLate"],
         well_seconds=30,
@@ -78,7 +80,7 @@ def test_delay_between_edge_and_router(cable: tuple[World, Wire, Router, Edge], 
 
 
 def test_delay_between_router_and_engines(cable: tuple[World, Wire, Router, Edge], table: list[Row]) -> None:
-    world, laid, _, edge = cable
+    world, laid, router, edge = cable
 
     @contextlib.contextmanager
     def fault(_: World) -> Iterator[Proof]:
@@ -87,13 +89,14 @@ def test_delay_between_router_and_engines(cable: tuple[World, Wire, Router, Edge
         delayed = laid.treat(*engines(world), delay_seconds=DELAY_SECONDS)["delayed"] - before
         assert delayed > 100
         yield Proof(f"{delayed} packets held back for 200 ms in 8 s, counted where it was done")
-        laid.treat()
+        laid.heal()
 
     row, answers = endure(
         world,
         "200 ms between router and engines",
         fault,
         url=edge.url,
+        routers=[router],
         verdict="routing",
         alerts=["BackendFarAway"],
     )
@@ -107,20 +110,43 @@ def test_loss_on_every_way(cable: tuple[World, Wire, Router, Edge], table: list[
 
     @contextlib.contextmanager
     def fault(_: World) -> Iterator[Proof]:
-        before, dropped = laid.retransmitted(), laid.treat()["dropped"]
-        laid.treat(router.port, *engines(world), loss=LOSS)
-        time.sleep(10)
-        again, counts = laid.retransmitted() - before, laid.treat()
+        before = laid.retransmitted()
+        dropped = laid.treat(router.port, *engines(world), loss=LOSS)["dropped"]
+        yield (proof := Proof())
+        dropped = laid.heal()["dropped"] - dropped
+        again = laid.retransmitted() - before
         assert again > 5
-        yield Proof(
-            f"the far kernel has sent {again} segments again; {counts['dropped'] - dropped} packets dropped"
-        )
+        proof.text = f"the far kernel has sent {again} segments again; {dropped} packets dropped"
 
     row, _ = endure(
         world,
         "5 % loss between edge, router and engines",
         fault,
         url=edge.url,
+        routers=[router],
         alerts=["BackendLosesPackets"],
+    )
+    table.append(row)
+
+
+def test_a_router_without_ports(cable: tuple[World, Wire, Router, Edge], table: list[Row]) -> None:
+    """No connection to an engine can be opened: those that are open serve what they can, the rest is refused."""
+    world, laid, router, edge = cable
+
+    @contextlib.contextmanager
+    def fault(_: World) -> Iterator[Proof]:
+        with laid.ports_taken(*engines(world)) as taken:
+            yield Proof(
+                f"a client of the test's own beside the router holds {taken} ports and gets no other (EADDRNOTAVAIL)"
+            )
+
+    row, _ = endure(
+        world,
+        "a router without local ports",
+        fault,
+        url=edge.url,
+        routers=[router],
+        alerts=["BackendBreakerOpen"],
+        allowed=[Ending.REFUSED, Ending.ERROR],
     )
     table.append(row)

@@ -11,13 +11,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 import redis
 
+from harness.chaos.load import Answer
 from harness.chaos.world import World, eventually
 from harness.stack_faults import process_state
 from harness.stacks import ROOT
@@ -27,9 +28,10 @@ Fault = Callable[[World], "contextlib.AbstractContextManager[Proof]"]
 
 @dataclass
 class Proof:
-    """How it was verified that the fault happened."""
+    """How it was verified that the fault happened. ``answers`` are those of a load of the fault's own."""
 
     text: str = ""
+    answers: list[Answer] = field(default_factory=list)
 
 
 def killed_again_and_again(part: str) -> Fault:
@@ -163,6 +165,7 @@ def redis_full(world: World) -> Iterator[Proof]:
     try:
         with pytest.raises(redis.ResponseError, match="maxmemory"):
             client.set("chaos", "x")
+        assert client.ping()
         yield Proof("a write of the test's own is refused with OOM, PING is answered")
     finally:
         client.config_set("maxmemory", "64mb")

@@ -66,6 +66,11 @@ def read_answers(path: Path) -> list[Answer]:
     return sorted(answers, key=lambda answer: answer.sent_at)
 
 
+def sent_file(answers: Path) -> Path:
+    """Where the number of requests sent is written at the end, beside their answers."""
+    return answers.with_suffix(".sent")
+
+
 async def ask(http: httpx.AsyncClient, options: argparse.Namespace, number: int, answer: Answer) -> None:
     """Send one request and fill in ``answer``."""
     body: dict[str, Any] = {
@@ -104,6 +109,8 @@ async def ask(http: httpx.AsyncClient, options: argparse.Namespace, number: int,
             answer.ending, answer.detail = Ending.ERROR_EVENT, error_of(seen)
         elif answer.status == 200 and not isinstance(error, httpx.TimeoutException):
             answer.ending = Ending.BROKEN
+    except Exception as error:  # whatever is wrong with an answer, it is one, and counts
+        answer.ending, answer.detail = Ending.LOST, f"no proper answer: {type(error).__name__}: {error}"
     answer.ended_at = time.time()
 
 
@@ -164,6 +171,7 @@ async def run(options: argparse.Namespace) -> None:
                 task.add_done_callback(tasks.discard)
                 number += 1
             await asyncio.gather(*tasks)
+    sent_file(options.out).write_text(str(number))
 
 
 def main() -> None:

@@ -115,6 +115,44 @@ class Wire:
         counts: dict[str, int] = json.loads(self.process.stdout.readline())
         return counts
 
+    def heal(self) -> dict[str, int]:
+        """Make it a good cable again; return the counts so far."""
+        return self.treat()
+
+    @contextlib.contextmanager
+    def ports_taken(self, *ports: int) -> Iterator[int]:
+        """Leave the other end no local port for connections to ``HERE`` at these ports; yield how many are held.
+
+        Its range is made small, and a process there opens connections until the kernel has no port for another.
+        """
+        setting = "/proc/sys/net/ipv4/ip_local_port_range"
+        subprocess.run([*self.inside, "sh", "-c", f"echo 60000 60099 > {setting}"], check=True)
+        hold = (
+            "import errno, socket, sys\n"
+            "held = []\n"
+            f"for port in {ports}:\n"
+            "    try:\n"
+            "        while True:\n"
+            f"            held.append(socket.create_connection(({HERE!r}, port), 10))\n"
+            "    except OSError as error:\n"
+            "        assert error.errno == errno.EADDRNOTAVAIL, error\n"
+            "print(len(held), flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        holder = subprocess.Popen(
+            [*self.inside, sys.executable, "-c", hold],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert holder.stdout is not None
+            yield int(holder.stdout.readline())
+        finally:
+            holder.kill()
+            holder.wait()
+            subprocess.run([*self.inside, "sh", "-c", f"echo 32768 60999 > {setting}"], check=True)
+
     def retransmitted(self) -> int:
         """TCP segments that the kernel at the other end has sent again."""
         text = subprocess.run(

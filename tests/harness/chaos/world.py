@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import httpx
 import yaml
 
 from harness import waiting
-from harness.chaos.load import Answer, read_answers
+from harness.chaos.load import Answer, read_answers, sent_file
 from harness.stacks import ROOT, UP_SECONDS, Stack, new_stack
 from local_stack.parts import configured_parts
 from local_stack.settings import load_settings
@@ -66,10 +66,15 @@ class Watch:
     alerts: dict[str, float] = field(default_factory=dict)
     verdicts: dict[str, float] = field(default_factory=dict)
 
-    def first(self) -> float | None:
-        """When the platform first said anything of a fault."""
-        said = [*self.alerts.values(), *(at for name, at in self.verdicts.items() if name != "none")]
+    def first(self, alerts: Collection[str], verdict: str | None) -> float | None:
+        """When the platform first named the fault, by one of these alerts or this verdict; None: it never did."""
+        said = [at for name, at in self.alerts.items() if name in alerts]
+        said += [at for name, at in self.verdicts.items() if name == verdict]
         return min(said, default=None)
+
+    def blamed(self) -> set[str]:
+        """Every verdict given but `none`."""
+        return set(self.verdicts) - {"none"}
 
 
 class Load:
@@ -102,7 +107,9 @@ class Load:
             self._process.stdin.close()
             self._process.wait(90)
         assert self._process.returncode == 0, f"the load generator ended with {self._process.returncode}"
-        return self.so_far()
+        answers = self.so_far()
+        assert len(answers) == int(sent_file(self._path).read_text()), "an answer for every request"
+        return answers
 
 
 @contextlib.contextmanager
