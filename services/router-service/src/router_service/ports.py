@@ -128,6 +128,10 @@ class ResponseBroken(UpstreamError):
         self.stage = stage
 
 
+class ConnectionLost(ResponseBroken):
+    """The connection ended before the answer's end, and with it whatever the backend was doing for it."""
+
+
 class ResponseSink(Protocol):
     """Takes one answer as it arrives: a head, body pieces, then exactly one of end and failure."""
 

@@ -141,7 +141,7 @@ async def play(
     assert [view.in_flight for view in views] == [0] * len(views)
     assert watched.most <= max(3, 0.2 * len(plays)), "the retry budget was never exceeded"
     before = [a.outcome for job in finished for a in job.attempts[:-1]]
-    charged = [end for end in before if end not in {End.CONNECT_FAILED, End.STALE, End.BROKEN, End.DIVERGED}]
+    charged = [end for end in before if end not in {End.CONNECT_FAILED, End.BROKEN}]
     assert len(charged) <= watched.spent, "no second attempt without the budget's leave, where work may go on"
     assert fleet.budget.active == 0
     assert fleet.budget.retrying == 0

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import deque
+from collections.abc import Sequence
 from random import Random
 from time import perf_counter
 from typing import Any
@@ -93,36 +94,51 @@ def answered(
     body: dict[str, Any], first: list[bytes], *more: list[bytes] | Script, busy: bool = False
 ) -> tuple[Client, Job, list[dict]]:
     """Play ``first`` as a stream that breaks and ``more`` as the continuations; what was asked of the engines."""
+    scripts = [
+        [Script(200, STREAM, tuple(first), "break")],
+        [one if isinstance(one, Script) else Script(200, STREAM, tuple(one)) for one in more],
+    ]
+    return played(body, scripts, busy=(1,) if busy else ())
+
+
+def played(
+    body: dict[str, Any],
+    scripts: list[list[Script]],
+    *,
+    max_attempts: int = 3,
+    retries: int = 3,
+    busy: Sequence[int] = (),
+    loads: Sequence[int] = (),
+) -> tuple[Client, Job, list[dict]]:
+    """Play one request on a backend per list of ``scripts``, asked in that order as long as ``loads`` does not say
+    otherwise; what was asked of the engines. ``retries`` are what the budget has."""
     asked = {"model": "m", "stream": True, "stream_options": {"include_usage": True}, **body}
     path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
 
     async def play() -> tuple[Client, Job, list[dict]]:
-        fleet = Fleet(["p"], Bounds(64, 0, 0.05), perf_counter)
+        fleet = Fleet(["p"], Bounds(64, 0, 0.05, retry_ratio=0, retry_minimum=retries), perf_counter)
+        names = [f"b{number}" for number in range(len(scripts))]
         fleet.set_endpoints(
-            "p", [Endpoint(f"b{n}", f"http://b{n}:1", f"http://b{n}:1/health") for n in range(2)]
+            "p", [Endpoint(name, f"http://{name}:1", f"http://{name}:1/health") for name in names]
         )
-        for n in range(2):
-            fleet.set_health("p", f"b{n}", Health(True, State.IDLE))
+        for name in names:
+            fleet.set_health("p", name, Health(True, State.IDLE))
         upstream = FakeUpstream(
-            {
-                "http://b0:1": deque([Script(200, STREAM, tuple(first), "break")]),
-                "http://b1:1": deque(
-                    one if isinstance(one, Script) else Script(200, STREAM, tuple(one)) for one in more
-                ),
-            }
+            {f"http://{name}:1": deque(own) for name, own in zip(names, scripts, strict=True)}
         )
-        if busy:
-            fleet.pools["p"].backends[1].in_flight = 64
+        for number, view in enumerate(fleet.pools["p"].backends):
+            view.in_flight = 64 if number in busy else loads[number] if loads else 0
         jobs: list[Job] = []
         policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (RULE,), "p")
         pipeline = Pipeline(
-            Settings(policy, 3, frozenset({503}), 0.05, b"x-session-id", 1000), fleet, upstream, None,
+            Settings(policy, max_attempts, frozenset({503}), 0.05, b"x-session-id", 1000), fleet, upstream, None,
             jobs.append, lambda seconds: None, Random(1),
         )  # fmt: skip
         inbound = Inbound.now(INFERENCE_PATHS[path], path.encode(), [])
         inbound.body = orjson.dumps(asked)
         client = Client()
         await pipeline.handle(inbound, client)
+        assert fleet.budget.retrying == 0
         return client, jobs[0], [orjson.loads(r.split(b"\r\n\r\n", 1)[1]) for r in upstream.requests]
 
     return asyncio.run(play())
@@ -317,3 +333,65 @@ def test_an_engine_that_refuses_to_continue_leaves_no_byte_in_the_stream(
     assert client.data.split(b"\n\n")[-2].startswith(b'data: {"error"')
     assert body[:20] not in client.data
     assert job.outcome is Outcome.TRUNCATED
+
+
+def whole(texts: list[str]) -> Script:
+    return Script(200, STREAM, (*events(True, texts, "stop"), DONE))
+
+
+SILENT_DEATH = Script(200, STREAM, (), "break")
+DEATH = Script(200, STREAM, tuple(events(True, ["A", " b"])), "break")
+
+
+def ends(job: Job) -> list[tuple[str, str]]:
+    return [(attempt.backend, str(attempt.outcome)) for attempt in job.attempts]
+
+
+def test_a_continuation_never_goes_where_the_request_has_failed_before() -> None:
+    """The first one died before its first byte, the second in its answer; the third has more to do than either."""
+    client, job, _ = played(GREEDY, [[SILENT_DEATH], [DEATH], [whole([" b", " c"])]], loads=(0, 1, 9))
+    assert ends(job) == [("b0", "broken"), ("b1", "broken"), ("b2", "complete")]
+    assert client.text == "A b c"
+    assert job.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("no", [Script(503, (), (b"busy",)), SILENT_DEATH])
+def test_a_backend_that_does_not_begin_the_continuation_is_followed_by_another(no: Script) -> None:
+    client, job, _ = played(GREEDY, [[DEATH], [no], [whole([" b", " c"])]], loads=(0, 1, 9))
+    assert [backend for backend, _ in ends(job)] == ["b0", "b1", "b2"]
+    assert client.text == "A b c"
+    assert job.resumes == ["failed", "ok"]
+
+
+def test_a_continuation_that_the_client_has_something_of_is_not_continued_again() -> None:
+    dies_too = Script(200, STREAM, tuple(events(True, [" b", " c"])), "break")
+    client, job, _ = played(GREEDY, [[DEATH], [dies_too], [whole([" b", " c"])]], loads=(0, 1, 9))
+    assert [backend for backend, _ in ends(job)] == ["b0", "b1"]
+    assert client.ends == ["abort"]
+    assert job.outcome is Outcome.TRUNCATED
+
+
+def test_attempts_are_bounded_while_a_stream_is_continued_too() -> None:
+    client, job, _ = played(
+        GREEDY, [[DEATH], [SILENT_DEATH], [whole([" b"])]], max_attempts=2, loads=(0, 1, 9)
+    )
+    assert [backend for backend, _ in ends(job)] == ["b0", "b1"]
+    assert client.ends == ["abort"]
+
+
+@pytest.mark.parametrize(("retries", "goes_on"), [(0, False), (1, True)])
+def test_what_follows_an_answer_of_a_living_backend_spends_the_budget(retries: int, goes_on: bool) -> None:
+    """Its continuation said something else: that engine worked, and the whole text is more work for it."""
+    other = Script(200, STREAM, (*events(True, [" b", "d"], "stop"), DONE))
+    first = Script(200, STREAM, tuple(events(True, ["A", " b", "c"])), "break")
+    client, job, _ = played(GREEDY, [[first], [other, whole(["!"])]], retries=retries, loads=(0, 1))
+    assert [end for _, end in ends(job)] == ["broken", "diverged", *(["complete"] if goes_on else [])]
+    assert client.ends == ["finish" if goes_on else "abort"]
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (1, 2)])
+def test_an_answer_that_is_refused_here_spends_the_budget(retries: int, attempts: int) -> None:
+    """503 with a body that has no end: the backend lives."""
+    endless = Script(503, (), (b"x" * 200_000, b"x" * 200_000), "silence")
+    _, job, _ = played(GREEDY, [[endless], [whole(["A"])]], retries=retries, loads=(0, 1))
+    assert [end for _, end in ends(job)] == ["malformed", "complete"][:attempts]

@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from router_service.ports import Broken, ConnectFailed, ResponseBroken, StaleConnection
+from router_service.ports import Broken, ConnectFailed, ConnectionLost, ResponseBroken, StaleConnection
 from router_service.upstream.address import Address
 from router_service.upstream.fake import FakeUpstream, Script
 from router_service.upstream.pool import UpstreamPool
@@ -273,6 +273,14 @@ async def test_a_kept_connection_that_was_closed_is_told_from_a_failure(engine, 
     await exchange(pool, engine.url)
     sink = await exchange(pool, engine.url)
     assert isinstance(sink.error, StaleConnection)
+
+
+async def test_a_kept_connection_that_is_lost_with_the_engine_at_work_is_a_failure(engine, pool) -> None:
+    engine.answers.extend([[sized(b"a")], [0.4, "close"]])
+    await exchange(pool, engine.url)
+    sink = await exchange(pool, engine.url)
+    assert isinstance(sink.error, ConnectionLost)
+    assert sink.error.stage is Broken.BEFORE_ANSWER
 
 
 async def test_idle_connections_are_closed_before_the_engine_would(engine) -> None:

@@ -15,7 +15,7 @@ from router_service.openai_api.paths import InferencePath
 from router_service.openai_api.usage import EngineReport, read_report
 from router_service.pipeline.headers import RawHeaders, first, returned
 from router_service.pipeline.relay import Relay
-from router_service.ports import Exchange, ResponseBroken, StaleConnection, UpstreamError
+from router_service.ports import ConnectionLost, Exchange, ResponseBroken, StaleConnection, UpstreamError
 from router_service.routing.rules import Timeouts
 
 MAX_BUFFERED_BYTES = 1024 * 1024
@@ -34,7 +34,8 @@ class End(StrEnum):
     REJECTED = "rejected"  # a status that counts as a failed attempt
     CONNECT_FAILED = "connect_failed"
     STALE = "stale"
-    BROKEN = "broken"
+    BROKEN = "broken"  # its connection was lost
+    MALFORMED = "malformed"  # not HTTP, or more than is taken
     ENGINE_ERROR = "engine_error"  # announced in band
     INCOMPLETE = "incomplete"  # a clean end without the terminal event
     CONNECT_TIMEOUT = "connect_timeout"
@@ -54,11 +55,13 @@ HeadMaker = Callable[[int, RawHeaders, EngineReport | None], RawHeaders]
 class Seam:
     """What a continued stream does to its bytes; see `pipeline.resume`.
 
+    ``written``: the client has something of it; what follows a seam is not kept, so it cannot be continued again.
     ``diverged``: this engine says something else than what the client already has of the answer. ``over``:
     what was fed last holds the end of the answer, whatever the engine would still say.
     """
 
     def __init__(self) -> None:
+        self.written = False
         self.diverged = False
         self.over = False
 
@@ -246,8 +249,10 @@ class Answer:
             return
         if isinstance(error, StaleConnection):
             self._fail(End.STALE, str(error))
-        elif isinstance(error, ResponseBroken):
+        elif isinstance(error, ConnectionLost):
             self._fail(End.BROKEN, str(error))
+        elif isinstance(error, ResponseBroken):
+            self._fail(End.MALFORMED, str(error))
         else:
             self._fail(End.CONNECT_FAILED, str(error))
 
@@ -283,7 +288,7 @@ class Answer:
         limit = MAX_BUFFERED_BYTES if self.status < 400 else _MAX_ERROR_BYTES
         if self._body_bytes > limit:
             if self.status >= 400 or self._seam is not None:
-                self._stop(End.BROKEN, "the backend's error has no end")
+                self._stop(End.MALFORMED, "the backend's error has no end")
                 return
             self.buffered = False
             length = first(self.headers, b"content-length")
@@ -301,6 +306,7 @@ class Answer:
                 return
             if not data:
                 return
+            self._seam.written = True
         if self.started:
             self._relay.write(data)
             if not self.first_event_at:

@@ -21,8 +21,8 @@ _FAULTS = frozenset(
         End.REJECTED,
         End.CONNECT_FAILED,
         End.CONNECT_TIMEOUT,
-        End.STALE,
         End.BROKEN,
+        End.MALFORMED,
         End.ENGINE_ERROR,
         End.INCOMPLETE,
         End.FIRST_TOKEN_TIMEOUT,
@@ -111,6 +111,7 @@ class Attempts:
             job.queued_first_seconds = job.queued_seconds
         exchange: Exchange | None = upstream.idle(backend.url)
         request = job.request_head(upstream, backend.url, len(body)) + body
+        redialled = False
         while True:
             if exchange is None:
                 left = job.deadline - perf_counter()
@@ -135,8 +136,8 @@ class Attempts:
             except asyncio.CancelledError:
                 answer.stop(End.CLIENT_GONE, "cancelled")
                 raise
-            if answer.end is End.STALE and not relay.gone and not job.redialled:
-                job.redialled = True
+            if answer.end is End.STALE and not relay.gone and not redialled:
+                redialled = True
                 job.stale_connections += 1
                 answer.again()
                 exchange = None

@@ -39,11 +39,9 @@ class Job:
     queue_position: int | None = None
     deadline: float = 0.0
     retrying: bool = False
-    redialled: bool = False
     stale_connections: int = 0
     attempts: list[AttemptRecord] = field(default_factory=list)
     resumes: list[str] = field(default_factory=list)
-    resumed_from: tuple[str, ...] = ()
     kept: list[bytes] | None = None
     attempts_began: float = 0.0
     attempt_began: float = 0.0

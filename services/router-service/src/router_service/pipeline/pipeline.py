@@ -31,7 +31,7 @@ from router_service.routing.snapshot import Attempt
 from router_service.routing.vocabulary import Outcome, Unroutable
 from router_service.telemetry.trace_context import continued
 
-_LEFT_NO_WORK = frozenset({End.CONNECT_FAILED, End.STALE, End.BROKEN})
+_LEFT_NO_WORK = frozenset({End.CONNECT_FAILED, End.BROKEN})
 """The connection is gone, and with it whatever the backend did for this request: another attempt takes its place and
 is no additional load. What bounds these is `max_attempts` and the breaker; an engine's death must not cost more
 requests the busier it was."""
@@ -154,7 +154,7 @@ class Pipeline:
                 self._note_end(job, last)
                 return
             if last.started:
-                await self._broken_stream(job, relay, decision, body, last)
+                await self._broken_stream(job, relay, decision, body, last, tried)
                 return
             refusal = refusals.BY_END.get(last.end)
             if last.end is End.TOTAL_TIMEOUT or len(job.attempts) >= settings.max_attempts or self.stopping:
@@ -203,19 +203,28 @@ class Pipeline:
             job.outcome = Outcome.UPSTREAM_ERROR
 
     async def _broken_stream(
-        self, job: Job, relay: Relay, decision: Decision, body: dict[str, Any], broken: Answer
+        self,
+        job: Job,
+        relay: Relay,
+        decision: Decision,
+        body: dict[str, Any],
+        broken: Answer,
+        tried: tuple[str, ...],
     ) -> None:
-        """The answer broke off after its first byte: continue it elsewhere, or end it as an error."""
+        """The answer broke off after its first byte: continue it elsewhere, or end it as an error.
+
+        A continuation that ended before the client had anything of it is followed by another one.
+        """
         job.take_report(broken.report)
         job.status = broken.status
         answer = broken
         back = True
         while True:
             if answer.end is End.DIVERGED:
-                back, answer = False, broken
+                back = False  # that backend is well: it may be given the whole text
             elif decision.chosen is not None:
-                job.resumed_from = (*job.resumed_from, decision.chosen.name)
-            continuation = resume.continuation(job, decision, body, answer, back=back)
+                tried = (*tried, decision.chosen.name)
+            continuation = resume.continuation(job, decision, body, broken, back=back)
             if continuation is None or relay.gone:
                 break
             if continuation.finished is not None:  # the limit was reached: only the end was missing
@@ -224,24 +233,24 @@ class Pipeline:
                 job.resumes.append("ok")
                 job.outcome = Outcome.OK
                 return
-            if not self._begin_retry(job, answer.end):
+            if len(job.attempts) >= job.settings.max_attempts or not self._begin_retry(job, answer.end):
                 break
-            again = await self._placement.decide(job, relay, job.resumed_from, "resume")
+            again = await self._placement.decide(job, relay, tried, "resume")
             if again is None:
                 return
             if again.chosen is None:
                 break
             decision = again
             answer = await self._attempts.run(job, relay, decision, body, "resume", continuation)
-            job.take_report(answer.report)
             if answer.end is End.COMPLETE:
+                job.take_report(answer.report)
                 job.resumes.append("ok")
                 job.outcome = Outcome.OK
                 return
-            if answer.end is End.DIVERGED and back:
-                continue
-            job.resumes.append("failed")
-            if answer.end is End.CLIENT_GONE:
+            if answer.end is not End.DIVERGED:
+                job.resumes.append("failed")
+            if answer.end is End.CLIENT_GONE or continuation.seam.written:
+                job.take_report(answer.report)
                 break
         if answer.end is End.CLIENT_GONE or relay.gone:
             cancelled(job)

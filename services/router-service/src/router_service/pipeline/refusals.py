@@ -78,6 +78,9 @@ BY_END: dict[End, Refusal] = {
     End.BROKEN: Refusal(
         502, "upstream_disconnect", "the backend closed the connection", Outcome.UPSTREAM_ERROR
     ),
+    End.MALFORMED: Refusal(
+        502, "upstream_error", "the backend's answer could not be understood", Outcome.UPSTREAM_ERROR
+    ),
     End.ENGINE_ERROR: Refusal(502, "upstream_error", "the engine reported an error", Outcome.UPSTREAM_ERROR),
     End.INCOMPLETE: Refusal(
         502, "upstream_disconnect", "the backend ended its answer early", Outcome.UPSTREAM_ERROR

@@ -23,15 +23,12 @@ from router_service.pipeline.answer import Answer, End, Seam
 from router_service.pipeline.job import Job
 from router_service.routing.decision import Decision
 
-MAX_RESUMES = 1
-"""The text after a seam is not kept: an answer that breaks twice ends as an error."""
-
 MAX_MADE_AGAIN = 256
 """Chunks that the other engine may be asked to make again before the client sees anything new."""
 
 CHAT_PATH = "/v1/chat/completions"
 
-_RESUMABLE_ENDS = frozenset({End.BROKEN, End.ENGINE_ERROR, End.INCOMPLETE, End.IDLE_TIMEOUT, End.STALE})
+_RESUMABLE_ENDS = frozenset({End.BROKEN, End.MALFORMED, End.ENGINE_ERROR, End.INCOMPLETE, End.IDLE_TIMEOUT})
 
 _FORBIDDEN = (
     "tools", "functions", "top_logprobs", "prompt_logprobs", "guided_json", "guided_regex", "guided_choice",
@@ -78,7 +75,7 @@ def continuation(
         return None
     if broken.end not in _RESUMABLE_ENDS or not job.inbound.path.resumable:
         return None
-    if len(job.resumes) >= MAX_RESUMES or not job.kept:
+    if not job.kept:
         return None
     chat = job.inbound.path.path == CHAT_PATH
     if not _allowed(body, chat):

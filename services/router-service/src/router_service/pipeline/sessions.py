@@ -33,8 +33,7 @@ async def decide_with_pin(
     snapshot.find_pin = None
     if found.pin is None:
         snapshot.pin = await pins.pin(found.key)
-        if snapshot.pin:
-            decision = decide(features, snapshot, policy, now)
+        decision = decide(features, snapshot, policy, now)  # of the fleet as it is now, pinned or not
     return decision, found.key
 
 

@@ -7,15 +7,20 @@ used again.
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import cast
 
 import httptools
 
-from router_service.ports import Broken, ResponseBroken, ResponseSink, StaleConnection
+from router_service.ports import Broken, ConnectionLost, ResponseBroken, ResponseSink, StaleConnection
 from router_service.upstream.tcp_info import TcpInfo, tcp_info
 
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of status line and headers (interim answers included) before the answer is refused."""
+
+STALE_SECONDS = 0.25
+"""A kept connection that the backend had closed is found out within a round trip. One that is lost later was lost with
+the backend at work."""
 
 _NO_BODY = frozenset({204, 304})
 
@@ -27,8 +32,8 @@ class _NotHttp(Exception):
 class UpstreamConnection(asyncio.Protocol):
     """A keep-alive connection that carries one exchange at a time.
 
-    ``on_idle`` is called when the connection may serve another request, ``on_closed`` once when it
-    is gone for good.
+    ``on_idle`` is called when the connection may serve another request, ``on_ending`` while the kernel can still
+    be asked about one that is about to close, ``on_closed`` once when it is gone for good.
     """
 
     __slots__ = (
@@ -40,10 +45,12 @@ class UpstreamConnection(asyncio.Protocol):
         "_interim",
         "_message_done",
         "_on_closed",
+        "_on_ending",
         "_on_idle",
         "_parser",
         "_paused",
         "_reusable",
+        "_sent_at",
         "_sink",
         "_transport",
         "_until_close",
@@ -54,14 +61,17 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(
         self,
         on_idle: Callable[["UpstreamConnection"], None],
+        on_ending: Callable[["UpstreamConnection"], None],
         on_closed: Callable[["UpstreamConnection"], None],
     ) -> None:
         self._on_idle = on_idle
+        self._on_ending = on_ending
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._sink: ResponseSink | None = None
         self._paused = False
+        self._sent_at = 0.0
         self.used = False
         self.idle_since = 0.0
         self._reset()
@@ -94,6 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
         assert self._transport is not None
         self._reset()
         self._sink = sink
+        self._sent_at = perf_counter()
         self._transport.write(request)
 
     def pause(self) -> None:
@@ -113,11 +124,13 @@ class UpstreamConnection(asyncio.Protocol):
         """Reset the connection at once; the sink hears nothing more. The backend sees it go."""
         self._sink = None
         if self._transport is not None:
+            self._on_ending(self)
             self._transport.abort()
 
     def close(self) -> None:
         """Close an idle connection in order."""
         if self._transport is not None:
+            self._on_ending(self)
             self._transport.close()
 
     # -- asyncio.Protocol ----------------------------------------------------------------------
@@ -158,6 +171,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Let the transport close; :meth:`connection_lost` says what it meant."""
+        self._on_ending(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -165,10 +179,10 @@ class UpstreamConnection(asyncio.Protocol):
         if sink is not None:
             if self._until_close and self._head_done and exc is None:
                 sink.on_end()
-            elif not self._answered and self.used:
+            elif not self._answered and self.used and perf_counter() - self._sent_at < STALE_SECONDS:
                 sink.on_failure(StaleConnection("the kept-alive connection had been closed"))
             else:
-                sink.on_failure(ResponseBroken(_how(exc), self._stage()))
+                sink.on_failure(ConnectionLost(_how(exc), self._stage()))
         self._on_closed(self)
 
     # -- httptools callbacks -------------------------------------------------------------------
@@ -234,6 +248,7 @@ class UpstreamConnection(asyncio.Protocol):
         sink, self._sink = self._sink, None
         stage = self._stage()
         if self._transport is not None:
+            self._on_ending(self)
             self._transport.abort()
         if sink is not None:
             sink.on_failure(ResponseBroken(why, stage))

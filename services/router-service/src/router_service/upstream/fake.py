@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from router_service.ports import Broken, ConnectFailed, ResponseBroken, ResponseSink, StaleConnection
+from router_service.ports import Broken, ConnectFailed, ConnectionLost, ResponseSink, StaleConnection
 from router_service.upstream.address import Address
 
 Ending = Literal["complete", "break", "silence", "stale"]
@@ -66,13 +66,13 @@ class FakeExchange:
                 self._sink.on_body(piece)
         await self._reading.wait()
         if script.ending == "break":
-            self._fail(ResponseBroken("scripted", Broken.IN_BODY))
+            self._fail(ConnectionLost("scripted", Broken.IN_BODY))
         elif script.ending != "silence" and self._sink is not None:
             sink, self._sink = self._sink, None
             self._upstream.give_back(self._url)
             sink.on_end()
 
-    def _fail(self, error: StaleConnection | ResponseBroken) -> None:
+    def _fail(self, error: StaleConnection | ConnectionLost) -> None:
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.on_failure(error)

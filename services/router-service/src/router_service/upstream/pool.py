@@ -106,7 +106,7 @@ class UpstreamPool:
         def forget(connection: UpstreamConnection) -> None:
             self._open.pop(connection, None)
 
-        connection = UpstreamConnection(release, forget)
+        connection = UpstreamConnection(release, self._count, forget)
         tls = None
         if address.tls:
             tls = self._tls = self._tls or ssl.create_default_context()
@@ -125,24 +125,30 @@ class UpstreamPool:
         return await round_trip_seconds(self.address(url), timeout_seconds)
 
     def segments(self) -> Mapping[str, Segments]:
-        """TCP segments with data by URL. One system call per connection; its last ones before a close are missed."""
-        for connection, counted in self._open.items():
-            info = connection.tcp_info()
-            if info is not None and counted.url in self._addresses:  # else forgotten
-                carried = self._carried.get(counted.url, _NO_SEGMENTS)
-                self._carried[counted.url] = Segments(
-                    carried.all + info.segments - counted.before.all,
-                    carried.repaired + info.repaired - counted.before.repaired,
-                )
-                counted.before = Segments(info.segments, info.repaired)
+        """TCP segments with data by URL. One system call per connection."""
+        for connection in self._open:
+            self._count(connection)
         return self._carried
+
+    def _count(self, connection: UpstreamConnection) -> None:
+        """Count what a connection carried since it was last counted: when asked, and before it closes."""
+        counted = self._open.get(connection)
+        info = connection.tcp_info() if counted is not None else None
+        if counted is None or info is None or counted.url not in self._addresses:  # the last: forgotten
+            return
+        carried = self._carried.get(counted.url, _NO_SEGMENTS)
+        self._carried[counted.url] = Segments(
+            carried.all + info.segments - counted.before.all,
+            carried.repaired + info.repaired - counted.before.repaired,
+        )
+        counted.before = Segments(info.segments, info.repaired)
 
     def forget(self, url: str) -> None:
         """Close the idle connections to a backend that is no longer configured."""
-        self._carried.pop(url, None)
         for connection in self._idle.pop(url, ()):
             connection.close()
         self._addresses.pop(url, None)
+        self._carried.pop(url, None)
 
     def open_connections(self) -> int:
         """How many connections are open, idle ones included."""
