@@ -53,6 +53,11 @@ def off_pace(gap_p99_ms: float) -> bool:
     return abs(gap_p99_ms / INTERVAL_MS - 1) > PACE_LIMIT
 
 
+def untraced(traced: int, answered: int) -> bool:
+    """True when spans of far fewer requests arrived than the ratio promises: then their cost was not measured."""
+    return traced < answered * TRACE_RATIO / 2
+
+
 @dataclass(slots=True)
 class Plan:
     """How long everything is measured."""
@@ -171,9 +176,8 @@ class Bench:
             self.invalid.append(f"{name}: it did without Redis for a time, see {log.name}")
 
     def _traced(self, name: str, traced: int) -> None:
-        share = traced / max(1, self._answered)
-        self._keep(name, "traced_percent", share * 100)
-        if share < TRACE_RATIO / 2:
+        self._keep(name, "traced_percent", traced / max(1, self._answered) * 100)
+        if untraced(traced, self._answered):
             self.invalid.append(f"{name}: spans of {traced} of {self._answered} requests arrived")
 
     def _requests(
