@@ -38,7 +38,7 @@ def described(python: Path) -> dict[str, Any]:
 
 
 def flags_tell(variables: Mapping[str, Any]) -> bool:
-    """True when the build's own record names the optimization; Debian's is optimized and its record does not."""
+    """True when the build's own record names the optimization; Debian's has it and its record does not."""
     flags = " ".join(str(variables.get(name) or "") for name in ("PY_CFLAGS_NODIST", "PY_CORE_CFLAGS"))
     return "-fprofile-use" in flags or "--enable-optimizations" in str(variables.get("CONFIG_ARGS"))
 
