@@ -3,11 +3,12 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 
@@ -17,12 +18,12 @@ class DidNotStart(Exception):
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], log: Path, ready_url: str | None, env: Mapping[str, str] | None = None
+    command: Sequence[str], log: Path, ready: Callable[[], bool], env: Mapping[str, str] | None = None
 ) -> Iterator[int]:
-    """Run ``command`` until the block ends; gives its pid once ``ready_url`` answers 200.
+    """Run ``command`` until the block ends; gives its pid once ``ready`` says so.
 
     Raises:
-        DidNotStart: it ended, or did not answer within 30 s.
+        DidNotStart: it ended, or was not ready within 30 s.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -35,7 +36,7 @@ def running(
         )
     try:
         deadline = time.monotonic() + 30
-        while ready_url is not None and not _answers(ready_url):
+        while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 end = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
                 raise DidNotStart(f"{command[0]} is not ready:\n{end}")
@@ -52,13 +53,21 @@ def running(
             process.wait()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """True when ``url`` answers 200 within a second."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=1) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def family(pid: int) -> list[int]:

@@ -1,16 +1,21 @@
 """A benchmark's report as a table of ratios and as a picture; measures nothing."""
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-NAMES = ("router-service", "vllm-router", "sglang-router", "envoy")
+from bench.interpreter import sentence
+from bench.systems import OURS, OURS_WITH_REDIS
+
+NAMES = (OURS, "vllm-router", "sglang-router", "envoy")
 
 ROWS = (
     ("CPU µs/request, c=1, 1 kB", "cpu_us_per_request_c1_1kb"),
     ("CPU µs/request, c=32, 1 kB", "cpu_us_per_request_c32_1kb"),
+    ("CPU µs/request, c=32, 1 kB, sessions", "cpu_us_per_request_c32_1kb_sessions"),
+    ("CPU µs/request, c=32, 1 kB, idle sessions", "cpu_us_per_request_c32_1kb_idle_sessions"),
     ("CPU µs/request, c=32, 32 kB", "cpu_us_per_request_c32_32kb"),
-    ("CPU µs/request, c=32, one session", "cpu_us_per_request_c32_1kb_session"),
     ("requests/s, c=32, 1 kB", "requests_per_second_c32_1kb"),
     ("CPU µs/chunk, 64 streams", "cpu_us_per_chunk_64"),
     ("CPU µs/chunk, 256 streams", "cpu_us_per_chunk_256"),
@@ -20,6 +25,7 @@ ROWS = (
     ("TTFT p99 ms, 200/s", "ttft_p99_ms"),
     ("memory at rest MB", "memory_at_rest_mb"),
     ("memory per stream kB, 1,000", "kb_per_stream_1000"),
+    ("requests traced, %", "traced_percent"),
 )
 
 
@@ -30,15 +36,15 @@ def targets(medians: Mapping[str, Mapping[str, float]]) -> list[tuple[str, float
         return medians.get(name, {}).get(what)
 
     def ratio(what: str, peer: str) -> float | None:
-        ours, theirs = of("router-service", what), of(peer, what)
+        ours, theirs = of(OURS, what), of(peer, what)
         return ours / theirs if ours is not None and theirs else None
 
     def less(what: str) -> float | None:
-        ours, direct = of("router-service", what), of("direct", what)
+        ours, direct = of(OURS, what), of("direct", what)
         return ours - direct if ours is not None and direct is not None else None
 
-    session, plain = (of("router-service", f"cpu_us_per_request_c32_1kb{end}") for end in ("_session", ""))
-    gap, direct_gap = of("router-service", "gap_p99_ms_1000"), of("direct", "gap_p99_ms_1000")
+    session, plain = (of(OURS_WITH_REDIS, f"cpu_us_per_request_c32_1kb{end}") for end in ("_sessions", ""))
+    gap, direct_gap = of(OURS, "gap_p99_ms_1000"), of("direct", "gap_p99_ms_1000")
     rows: list[tuple[str, float | None, float, bool]] = [
         (
             "CPU/request c=32 1 kB, of vllm-router",
@@ -52,11 +58,16 @@ def targets(medians: Mapping[str, Mapping[str, float]]) -> list[tuple[str, float
         ("requests/s c=32, of vllm-router", ratio("requests_per_second_c32_1kb", "vllm-router"), 0.8, False),
         ("added TTFT p50, ms", less("ttft_p50_ms"), 1.0, True),
         ("added TTFT p99, ms", less("ttft_p99_ms"), 5.0, True),
-        ("failed of 1,000 streams", of("router-service", "failed_1000"), 0.0, True),
+        ("failed of 1,000 streams", of(OURS, "failed_1000"), 0.0, True),
         ("gap p99 at 1,000 streams, of direct", gap / direct_gap if gap and direct_gap else None, 1.25, True),
-        ("memory at rest, MB", of("router-service", "memory_at_rest_mb"), 90.0, True),
-        ("memory per stream, kB", of("router-service", "kb_per_stream_1000"), 40.0, True),
-        ("session affinity, of the plain request", session / plain if session and plain else None, 1.3, True),
+        ("memory at rest, MB", of(OURS, "memory_at_rest_mb"), 90.0, True),
+        ("memory per stream, kB", of(OURS, "kb_per_stream_1000"), 40.0, True),
+        (
+            "sessions in Redis, of the plain request",
+            session / plain if session and plain else None,
+            1.3,
+            True,
+        ),
     ]
     found: list[tuple[str, float | None, str, bool | None]] = []
     for what, value, limit, at_most in rows:
@@ -65,22 +76,67 @@ def targets(medians: Mapping[str, Mapping[str, float]]) -> list[tuple[str, float
     return found
 
 
+def rounds(report: Mapping[str, Any]) -> list[dict[str, dict[str, float]]]:
+    """Every round's figures by themselves, in the form of the medians."""
+    return [
+        {
+            name: {what: values[number] for what, values in measures.items() if number < len(values)}
+            for name, measures in report["all"].items()
+        }
+        for number in range(report["rounds"])
+    ]
+
+
+def shown(value: float) -> str:
+    """Three digits that count: more differ between any two runs."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
+def with_spread(median: float | None, values: Sequence[float]) -> str:
+    """A median with the least and the greatest of its rounds: the median alone hides the round that went astray."""
+    if median is None:
+        return "-"
+    return (
+        shown(median) if len(values) < 2 else f"{shown(median)} ({shown(min(values))}–{shown(max(values))})"
+    )
+
+
 def table(report: Mapping[str, Any]) -> str:
-    """The figures side by side, then every target with its ratio."""
-    medians = report["medians"]
-    columns = ("direct", *NAMES)
-    lines = ["", "commands:"]
+    """The figures side by side, then every target with its ratio; medians, with least and greatest of the rounds."""
+    lines = ["", f"router's interpreter: {sentence(report['interpreter'])}", "commands:"]
     lines += [f"  {name}: {command}" for name, command in report["commands"].items()]
-    lines += ["", f"{'':36}" + "".join(f"{name:>16}" for name in columns)]
+    return "\n".join([*lines, "", *_aligned(_figures(report)), "", *_aligned(_targets(report))])
+
+
+def _figures(report: Mapping[str, Any]) -> list[list[str]]:
+    columns = ("direct", OURS, OURS_WITH_REDIS, *NAMES[1:])
+    rows = [["median (least–greatest round)" if report["rounds"] > 1 else "", *columns]]
     for title, what in ROWS:
-        cells = [medians.get(name, {}).get(what) for name in columns]
-        lines.append(f"{title:36}" + "".join(f"{'-' if c is None else f'{c:.2f}':>16}" for c in cells))
-    lines += ["", f"{'target':44}{'measured':>10}{'limit':>9}"]
-    for what, value, limit, met in targets(medians):
-        shown = "-" if value is None else f"{value:.2f}"
+        cells = []
+        for name in columns:
+            values = report["all"].get(name, {}).get(what, [])
+            cells.append(with_spread(statistics.median(values) if values else None, values))
+        rows.append([title, *cells])
+    return rows
+
+
+def _targets(report: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["target", "measured", "limit", ""]]
+    of_rounds = [targets(figures) for figures in rounds(report)]
+    for row, (what, value, limit, met) in enumerate(targets(report["medians"])):
+        values = [found[row][1] for found in of_rounds]
         word = {True: "met", False: "MISSED", None: "not measured"}[met]
-        lines.append(f"{what:44}{shown:>10}{limit:>9}  {word}")
-    return "\n".join(lines)
+        rows.append([what, with_spread(value, [v for v in values if v is not None]), limit, word])
+    return rows
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
@@ -101,7 +157,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
             if value is None:
                 continue
             width = 220 * value / highest
-            colour = "#2b6cb0" if name == "router-service" else "#a0aec0"
+            colour = "#2b6cb0" if name == OURS else "#a0aec0"
             parts.append(
                 f'<rect x="{left + 110}" y="{top}" width="{width:.1f}" height="28" fill="{colour}"/>'
             )

@@ -6,7 +6,6 @@ QUICK=1 makes it short (under three minutes); ROUNDS=n repeats it and takes medi
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -14,14 +13,18 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.processes import DidNotStart, cpu_seconds, resident_kb, running
+from bench.collector import Collector, collecting
+from bench.interpreter import described
+from bench.processes import DidNotStart, answers, cpu_seconds, free_port, resident_kb, running
 from bench.report import draw, table
-from bench.systems import ROOT, System, systems
+from bench.session_store import keys, running_redis
+from bench.systems import OURS, OURS_WITH_REDIS, ROOT, TRACE_RATIO, Services, System, systems
 
 NATIVE = Path(__file__).resolve().parent / "native"
 LATE_LIMIT = 0.01
@@ -29,6 +32,30 @@ LATE_LIMIT = 0.01
 
 INTERVAL_MS = 50
 """Between chunks of a stream: 20 chunks a second each."""
+
+PACE_LIMIT = 0.1
+"""How far the gap p99 of streams without a router may be from the interval: beyond, the load itself is not on time."""
+
+WARM_ANSWERS = 12_000
+"""Before memory at rest is read: more than the 10,000 records that the router keeps, so that streams are not charged
+with records."""
+
+SESSIONS = 10_000
+SESSION_HEADER = "x-session-id: session-####"
+"""The load generator counts up the digits, over that many sessions."""
+
+IDLE_SECONDS = 6.0
+"""The router believes a pin for 5 s: a session that was idle this long is asked for in Redis."""
+
+
+def off_pace(gap_p99_ms: float) -> bool:
+    """True when backends or generator did not keep the interval between chunks."""
+    return abs(gap_p99_ms / INTERVAL_MS - 1) > PACE_LIMIT
+
+
+def untraced(traced: int, answered: int) -> bool:
+    """True when spans of far fewer requests arrived than the ratio promises: then their cost was not measured."""
+    return traced < answered * TRACE_RATIO / 2
 
 
 @dataclass(slots=True)
@@ -49,24 +76,32 @@ class Plan:
 class Bench:
     """One run: programs compiled, backends up, every system measured in every round."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, collector: Collector) -> None:
         self.plan = plan
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.invalid: list[str] = []
         self.results: dict[str, dict[str, list[float]]] = {}
+        self._collector = collector
+        self._redis_port: int | None = None
+        self._answered = 0
+        self._at_rest_kb = 0
 
     def run(self) -> dict[str, Any]:
         """Measure; the report as JSON-ready data."""
         _compile(self.folder)
         with ExitStack() as stack:
-            backends = [_free_port(), _free_port()]
+            backends = [free_port(), free_port()]
             for number, port in enumerate(backends):
                 command = [str(self.folder / "backend"), str(port), str(INTERVAL_MS), "40"]
-                stack.enter_context(
-                    running(command, self.folder / f"backend-{number}.log", f"http://127.0.0.1:{port}/health")
-                )
-            everything = systems(self.port, _free_port(), backends, self.folder)
+                ready = partial(answers, f"http://127.0.0.1:{port}/health")
+                stack.enter_context(running(command, self.folder / f"backend-{number}.log", ready))
+            try:
+                self._redis_port = stack.enter_context(running_redis(self.folder))
+            except DidNotStart as problem:
+                self.invalid.append(str(problem))
+            services = Services(self._collector.endpoint, self._redis_port)
+            everything = systems(self.port, free_port(), backends, services, self.folder)
             for number in range(self.plan.rounds):
                 self._direct(backends[0])
                 # Another order each round: whatever warms or heats the machine meets each one in turn.
@@ -79,33 +114,77 @@ class Bench:
         kept, self.port = self.port, backend
         print("direct", flush=True)
         self._open_loop("direct", None)
-        self._streams("direct", None, 1000)
+        gap = self._streams("direct", None, 1000)
+        if off_pace(gap):
+            self.invalid.append(f"direct: gap p99 of {gap:.1f} ms, the backends send every {INTERVAL_MS} ms")
         self.port = kept
 
     def _measure(self, system: System) -> None:
         log = self.folder / f"{system.name}.log"
         print(f"{system.name}: {system.shown()}", flush=True)
+        self._answered, traced_before = 0, self._collector.requests
+        ready = partial(answers, f"http://127.0.0.1:{self.port}{system.ready_path}")
         try:
-            with running(system.command, log, f"http://127.0.0.1:{self.port}{system.ready_path}") as pid:
+            with running(system.command, log, ready, system.env) as pid:
                 time.sleep(1.0)
-                self._load(system.name, pid, "warm-up", "closed", 32, 1.0, 1024)
-                self._keep(system.name, "memory_at_rest_mb", resident_kb(pid) / 1024)
-                for connections in (1, 32):
-                    self._requests(system.name, pid, connections, 1024)
-                self._requests(system.name, pid, 32, 32 * 1024)
-                if system.name == "router-service":
-                    self._requests(system.name, pid, 32, 1024, "x-session-id: a-session")
-                self._open_loop(system.name, pid)
-                for streams in self.plan.streams:
-                    self._streams(system.name, pid, streams)
+                self._warm_up(system.name, pid)
+                if system.name == OURS_WITH_REDIS:
+                    self._requests(system.name, pid, 32, 1024)
+                    self._sessions(system.name, pid)
+                    self._idle_sessions(system.name, pid, log)
+                else:
+                    self._whole(system.name, pid)
         except DidNotStart as problem:
             self.invalid.append(f"{system.name}: {problem}")
+            return
+        if system.name in (OURS, OURS_WITH_REDIS):
+            self._traced(system.name, self._collector.requests - traced_before)
 
-    def _requests(self, name: str, pid: int, connections: int, size: int, header: str = "") -> None:
-        what = f"c{connections}_{size // 1024}kb" + ("_session" if header else "")
-        cpu, found = self._load(
-            name, pid, what, "closed", connections, self.plan.seconds, size, *([header] if header else [])
-        )
+    def _whole(self, name: str, pid: int) -> None:
+        for connections in (1, 32):
+            self._requests(name, pid, connections, 1024)
+        self._requests(name, pid, 32, 32 * 1024)
+        self._open_loop(name, pid)
+        for streams in self.plan.streams:
+            self._streams(name, pid, streams)
+        if name == OURS:  # last: pins take memory, which is not the streams'
+            self._sessions(name, pid)
+
+    def _warm_up(self, name: str, pid: int) -> None:
+        for _ in range(15):
+            self._load(name, pid, "warm-up", "closed", 32, 1.0, 1024)
+            if self._answered >= WARM_ANSWERS:
+                break
+        self._at_rest_kb = resident_kb(pid)
+        self._keep(name, "memory_at_rest_mb", self._at_rest_kb / 1024)
+
+    def _sessions(self, name: str, pid: int) -> None:
+        for seconds in (2.0, 4.0, 8.0, 16.0):
+            # Few at once: ten thousand new sessions in a saturated router would find Redis slow, and do without it.
+            _, found = self._load(name, pid, "first of each", "closed", 4, seconds, 1024, SESSION_HEADER)
+            if found["ok"] > SESSIONS:
+                break
+        self._requests(name, pid, 32, 1024, "_sessions", SESSION_HEADER)
+
+    def _idle_sessions(self, name: str, pid: int, log: Path) -> None:
+        time.sleep(IDLE_SECONDS)
+        cpu, found = self._load(name, pid, "idle sessions", "closed", 32, 1.0, 1024, SESSION_HEADER)
+        self._keep(name, "cpu_us_per_request_c32_1kb_idle_sessions", cpu / max(1, found["ok"]) * 1e6)
+        if (held := keys(self._redis_port or 0)) < SESSIONS:
+            self.invalid.append(f"{name}: {held} of {SESSIONS} pins are in Redis")
+        if b'"event":"degraded"' in log.read_bytes():
+            self.invalid.append(f"{name}: it did without Redis for a time, see {log.name}")
+
+    def _traced(self, name: str, traced: int) -> None:
+        self._keep(name, "traced_percent", traced / max(1, self._answered) * 100)
+        if untraced(traced, self._answered):
+            self.invalid.append(f"{name}: spans of {traced} of {self._answered} requests arrived")
+
+    def _requests(
+        self, name: str, pid: int, connections: int, size: int, kind: str = "", header: str = ""
+    ) -> None:
+        what = f"c{connections}_{size // 1024}kb{kind}"
+        cpu, found = self._load(name, pid, what, "closed", connections, self.plan.seconds, size, header)
         self._keep(name, f"cpu_us_per_request_{what}", cpu / max(1, found["ok"]) * 1e6)
         if connections == 32:
             self._keep(name, f"requests_per_second_{what}", found["per_second"])
@@ -117,16 +196,19 @@ class Bench:
         self._keep(name, "ttft_p50_ms", found["ttft_ms"]["p50"])
         self._keep(name, "ttft_p99_ms", found["ttft_ms"]["p99"])
 
-    def _streams(self, name: str, pid: int | None, streams: int) -> None:
+    def _streams(self, name: str, pid: int | None, streams: int) -> float:
+        """Returns the gap p99 in milliseconds."""
         peak = _Peak(pid)
         cpu, found = self._load(
             name, pid, f"streams {streams}", "streams", streams, self.plan.chunks, 1, during=peak.look
         )
         self._keep(name, f"cpu_us_per_chunk_{streams}", cpu / max(1, found["chunks"]) * 1e6)
-        self._keep(name, f"gap_p99_ms_{streams}", found["gap_ms"]["p99"])
+        gap = float(found["gap_ms"]["p99"])
+        self._keep(name, f"gap_p99_ms_{streams}", gap)
         self._keep(name, f"failed_{streams}", found["failed"])
-        if pid is not None:
-            self._keep(name, f"kb_per_stream_{streams}", max(0, peak.highest - peak.before) / streams)
+        if pid is not None and streams == max(self.plan.streams):
+            self._keep(name, f"kb_per_stream_{streams}", max(0, peak.highest - self._at_rest_kb) / streams)
+        return gap
 
     def _load(
         self,
@@ -147,6 +229,7 @@ class Bench:
         if generator.returncode:
             raise DidNotStart(f"the load generator failed at {what}: {output.decode(errors='replace')}")
         found: dict[str, Any] = json.loads(output)
+        self._answered += found["ok"]
         if found["failed"]:
             self.invalid.append(f"{name}: {found['failed']} failed answers at {what}")
         return cpu, found
@@ -159,6 +242,7 @@ class Bench:
             "quick": self.plan.quick,
             "rounds": self.plan.rounds,
             "machine": {"cores": os.cpu_count(), "load_average_at_end": os.getloadavg()[0]},
+            "interpreter": described(ROOT / ".venv" / "bin" / "python"),
             "commands": {system.name: system.shown() for system in everything},
             "invalid": self.invalid,
             "medians": {
@@ -174,7 +258,7 @@ class _Peak:
 
     def __init__(self, pid: int | None) -> None:
         self._pid = pid
-        self.before = self.highest = resident_kb(pid) if pid is not None else 0
+        self.highest = resident_kb(pid) if pid is not None else 0
 
     def look(self) -> None:
         if self._pid is not None:
@@ -190,19 +274,14 @@ def _compile(folder: Path) -> None:
         subprocess.run([compiler, "-O2", "-o", str(folder / name), str(source), "-lm"], check=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def main() -> int:
     """Run, print, write. Exit 1 when a measurement is invalid."""
     quick = os.environ.get("QUICK") == "1"
     plan = Plan(quick, int(os.environ.get("ROUNDS") or (1 if quick else 3)))
     folder = ROOT / ".run" / "bench" / time.strftime("%Y%m%dT%H%M%S")
     folder.mkdir(parents=True)
-    report = Bench(plan, folder).run()
+    with collecting() as collector:
+        report = Bench(plan, folder, collector).run()
     (folder / "bench.json").write_text(json.dumps(report, indent=1))
     draw(report, folder / "bench.svg")
     print(table(report))

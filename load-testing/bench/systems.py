@@ -1,12 +1,21 @@
 """What is measured: our router as shipped and its peers, each with its quietest logging; measures nothing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+
+OURS = "router-service"
+OURS_WITH_REDIS = "router-service-redis"
+
+TRACE_RATIO = 0.01
+"""Share of requests whose spans are recorded; the router's default, given so that it is printed."""
+
+SPAN_BATCH_MS = 500
+"""How often spans are sent. The default, 5 s, is longer than a measurement: spans would be paid for in the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +25,29 @@ class System:
     name: str
     command: tuple[str, ...]
     ready_path: str
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def shown(self) -> str:
         """The command as a person would type it, without this machine's paths."""
-        return " ".join(part.replace(str(ROOT) + "/", "") for part in self.command)
+        words = (*(f"{name}={value}" for name, value in self.env.items()), *self.command)
+        return " ".join(word.replace(str(ROOT) + "/", "") for word in words)
 
 
-def systems(port: int, metrics_port: int, backends: Sequence[int], folder: Path) -> list[System]:
-    """Every system, to listen on ``port``, in front of ``backends``. Writes their files to ``folder``."""
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a router talks to beside its backends."""
+
+    otlp_endpoint: str
+    redis_port: int | None
+
+
+def systems(
+    port: int, metrics_port: int, backends: Sequence[int], services: Services, folder: Path
+) -> list[System]:
+    """Every system, to listen on ``port``, in front of ``backends``. Writes their files to ``folder``.
+
+    The router with Redis is among them when there is a Redis.
+    """
     urls = [f"http://127.0.0.1:{backend}" for backend in backends]
     bench = ROOT / ".venv-bench" / "bin"
     peers = [
@@ -38,17 +62,16 @@ def systems(port: int, metrics_port: int, backends: Sequence[int], folder: Path)
         "--prometheus-port",
         str(metrics_port),
     ]
-    router = folder / "router.yaml"
-    router.write_text(router_config(port, urls))
     (folder / "rules.yaml").write_text(rules())
     envoy = folder / "envoy.yaml"
     envoy.write_text(envoy_config(port, backends))
+    plain = router_config(port, urls, services.otlp_endpoint)
+    ours = [_router(OURS, folder / "router.yaml", plain)]
+    if services.redis_port is not None:
+        with_redis = router_config(port, urls, services.otlp_endpoint, services.redis_port)
+        ours.append(_router(OURS_WITH_REDIS, folder / "router-with-redis.yaml", with_redis))
     return [
-        System(
-            "router-service",
-            (str(ROOT / ".venv/bin/router-service"), "serve", "--config", str(router)),
-            "/readyz",
-        ),
+        *ours,
         System(
             "vllm-router",
             (str(bench / "vllm-router"), *peers, "--log-level", "error"),
@@ -76,9 +99,18 @@ def systems(port: int, metrics_port: int, backends: Sequence[int], folder: Path)
     ]
 
 
-def router_config(port: int, urls: Sequence[str]) -> str:
-    """Everything on: rules, records, metrics, log, trace ratio 0.01, affinity in memory. The limit per
-    backend is above the 1,000 streams of the test, as a deployment for that load would set it."""
+def _router(name: str, config: Path, text: str) -> System:
+    config.write_text(text)
+    env = {"OTEL_TRACES_SAMPLER_ARG": str(TRACE_RATIO), "OTEL_BSP_SCHEDULE_DELAY": str(SPAN_BATCH_MS)}
+    command = (str(ROOT / ".venv/bin/router-service"), "serve", "--config", str(config))
+    return System(name, command, "/readyz", env)
+
+
+def router_config(
+    port: int, urls: Sequence[str], otlp_endpoint: str | None = None, redis_port: int | None = None
+) -> str:
+    """Everything on: rules, records, metrics, log, spans; pins of sessions in memory or in a Redis. The limit
+    per backend is above the 1,000 streams of the test, as a deployment for that load would set it."""
     return yaml.safe_dump(
         {
             "server": {"host": "127.0.0.1", "port": port, "settle_seconds": 0.0},
@@ -91,6 +123,8 @@ def router_config(port: int, urls: Sequence[str]) -> str:
             },
             "routing": {"default_pool": "general", "rules_file": "rules.yaml"},
             "limits": {"max_in_flight_per_backend": 2000},
+            **({"telemetry": {"otlp_endpoint": otlp_endpoint}} if otlp_endpoint is not None else {}),
+            **({"redis": {"url": f"redis://127.0.0.1:{redis_port}/0"}} if redis_port is not None else {}),
         },
         sort_keys=False,
     )

@@ -4,6 +4,7 @@
  *   loadgen PORT open    PER_SECOND  SECONDS CHUNKS     [HEADER]   streams at fixed due times, Poisson gaps
  *   loadgen PORT streams STREAMS     CHUNKS  ROUNDS     [HEADER]   that many streams at once
  *
+ * A HEADER's `####` becomes another number in every request, 0000 to 9999 over and over.
  * Prints one JSON line. An answer counts only when it is 200 and whole (a stream: with [DONE] and the
  * terminating chunk). `late_ratio` is the share of open-loop sends over 1 ms behind their due time. */
 #include "http.h"
@@ -29,6 +30,8 @@ typedef struct {
 
 static int poller, port;
 static Buffer request;
+static char *numbered; /* the digits in the request's header that change, if any */
+static unsigned numbers;
 static Conn **idle_conns;
 static size_t idle_count, idle_cap;
 static long ok, failed, chunks, connected, active;
@@ -92,6 +95,11 @@ static void begin(Conn *c, int64_t due) {
     c->due_us = due;
     c->previous_us = 0;
     active++;
+    if (numbered) {
+        char digits[8];
+        snprintf(digits, sizeof digits, "%04u", numbers++ % 10000);
+        memcpy(numbered, digits, 4);
+    }
     size_t at = 0;
     while (at < request.len) { /* requests fit the socket buffer; a full one is waited for, not dropped */
         ssize_t n = send(c->fd, request.data + at, request.len - at, MSG_NOSIGNAL);
@@ -205,6 +213,7 @@ static void compose(const char *header, bool stream, long chunk_count, size_t bo
                  port, header, *header ? "\r\n" : "", body.len);
     append(&request, piece, n);
     append(&request, body.data, body.len);
+    if (strstr(header, "####")) numbered = memmem(request.data, n, "####", 4);
 }
 
 int main(int argc, char **argv) {
