@@ -88,6 +88,57 @@ async def test_a_warm_session_asks_nobody() -> None:
     assert sessions.cached("k") is None
 
 
+class Counting(MemoryStore):
+    """A store by the test's clock that counts what it is asked."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.reads = self.writes = 0
+
+    async def pin(self, key: str) -> str:
+        self.reads += 1
+        return await super().pin(key)
+
+    async def claim(self, key: str, backend: str, ttl_seconds: float) -> str:
+        self.writes += 1
+        return await super().claim(key, backend, ttl_seconds)
+
+
+@pytest.mark.parametrize("every_seconds", [1.0, 10.0])
+async def test_a_session_in_use_never_expires_and_is_hardly_written(every_seconds: float) -> None:
+    clock, ttl = Clock(), 600.0
+    store = Counting(clock)
+    sessions = Sessions(store, ttl, clock)
+    asked = 0
+    while clock.now < 10 * ttl:
+        pin = sessions.cached("k")
+        pin = await sessions.pin("k") if pin is None else pin
+        assert pin == ("a" if asked else "")
+        sessions.placed("k", "a")
+        await asyncio.sleep(0)
+        asked += 1
+        clock.now += every_seconds
+    await sessions.close()
+    assert await store.pin("k") == "a"
+    assert store.writes <= 10 * ttl / (0.1 * ttl) + 1
+    assert store.reads - store.writes <= 10 * ttl / CACHE_SECONDS + 1, "a claim reads, too"
+
+
+async def test_a_busy_session_follows_another_replica_within_the_caches_time() -> None:
+    clock = Clock()
+    store = Counting(clock)
+    sessions = Sessions(store, 600, clock)
+    sessions.placed("k", "a")
+    await asyncio.sleep(0)
+    await store.replace("k", "b", 600)
+    moved_at = clock.now
+    while await sessions.pin("k") == "a":
+        sessions.placed("k", "a")
+        clock.now += 0.5
+    assert clock.now - moved_at <= CACHE_SECONDS
+    await sessions.close()
+
+
 async def test_a_failing_store_is_left_alone_between_attempts_and_warned_of_once() -> None:
     clock, store, warnings = Clock(), BrokenStore(), []
     sessions = Sessions(store, 60, clock, warnings.append)

@@ -2,12 +2,13 @@
 
 import inspect
 from importlib.metadata import version
+from types import SimpleNamespace
 
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from router_service.api.uvicorn_relay import RelayProtocol
+from router_service.api.uvicorn_relay import RelayProtocol, TransportRelay
 
 
 def test_the_pinned_version_is_the_one_that_was_read() -> None:
@@ -70,3 +71,17 @@ def test_after_a_connection_is_lost_uvicorn_itself_asks_for_nothing_that_was_let
     lost = inspect.getsource(HttpToolsProtocol.connection_lost)
     assert "self.cycle.disconnected = True" in lost
     assert callable(HttpToolsProtocol._unset_keepalive_if_required)
+
+
+def test_a_client_found_leaving_is_not_answered_by_uvicorn_either() -> None:
+    """The transport is closing and has not told uvicorn yet: it would answer 500 where a request ends without."""
+    source = inspect.getsource(RequestResponseCycle.run_asgi)
+    assert "if not self.response_started and not self.disconnected:" in source
+    transport = SimpleNamespace(is_closing=lambda: True)
+    cycle = SimpleNamespace(disconnected=False)
+    relay = TransportRelay(SimpleNamespace(transport=transport), cycle)  # type: ignore[arg-type]
+    gone: list[bool] = []
+    relay.listen(SimpleNamespace(client_gone=lambda: gone.append(True)))  # type: ignore[arg-type]
+    assert gone == [True]
+    assert relay.gone
+    assert cycle.disconnected

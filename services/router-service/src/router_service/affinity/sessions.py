@@ -8,11 +8,15 @@ found it working. Pins are written and renewed off the request path.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from typing import NamedTuple
 
 from router_service.ports import AffinityStore, AffinityUnavailable
 
 CACHE_SECONDS = 5.0
 """How long a pin is believed without asking again: another replica's change is seen after this."""
+
+RENEWED_OF_TTL = 0.1
+"""Part of its time to live after which a pin in use is written again, so that it does not expire meanwhile."""
 
 RETRY_SECONDS = 1.0
 """How long a store that failed is left alone; recovery is seen at most this much later."""
@@ -22,6 +26,14 @@ TRIAL_KEY = "trial"
 
 WARN_SECONDS = 10.0
 MAX_CACHED = 50_000
+
+
+class _Pin(NamedTuple):
+    """What is known of a session: by the clock, until when it is believed and from when it is written again."""
+
+    backend: str
+    believed_until: float
+    renew_at: float
 
 
 class Sessions:
@@ -41,7 +53,7 @@ class Sessions:
         self._ttl_seconds = ttl_seconds
         self._clock = clock
         self._warn = warn
-        self._cache: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._cache: OrderedDict[str, _Pin] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._resting_until = 0.0
         self._warned_at = float("-inf")
@@ -55,9 +67,9 @@ class Sessions:
         """The pin if it is known without asking ("" when there is none), or None: ask :meth:`pin`."""
         found = self._cache.get(key)
         if not self.up:
-            return found[0] if found is not None else ""
-        if found is not None and found[1] > self._clock():
-            return found[0]
+            return found.backend if found is not None else ""
+        if found is not None and found.believed_until > self._clock():
+            return found.backend
         return None
 
     async def pin(self, key: str) -> str:
@@ -70,9 +82,11 @@ class Sessions:
         except AffinityUnavailable as error:
             self._failed(error)
             stale = self._cache.get(key)
-            return stale[0] if stale is not None else ""
+            return stale.backend if stale is not None else ""
+        before = self._cache.pop(key, None)
         if backend:
-            self._remember(key, backend)
+            same = before is not None and before.backend == backend
+            self._remember(key, backend, before.renew_at if same and before is not None else 0.0)
         return backend
 
     def placed(self, key: str, backend: str, *, moved: bool = False) -> None:
@@ -81,14 +95,18 @@ class Sessions:
         ``moved``: the pinned backend could not take it, so this one replaces it.
         """
         known = self._cache.get(key)
-        self._remember(key, backend)
-        fresh = known is not None and known[0] == backend and known[1] > self._clock()
-        if not fresh and self.up:
-            self._start(self._write(key, backend, moved))
+        now = self._clock()
+        if known is not None and known.backend == backend and now < known.renew_at:
+            return
+        if not self.up:
+            self._remember(key, backend, 0.0)
+            return
+        self._remember(key, backend, now + self._ttl_seconds * RENEWED_OF_TTL)
+        self._start(self._write(key, backend, moved))
 
     def forget(self, backend: str) -> None:
         """A backend is gone: its sessions' pins are asked for again, another replica may have moved them."""
-        for key in [key for key, (pinned, _) in self._cache.items() if pinned == backend]:
+        for key in [key for key, pin in self._cache.items() if pin.backend == backend]:
             del self._cache[key]
 
     def try_again(self) -> None:
@@ -112,9 +130,10 @@ class Sessions:
                 if held == backend:
                     await self._store.replace(key, backend, self._ttl_seconds)  # renews its time to live
                 else:
-                    self._remember(key, held)
+                    self._remember(key, held, 0.0)
         except AffinityUnavailable as error:
             self._failed(error)
+            self._remember(key, backend, 0.0)
 
     async def _try(self) -> None:
         try:
@@ -129,9 +148,10 @@ class Sessions:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _remember(self, key: str, backend: str) -> None:
+    def _remember(self, key: str, backend: str, renew_at: float) -> None:
         # What is learnt while the store is down is not believed longer: it is written once the store is back.
-        self._cache[key] = (backend, self._clock() + (CACHE_SECONDS if self.up else 0.0))
+        believed_until = self._clock() + (CACHE_SECONDS if self.up else 0.0)
+        self._cache[key] = _Pin(backend, believed_until, renew_at)
         self._cache.move_to_end(key)
         if len(self._cache) > MAX_CACHED:
             self._cache.popitem(last=False)

@@ -127,8 +127,10 @@ class TransportRelay:
         """Nothing to wait for: the transport has everything."""
 
     def client_gone(self) -> None:
-        """Called by the protocol when the connection is lost."""
+        """Called by the protocol when the connection is lost, or when it is found to be closing: then uvicorn has
+        not heard yet, and must not answer in the place of a request that ends without."""
         self.gone = True
+        self._cycle.disconnected = True
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.client_gone()
