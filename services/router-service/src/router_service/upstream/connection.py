@@ -15,7 +15,7 @@ from router_service.ports import Broken, ResponseBroken, ResponseSink, StaleConn
 from router_service.upstream.tcp_info import TcpInfo, tcp_info
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Bytes of status line and headers (interim answers included) before the answer is refused."""
+"""Bytes of status line and headers (interim answers included), not yet whole, before the answer is refused."""
 
 _NO_BODY = frozenset({204, 304})
 
@@ -132,11 +132,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
             return
         self._answered = True
-        if not self._head_done:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and b"\r\n\r\n" not in data[:MAX_HEAD_BYTES]:
-                self._fail("the answer's headers are over 64 KiB")
-                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -155,6 +150,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._reusable = False  # bytes after a complete answer: what follows cannot be trusted
         if self._message_done:
             self._complete()
+        elif not self._head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail("the answer's headers are over 64 KiB")
 
     def eof_received(self) -> None:
         """Let the transport close; :meth:`connection_lost` says what it meant."""
