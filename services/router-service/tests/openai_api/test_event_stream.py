@@ -120,6 +120,14 @@ def test_an_endless_event_that_never_ends_is_no_terminal_event() -> None:
     assert not stream.ends_with_any(STOP)
 
 
+def test_a_terminal_event_that_was_passed_on_in_pieces_is_one() -> None:
+    stream = EventStream(drop_usage=False)
+    body = event(chunk("a")) + b"event: message_stop\ndata: " + b"x" * 2 * MAX_HELD_BYTES + b"\n\n"
+    out = b"".join(stream.feed(body[at : at + 60_000]) for at in range(0, len(body), 60_000))
+    assert (out + stream.rest(STOP) == body, stream.oversized) == (True, False)
+    assert stream.ends_with_any(STOP)
+
+
 @pytest.mark.parametrize(
     ("terminal", "terminals", "whole"),
     [

@@ -16,6 +16,9 @@ MAX_HELD_BYTES = 256 * 1024
 MAX_KEPT_BYTES = 4 * 1024 * 1024
 """An answer longer than this is no longer kept, and so cannot be continued elsewhere."""
 
+_NAME_BYTES = 64
+"""How much of an event that is passed on in pieces is remembered: what kind of event it is stands at its beginning."""
+
 _ERROR = b'data: {"error"'
 _ERROR_TIGHT = b'data:{"error"'
 _NO_CHOICES = b'"choices":[]'
@@ -35,12 +38,13 @@ class EventStream:
     it is a list (see :meth:`keep`).
     """
 
-    __slots__ = ("_drop_usage", "_held", "before_last", "error", "kept", "kept_bytes", "last",
+    __slots__ = ("_drop_usage", "_held", "_name", "before_last", "error", "kept", "kept_bytes", "last",
                  "oversized", "progressed")  # fmt: skip
 
     def __init__(self, drop_usage: bool) -> None:
         self._drop_usage = drop_usage
         self._held = b""
+        self._name = b""
         self.oversized = False
         self.last = b""
         self.before_last = b""
@@ -102,7 +106,7 @@ class EventStream:
 
     def ends_with_any(self, terminals: tuple[bytes, ...]) -> bool:
         """True when one of ``terminals`` is in the last events seen, and whole."""
-        return not self.oversized and _has_any(self.last, terminals)
+        return not self.oversized and (_has_any(self.last, terminals) or _has_any(self._name, terminals))
 
     def tail(self) -> bytes:
         """The last two blocks: where usage and the engine's own timing are."""
@@ -118,8 +122,11 @@ class EventStream:
         cut = data.rfind(b"\r\n\r\n")
         if cut >= 0:
             end = max(end, cut + 4)
-        self.oversized = (self.oversized and not end) or len(data) - end > MAX_HELD_BYTES
+        continues = self.oversized and not end
+        self.oversized = continues or len(data) - end > MAX_HELD_BYTES
         if self.oversized:
+            if not continues:
+                self._name = data[end : end + _NAME_BYTES]
             end = len(data.rstrip(b"\r\n"))  # a line end may be half of the blank line that closes the event
         self._held = data[end:]
         return data[:end]
