@@ -87,6 +87,20 @@ async def test_a_chunked_answer(kind: str) -> None:
 
 
 @both
+async def test_an_empty_piece_ends_no_answer(kind: str) -> None:
+    async def answer(relay) -> None:
+        relay.start(200, [])
+        relay.write(b"")
+        relay.write(b"one")
+        relay.write(b"")
+        relay.write(b"two")
+        relay.finish()
+
+    async with served(kind, answer) as port:
+        assert (await ask(port)).endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+
+
+@both
 async def test_a_sized_answer_and_an_empty_one(kind: str) -> None:
     async def answer(relay) -> None:
         relay.start(200, [(b"content-length", b"3")])
@@ -207,6 +221,24 @@ async def test_an_http_1_0_client_gets_no_chunks() -> None:
         data = await asyncio.wait_for(reader.read(), 5)
         writer.close()
     assert data.endswith(b"\r\n\r\nplain")
+
+
+async def test_an_aborted_answer_to_an_http_1_0_client_ends_with_a_reset() -> None:
+    """The end of the connection is the end of the body: an orderly one would say that the answer is whole."""
+
+    async def answer(relay) -> None:
+        relay.start(200, [])
+        relay.write(b"half")
+        await asyncio.sleep(0.05)
+        relay.abort()
+
+    async with served("fast", answer) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}")
+        assert (await asyncio.wait_for(reader.readuntil(b"half"), 5)).endswith(b"\r\n\r\nhalf")
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 5)
+        writer.close()
 
 
 async def test_a_closed_connection_leaves_nothing_for_the_garbage_collector() -> None:

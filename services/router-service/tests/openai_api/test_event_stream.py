@@ -21,11 +21,13 @@ DONE = event(b"[DONE]")
 TEXT = event(chunk("Paris \\u00e9 \u00e9\u4e2d")) + event(chunk('data: {\\"error\\"')) + event(chunk("x"))
 STREAM = b": welcome\n\n" + TEXT + USAGE + DONE
 CRLF_STREAM = event(chunk("a"), b"\r\n") + event(chunk("b"), b"\r\n") + event(b"[DONE]", b"\r\n")
+TERMINALS = (b"data: [DONE]", b"data:[DONE]")
+STOP = (b"event: message_stop", b'"type":"message_stop"')
 
 
 def relay(stream: EventStream, pieces: list[bytes]) -> bytes:
     out = b"".join(stream.feed(piece) for piece in pieces)
-    return out + (stream.rest() if stream.error is None else b"")
+    return out + (stream.rest(TERMINALS) if stream.error is None else b"")
 
 
 @pytest.mark.parametrize("body", [STREAM, CRLF_STREAM], ids=["lf", "crlf"])
@@ -98,6 +100,81 @@ def test_an_endless_event_is_passed_on_in_pieces_so_that_memory_stays_bounded() 
     assert held <= MAX_HELD_BYTES + len(piece)
     out += stream.feed(b"\n\n" + event(b"{}"))
     assert out == b"data: " + piece * 20 + b"\n\n" + event(b"{}")
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_an_endless_event_ends_at_its_blank_line_wherever_that_is_cut(newline: bytes) -> None:
+    long = b"data: " + b"x" * MAX_HELD_BYTES + newline + newline
+    for cut in range(len(long) - 5, len(long) + 3):
+        stream = EventStream(drop_usage=True)
+        body = long + USAGE
+        out = stream.feed(body[:cut]) + stream.feed(body[cut:])
+        assert out == long
+        assert not stream.oversized
+
+
+def test_an_endless_event_that_never_ends_is_no_terminal_event() -> None:
+    stream = EventStream(drop_usage=False)
+    stream.feed(b"event: message_stop\ndata: " + b"x" * MAX_HELD_BYTES)
+    assert stream.oversized
+    assert not stream.ends_with_any(STOP)
+
+
+def test_a_terminal_event_that_was_passed_on_in_pieces_is_one() -> None:
+    stream = EventStream(drop_usage=False)
+    body = event(chunk("a")) + b"event: message_stop\ndata: " + b"x" * 2 * MAX_HELD_BYTES + b"\n\n"
+    out = b"".join(stream.feed(body[at : at + 60_000]) for at in range(0, len(body), 60_000))
+    assert (out + stream.rest(STOP) == body, stream.oversized) == (True, False)
+    assert stream.ends_with_any(STOP)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "terminals", "whole"),
+    [
+        (DONE, TERMINALS, DONE.rstrip()),
+        (event(b"[DONE]", b"\r\n"), TERMINALS, DONE.rstrip()),
+        (
+            b'event: message_stop\ndata: {"type":"message_stop","a":{}}\n\n',
+            STOP,
+            b'event: message_stop\ndata: {"type":"message_stop","a":{}}',
+        ),
+    ],
+)
+def test_of_an_event_that_was_cut_only_a_whole_terminal_event_is_given_out(
+    terminal: bytes, terminals: tuple[bytes, ...], whole: bytes
+) -> None:
+    first = event(chunk("a"))
+    body = first + event(chunk("b")) + terminal
+    for cut in range(len(first), len(body)):
+        stream = EventStream(drop_usage=False)
+        out = stream.feed(body[:cut])
+        rest = stream.rest(terminals)
+        assert rest == b"" or rest.startswith(whole)
+        assert stream.ends_with_any(terminals) is (out + rest).startswith(first + event(chunk("b")) + whole)
+
+
+def test_where_no_terminal_event_is_known_what_is_held_is_given_out() -> None:
+    stream = EventStream(drop_usage=False)
+    assert stream.feed(b"data: x") == b""
+    assert stream.rest(()) == b"data: x"
+
+
+@pytest.mark.parametrize(
+    "after", [b"\n", b"\n\n", b"\r\n", b": bye\n\n", b"\n: bye\n\n", b": bye\n", b": by"]
+)
+def test_nothing_said_after_the_terminal_event_replaces_it(after: bytes) -> None:
+    stream = EventStream(drop_usage=False)
+    stream.feed(event(chunk("x")) + DONE)
+    stream.feed(after)
+    assert not stream.progressed
+    stream.rest(TERMINALS)
+    assert stream.ends_with_any(TERMINALS)
+
+
+def test_line_ends_without_number_cost_no_time() -> None:
+    stream = EventStream(drop_usage=False)
+    stream.feed(b":" + b"\r\n" * 5000 + event(b"{}"))
+    assert stream.progressed
 
 
 def test_kept_blocks_are_what_was_given_out() -> None:

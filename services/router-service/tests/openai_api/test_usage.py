@@ -39,6 +39,12 @@ def test_text_written_by_a_model_is_not_usage() -> None:
     assert report.prompt_tokens is None
 
 
+def test_usage_is_found_however_much_follows_it() -> None:
+    ids = b",".join(b"%d" % number for number in range(16_000))
+    report = read_report(b"{" + USAGE + b',"prompt_token_ids":[' + ids + b"]}")
+    assert (report.prompt_tokens, report.completion_tokens) == (12, 34)
+
+
 @pytest.mark.parametrize(
     "tail",
     [

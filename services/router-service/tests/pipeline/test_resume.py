@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from router_service.openai_api.event_stream import MAX_HELD_BYTES
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.fleet import Bounds, Fleet
 from router_service.pipeline.inbound import Inbound
@@ -21,11 +22,12 @@ from router_service.ports import Endpoint, Health
 from router_service.routing.policy import Policy, Pool
 from router_service.routing.rules import Group, Rule, Target
 from router_service.routing.vocabulary import Outcome, State
-from router_service.upstream.fake import FakeUpstream, Script
+from router_service.upstream.fake import Ending, FakeUpstream, Script
 
 STREAM = ((b"content-type", b"text/event-stream"),)
 DONE = b"data: [DONE]\n\n"
 RULE = Rule("resumed", Group("all", ()), (Target("p"),), resume=True)
+NOT_RESUMED = Rule("plain", Group("all", ()), (Target("p"),))
 
 
 def events(
@@ -60,6 +62,7 @@ class Client:
     def __init__(self) -> None:
         self.data = b""
         self.ends: list[str] = []
+        self.trailers: list[tuple[bytes, bytes]] = []
         self.starts = 0
 
     def listen(self, listener) -> None:
@@ -73,6 +76,7 @@ class Client:
 
     def finish(self, trailers=()) -> None:
         self.ends.append("finish")
+        self.trailers = list(trailers)
 
     def abort(self) -> None:
         self.ends.append("abort")
@@ -91,14 +95,19 @@ class Client:
 
 
 def answered(
-    body: dict[str, Any], first: list[bytes], *more: list[bytes] | Script, busy: bool = False
+    body: dict[str, Any],
+    first: list[bytes],
+    *more: list[bytes] | Script,
+    busy: bool = False,
+    ending: Ending = "break",
+    rule: Rule = RULE,
 ) -> tuple[Client, Job, list[dict]]:
     """Play ``first`` as a stream that breaks and ``more`` as the continuations; what was asked of the engines."""
     scripts = [
-        [Script(200, STREAM, tuple(first), "break")],
+        [Script(200, STREAM, tuple(first), ending)],
         [one if isinstance(one, Script) else Script(200, STREAM, tuple(one)) for one in more],
     ]
-    return played(body, scripts, busy=(1,) if busy else ())
+    return played(body, scripts, busy=(1,) if busy else (), rule=rule)
 
 
 def played(
@@ -109,6 +118,7 @@ def played(
     retries: int = 3,
     busy: Sequence[int] = (),
     loads: Sequence[int] = (),
+    rule: Rule = RULE,
 ) -> tuple[Client, Job, list[dict]]:
     """Play one request on a backend per list of ``scripts``, asked in that order as long as ``loads`` does not say
     otherwise; what was asked of the engines. ``retries`` are what the budget has."""
@@ -129,12 +139,12 @@ def played(
         for number, view in enumerate(fleet.pools["p"].backends):
             view.in_flight = 64 if number in busy else loads[number] if loads else 0
         jobs: list[Job] = []
-        policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (RULE,), "p")
+        policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (rule,), "p")
         pipeline = Pipeline(
             Settings(policy, max_attempts, frozenset({503}), 0.05, b"x-session-id", 1000), fleet, upstream, None,
             jobs.append, lambda seconds: None, Random(1),
         )  # fmt: skip
-        inbound = Inbound.now(INFERENCE_PATHS[path], path.encode(), [])
+        inbound = Inbound.now(INFERENCE_PATHS[path], path.encode(), [(b"te", b"trailers")])
         inbound.body = orjson.dumps(asked)
         client = Client()
         await pipeline.handle(inbound, client)
@@ -311,6 +321,106 @@ def test_wherever_it_is_cut_the_answer_is_the_uninterrupted_one(cut: int) -> Non
             assert job.outcome is Outcome.OK
             return
     pytest.fail("no prefix was sent that the engine could continue")
+
+
+WHOLE = [*events(True, ["1", "2", ",", "3"], "stop"), DONE]
+"""An answer with no word in it: it is made again as it was asked."""
+
+
+@pytest.mark.parametrize("ending", ["break", "complete"])
+@pytest.mark.parametrize("rule", [RULE, NOT_RESUMED], ids=["resumed", "not resumed"])
+def test_a_cut_at_any_byte_leaves_whole_events_and_then_the_rest_or_one_error(
+    rule: Rule, ending: Ending
+) -> None:
+    """Also inside an event, and also where the cut is an orderly end (a body that ends with its connection)."""
+    stream = b"".join(WHOLE)
+    # An orderly end behind `[DONE]` lacks a blank line only.
+    enough = len(stream) - (2 if ending == "complete" else 0)
+    for cut in range(len(stream) + 1):
+        client, job, _ = answered(GREEDY, [stream[:cut]], WHOLE, ending=ending, rule=rule)
+        whole = job.outcome is Outcome.OK
+        assert whole is (rule.resume or b"\n\n" not in stream[:cut] or cut >= enough), cut
+        if cut < enough:
+            assert client.data.endswith(b"\n\n"), cut
+        errors = [chunk for chunk in client.chunks if "error" in chunk]  # every event is read as JSON
+        if whole:
+            assert (client.text, errors, client.ends) == ("12,3", [], ["finish"]), cut
+            assert client.data.count(b"data: [DONE]") == 1, cut
+        else:
+            assert "12,3".startswith(client.text), cut
+            assert (errors, client.ends) == ([client.chunks[-1]], ["abort"]), cut
+
+
+@pytest.mark.parametrize("ending", ["break", "complete"])
+@pytest.mark.parametrize("rule", [RULE, NOT_RESUMED], ids=["resumed", "not resumed"])
+def test_an_event_that_was_passed_on_in_pieces_is_closed_before_the_error(rule: Rule, ending: Ending) -> None:
+    """The client has a part of it: nothing can make that whole, and what follows must not become a part of it."""
+    long = WHOLE[1][:-9] + b"x" * (MAX_HELD_BYTES + 1)
+    client, job, sent = answered(GREEDY, [WHOLE[0], long], WHOLE, ending=ending, rule=rule)
+    begun, open_event, error, after = client.data.split(b"\n\n")
+    assert (begun + b"\n\n", open_event, after) == (WHOLE[0], long, b"")
+    assert error.startswith(b'data: {"error"')
+    assert (client.ends, len(sent), job.outcome) == (["abort"], 1, Outcome.TRUNCATED)
+
+
+def test_a_continuation_that_is_cut_inside_an_event_ends_as_one_error() -> None:
+    client, job, _ = answered(
+        GREEDY, WHOLE[:3], Script(200, STREAM, (b"".join(WHOLE)[:-100],), "complete"), ending="complete"
+    )
+    assert [e[:8] for e in client.data.split(b"\n\n")][-2:] == [b'data: {"', b""]
+    assert client.data.count(b'data: {"error"') == 1
+    assert json.loads(client.data.split(b"\n\n")[-2][6:])["error"]
+    assert (client.ends, job.outcome) == (["abort"], Outcome.TRUNCATED)
+
+
+def uncounted(texts: list[str], finish: str | None = None, made: int | None = None) -> list[bytes]:
+    """An engine that counts only at the end: ``made`` tokens, when it comes so far."""
+    chunks = [json.loads(e[6:]) for e in events(True, texts, finish)]
+    for chunk in chunks:
+        del chunk["usage"]
+    if made is not None:
+        usage = {"prompt_tokens": 9, "completion_tokens": made, "total_tokens": 9 + made}
+        chunks.append({"id": "2", "choices": [], "usage": usage})
+    return [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks]
+
+
+def test_counts_of_the_second_part_alone_are_given_to_nobody() -> None:
+    client, job, _ = answered(
+        CHAT, uncounted(["On", "ce", " upon"]), [*uncounted([" a", " time"], "stop", made=2), DONE]
+    )
+    assert client.text == "Once upon a time"
+    assert not any("usage" in chunk for chunk in client.chunks)
+    assert all(chunk["choices"] for chunk in client.chunks)
+    assert (job.report.prompt_tokens, job.report.completion_tokens, job.outcome) == (None, None, Outcome.OK)
+    assert client.trailers == []
+
+
+def test_the_counts_of_a_request_that_was_made_again_as_it_was_are_the_whole_answers() -> None:
+    client, job, _ = answered(
+        {**CHAT, "temperature": 0}, uncounted(["1", "2"]), [*uncounted(["1", "2", "3"], "stop", made=3), DONE]
+    )
+    assert client.text == "123"
+    assert client.chunks[-1]["usage"]["completion_tokens"] == 3
+    assert (job.report.prompt_tokens, job.report.completion_tokens) == (9, 3)
+    assert client.trailers == [(b"x-route-tokens", b"prompt=9,completion=3")]
+
+
+def test_a_long_greedy_answer_with_stop_sequences_goes_on_as_a_sampled_one() -> None:
+    client, job, sent = answered(
+        {**GREEDY, "max_tokens": 400, "stop": ["END"]},
+        events(True, ["a"] * 300 + ["E"]),
+        [*events(True, ["ND", " more"], "length"), DONE],
+    )
+    assert sent[1]["messages"][-1]["content"] == "a" * 300 + "E"
+    assert sent[1]["max_tokens"] == 99
+    assert client.text == "a" * 300 + "E", "the sequence lies across the seam"
+    assert (client.ends, job.outcome) == (["finish"], Outcome.OK)
+
+
+def test_an_answer_of_which_only_the_end_was_missing_tells_its_counts_to_the_edge() -> None:
+    client, job, sent = answered(GREEDY, events(True, ["A", " b"], "stop"))
+    assert (client.ends, len(sent), job.outcome) == (["finish"], 1, Outcome.OK)
+    assert client.trailers == [(b"x-route-tokens", b"prompt=7,completion=2")]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,15 @@ def ask(router: RouterPart, *, stream: bool = False, headers: bytes = b"connecti
     return talk(router, raw_request(json.dumps(body).encode(), headers))
 
 
+def plain(answer: bytes) -> bytes:
+    """The body of a chunked answer, which may lack its end."""
+    body, rest = b"", answer.split(b"\r\n\r\n", 1)[1]
+    while rest and (size := int(rest.split(b"\r\n", 1)[0], 16)) > 0:
+        start = rest.index(b"\r\n") + 2
+        body, rest = body + rest[start : start + size], rest[start + size + 2 :]
+    return body
+
+
 def error_of(answer: bytes) -> dict[str, Any]:
     error = json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -123,6 +132,66 @@ def test_the_terminal_event_in_a_models_text_ends_no_stream(router, engine, endi
     assert b"\ndata: [DONE]\n\n" not in answer
 
 
+@pytest.mark.parametrize("framing", ["until close", "too short a length"])
+def test_a_stream_that_ends_inside_an_event_ends_with_one_error_event(router, engine, framing: str) -> None:
+    sent = text("all")[:-20]
+    length = b"content-length: %d\r\n" % len(text("one") + sent) if framing != "until close" else b""
+    engine.script = [SSE + length + b"\r\n" + text("one") + sent, "close"]
+    answer = ask(router, stream=True)
+    begun, error, rest = plain(answer).split(b"\n\n")
+    assert (begun + b"\n\n", rest) == (text("one"), b"")
+    assert json.loads(error.removeprefix(b"data: "))["error"]["type"] == "server_error"
+    assert not answer.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("after", [b"\n", b"\n\n", b": bye\n", b": bye\n\n"])
+def test_line_ends_and_comments_behind_the_terminal_event_are_no_error(router, engine, after: bytes) -> None:
+    engine.script = [
+        chunked(text("all") + DONE, end=b""),
+        0.02,
+        b"%x\r\n%b\r\n0\r\n\r\n" % (len(after), after),
+    ]
+    answer = ask(router, stream=True)
+    assert answer.endswith(b"0\r\n\r\n")
+    assert plain(answer).startswith(text("all") + DONE)
+    assert b'"error"' not in answer
+
+
+@pytest.mark.parametrize("items", [100, 60_000], ids=["held", "passed on"])
+@pytest.mark.parametrize("sized", [True, False])
+def test_the_counts_behind_a_large_answer_reach_the_record_and_the_edge(
+    router, engine, items: int, sized: bool
+) -> None:
+    data = b",".join([b'{"object":"embedding"}'] * items)
+    body = b'{"data":[' + data + b'],"usage":{"prompt_tokens":9,"total_tokens":9}}'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+    if sized:
+        engine.script = [head + b"content-length: %d\r\n\r\n" % len(body) + body]
+    else:
+        framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        engine.script = [head + b"transfer-encoding: chunked\r\n\r\n" + framed]
+    name = b"large-%d-%d" % (items, sized)
+    answer = ask(router, headers=b"te: trailers\r\nconnection: close\r\nx-request-id: " + name + b"\r\n")
+    assert answer.count(b"x-route-tokens: prompt=9,completion=0\r\n") == 1
+    assert (plain(answer) if b"\r\ntransfer-encoding" in answer else answer).endswith(body)
+    record = httpx.get(f"{router.url}/debug/decisions/{name.decode()}").json()
+    assert record["tokens"] == {"prompt": 9, "completion": 0}
+
+
+def test_a_large_answer_that_breaks_is_no_whole_one_for_an_http_1_0_client(router, engine) -> None:
+    body = b'{"data":["' + b"x" * 1_500_000
+    engine.script = [
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b" % (2_000_000, body),
+        0.5,
+        "close",
+    ]
+    asked = json.dumps({"model": MODEL}).encode()
+    with socket.create_connection(("127.0.0.1", router.port), timeout=15) as connection:
+        connection.sendall(raw_request(asked).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        with pytest.raises(ConnectionResetError):
+            b"".join(iter(lambda: connection.recv(65536), b""))
+
+
 @pytest.mark.parametrize("ending", ["close", "reset"])
 @pytest.mark.parametrize("framing", ["chunked", "longer than sent"])
 def test_a_stream_whose_terminal_event_came_is_whole_however_its_connection_ends(
@@ -152,13 +221,8 @@ def test_a_stream_whose_terminal_event_came_is_whole_however_its_connection_ends
 def test_every_framing_gives_the_client_the_same_bytes(router, engine, answer: bytes) -> None:
     engine.script = [answer] + (["close"] if b"connection: close" in answer else [])
     got = ask(router, stream=True)
-    body = got.split(b"\r\n\r\n", 1)[1]
     assert b"x-trailer" not in got
-    plain, rest = b"", body
-    while (size := int(rest.split(b"\r\n", 1)[0], 16)) > 0:
-        start = rest.index(b"\r\n") + 2
-        plain, rest = plain + rest[start : start + size], rest[start + size + 2 :]
-    assert plain == text("x") + DONE
+    assert plain(got) == text("x") + DONE
 
 
 def test_headers_that_no_client_may_see_are_refused_or_left_out(router, engine) -> None:

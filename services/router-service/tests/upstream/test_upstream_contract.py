@@ -216,6 +216,24 @@ async def test_an_answer_split_at_every_byte_is_the_same(engine, pool) -> None:
     assert engine.connections == 1
 
 
+@pytest.mark.parametrize("kept", [1, 2, 3])
+async def test_a_long_body_right_behind_the_last_byte_of_a_head_is_no_head(engine, pool, kept: int) -> None:
+    body = b"x" * 400_000
+    answer = sized(body)
+    cut = answer.index(b"\r\n\r\n") + kept
+    engine.answers.append([answer[:cut], 0.05, answer[cut:]])
+    sink = await exchange(pool, engine.url)
+    assert (sink.body == body, sink.error) == (True, None)
+
+
+@pytest.mark.parametrize("piece", [b"a" * 1000, b"b\r\nx-next: "], ids=["one header", "many headers"])
+async def test_a_head_that_never_ends_is_stopped(engine, pool, piece: bytes) -> None:
+    engine.answers.append([b"HTTP/1.1 200 OK\r\nx: ", *([piece * 10, 0.0] * 10_000)])
+    sink = await exchange(pool, engine.url)
+    assert isinstance(sink.error, ResponseBroken)
+    assert "64 KiB" in str(sink.error)
+
+
 @pytest.mark.parametrize(
     ("steps", "stage"),
     [

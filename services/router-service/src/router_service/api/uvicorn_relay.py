@@ -7,6 +7,8 @@ writes.
 """
 
 import asyncio
+import socket
+import struct
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -27,11 +29,23 @@ _LINGER_SECONDS = 2.0
 _FLUSH_SECONDS = 10.0
 """How long an aborted answer may still be flushed to a client that does not read."""
 
+_RESET = struct.pack("ii", 1, 0)
+"""The value of SO_LINGER with which closing a socket resets its connection."""
+
 
 class TransportRelay:
     """:class:`~router_service.pipeline.relay.Relay` over one request of a :class:`RelayProtocol`."""
 
-    __slots__ = ("_chunked", "_cycle", "_head", "_listener", "_protocol", "_transport", "gone")
+    __slots__ = (
+        "_chunked",
+        "_cycle",
+        "_head",
+        "_listener",
+        "_protocol",
+        "_transport",
+        "_until_close",
+        "gone",
+    )
 
     def __init__(self, protocol: "RelayProtocol", cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
@@ -40,6 +54,7 @@ class TransportRelay:
         self._listener: ClientListener | None = None
         self._head = b""
         self._chunked = False
+        self._until_close = False
         self.gone = False
 
     def listen(self, listener: ClientListener | None) -> None:
@@ -66,6 +81,7 @@ class TransportRelay:
         if not sized and status not in _NO_BODY:
             # HTTP/1.0 has no chunks: there the end of the connection is the end of the body.
             self._chunked = cycle.scope["http_version"] == "1.1"
+            self._until_close = not self._chunked
             if self._chunked:
                 parts.append(b"transfer-encoding: chunked\r\n")
         if not cycle.keep_alive:
@@ -76,7 +92,7 @@ class TransportRelay:
         self._head = b"".join(parts)
 
     def write(self, data: bytes) -> None:
-        if self.gone:
+        if self.gone or not data:  # an empty chunk would end the body
             return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
@@ -120,6 +136,9 @@ class TransportRelay:
         self._release()
         self._cycle.response_started = True
         self._cycle.disconnected = True
+        if self._until_close and not self._transport.is_closing():  # an orderly close would be the body's end
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.close()
         asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._transport.abort)
 

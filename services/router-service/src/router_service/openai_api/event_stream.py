@@ -8,17 +8,23 @@ reads or writes.
 
 import re
 
+import orjson
+
 MAX_HELD_BYTES = 256 * 1024
 """An event longer than this is passed on in pieces: memory per stream stays bounded."""
 
 MAX_KEPT_BYTES = 4 * 1024 * 1024
 """An answer longer than this is no longer kept, and so cannot be continued elsewhere."""
 
+_NAME_BYTES = 64
+"""How much of an event that is passed on in pieces is remembered: what kind of event it is stands at its beginning."""
+
 _ERROR = b'data: {"error"'
 _ERROR_TIGHT = b'data:{"error"'
 _NO_CHOICES = b'"choices":[]'
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_COMMENTS_ONLY = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r)|\r\n|\n|\r)*\Z")
+_NOTHING_SAID = re.compile(rb"(?:(?::[^\r\n]*)?[\r\n])*\Z")
+"""Comments and blank lines."""
 
 
 class EventStream:
@@ -26,18 +32,20 @@ class EventStream:
 
     ``last`` and ``before_last`` are the latest blocks of whole events given out (or dropped): the
     usage and the terminal event are found in them. ``progressed`` is False when the last :meth:`feed`
-    brought nothing but comments or an incomplete event. ``error`` is the in-band error event, when
+    brought nothing but comments, blank lines or an incomplete event. ``oversized`` is True while an
+    event that is passed on in pieces has not come to its end. ``error`` is the in-band error event, when
     one came: neither it nor anything after it is given out. ``kept`` holds every block given out while
     it is a list (see :meth:`keep`).
     """
 
-    __slots__ = ("_drop_usage", "_held", "_oversized", "before_last", "error", "kept", "kept_bytes",
-                 "last", "progressed")  # fmt: skip
+    __slots__ = ("_drop_usage", "_held", "_name", "before_last", "error", "kept", "kept_bytes", "last",
+                 "oversized", "progressed")  # fmt: skip
 
     def __init__(self, drop_usage: bool) -> None:
         self._drop_usage = drop_usage
         self._held = b""
-        self._oversized = False
+        self._name = b""
+        self.oversized = False
         self.last = b""
         self.before_last = b""
         self.progressed = False
@@ -54,17 +62,18 @@ class EventStream:
         if self._held:
             data = self._held + data
             self._held = b""
-        if not data.endswith(b"\n\n") or self._oversized:
+        if not data.endswith(b"\n\n") or self.oversized:
             data = self._cut(data)
             if not data:
-                self.progressed = self._oversized
+                self.progressed = self.oversized
                 return b""
         if _ERROR in data or _ERROR_TIGHT in data:
             data = self._stop_at_error(data)
             if not data:
                 self.progressed = True
                 return b""
-        self.progressed = data[0] != 58 or _COMMENTS_ONLY.match(data) is None
+        # A comment begins with byte 58, a line end is lower, a field's name is higher.
+        self.progressed = data[0] > 58 or _NOTHING_SAID.match(data) is None
         if self.progressed:
             self.before_last = self.last
             self.last = data
@@ -78,11 +87,17 @@ class EventStream:
                 self.kept = None
         return data
 
-    def rest(self) -> bytes:
-        """What is held at the end of the stream: an event whose closing blank line never came."""
+    def rest(self, terminals: tuple[bytes, ...]) -> bytes:
+        """What may be given out of an event whose closing blank line never came when the stream ended.
+
+        That is the terminal event, or anything where the path has none. Another one was cut short: what
+        is written behind it would become a part of it.
+        """
         held, self._held = self._held, b""
         if _ERROR in held[:32] or _ERROR_TIGHT in held[:32]:
             self.error = held
+            return b""
+        if terminals and not (_has_any(held, terminals) and _is_whole(held)):
             return b""
         if held:
             self.before_last = self.last
@@ -90,16 +105,8 @@ class EventStream:
         return held
 
     def ends_with_any(self, terminals: tuple[bytes, ...]) -> bool:
-        """True when one of ``terminals`` is in the last events seen."""
-        last = self.last
-        for terminal in terminals:
-            at = last.find(terminal)
-            while at >= 0:
-                # A field's name stands at the beginning of a line; a model may write the same words in its text.
-                if at == 0 or terminal[0] == 34 or last[at - 1] in b"\r\n":
-                    return True
-                at = last.find(terminal, at + 1)
-        return False
+        """True when one of ``terminals`` is in the last events seen, and whole."""
+        return not self.oversized and (_has_any(self.last, terminals) or _has_any(self._name, terminals))
 
     def tail(self) -> bytes:
         """The last two blocks: where usage and the engine's own timing are."""
@@ -115,15 +122,13 @@ class EventStream:
         cut = data.rfind(b"\r\n\r\n")
         if cut >= 0:
             end = max(end, cut + 4)
-        if self._oversized:
-            if not end:
-                return data
-            self._oversized = False
-        held = data[end:]
-        if len(held) > MAX_HELD_BYTES:
-            self._oversized = True
-            return data
-        self._held = held
+        continues = self.oversized and not end
+        self.oversized = continues or len(data) - end > MAX_HELD_BYTES
+        if self.oversized:
+            if not continues:
+                self._name = data[end : end + _NAME_BYTES]
+            end = len(data.rstrip(b"\r\n"))  # a line end may be half of the blank line that closes the event
+        self._held = data[end:]
         return data[:end]
 
     def _stop_at_error(self, data: bytes) -> bytes:
@@ -138,6 +143,32 @@ class EventStream:
 
     def _without_usage(self, data: bytes) -> bytes:
         return b"".join(event for event in _events(data) if _NO_CHOICES not in event)
+
+
+def _has_any(data: bytes, terminals: tuple[bytes, ...]) -> bool:
+    for terminal in terminals:
+        at = data.find(terminal)
+        while at >= 0:
+            # A field's name stands at the beginning of a line; a model may write the same words in its text.
+            if at == 0 or terminal[0] == 34 or data[at - 1] in b"\r\n":
+                return True
+            at = data.find(terminal, at + 1)
+    return False
+
+
+def _is_whole(event: bytes) -> bool:
+    """Whether nothing but its blank line is missing of a terminal event."""
+    line = event.splitlines()[-1]
+    if not line.startswith(b"data:"):
+        return False
+    value = line[5:].strip()
+    if value == b"[DONE]":
+        return True
+    try:
+        orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _events(data: bytes) -> list[bytes]:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import orjson
 
-_SEARCHED_BYTES = 64 * 1024
+TAIL_BYTES = 64 * 1024
+"""What is enough of the end of an answer that is not held to find its counts."""
+
 _MAX_OBJECT_BYTES = 8 * 1024
 
 
@@ -24,7 +26,7 @@ class EngineReport:
 
 
 def read_report(tail: bytes) -> EngineReport:
-    """Read the last ``usage`` and ``metrics`` objects in ``tail``, the end of a stream or of a body.
+    """Read the last ``usage`` and ``metrics`` objects in ``tail``, the end of a stream or a body, or all of it.
 
     They are found as bytes: inside a JSON string every quote is escaped, so text written by a model
     cannot look like either. Numbers of the wrong type are ignored.
@@ -52,9 +54,8 @@ def _number(value: object) -> float | None:
 
 def _last_object(tail: bytes, key: bytes) -> dict[str, object] | None:
     """The object after the last ``key`` whose value is one; a ``null`` before it is skipped."""
-    lowest = max(0, len(tail) - _SEARCHED_BYTES)
     end = len(tail)
-    while (at := tail.rfind(key, lowest, end)) >= 0:
+    while (at := tail.rfind(key, 0, end)) >= 0:
         end = at
         window = tail[at + len(key) : at + len(key) + _MAX_OBJECT_BYTES]
         start = 0

@@ -12,7 +12,7 @@ from time import perf_counter
 from router_service.openai_api.errors import translated_error
 from router_service.openai_api.event_stream import EventStream
 from router_service.openai_api.paths import InferencePath
-from router_service.openai_api.usage import EngineReport, read_report
+from router_service.openai_api.usage import TAIL_BYTES, EngineReport, read_report
 from router_service.pipeline.headers import RawHeaders, first, returned
 from router_service.pipeline.relay import Relay
 from router_service.ports import ConnectionLost, Exchange, ResponseBroken, StaleConnection, UpstreamError
@@ -98,6 +98,7 @@ class Answer:
         "_seam",
         "_stream_events",
         "_streamed",
+        "_tail",
         "_timeouts",
         "_timer",
         "_trailers",
@@ -149,6 +150,7 @@ class Answer:
         self._comments = b""
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._tail = b""
         self.buffered = True
         self.events: EventStream | None = None
         self._stream_events = events
@@ -215,7 +217,7 @@ class Answer:
     def on_end(self) -> None:
         events = self.events
         if events is not None:
-            rest = events.rest()
+            rest = events.rest(self._path.terminals)
             if events.error is not None:
                 self._fail(End.ENGINE_ERROR, "the engine announced an error in its stream")
                 return
@@ -227,11 +229,12 @@ class Answer:
                 self._fail(End.INCOMPLETE, "the engine ended its stream without the terminal event")
                 return
             self.report = self._read_report(events)
-            self._relay.finish(self._token_trailer())
+            self._relay.finish(self.token_trailer())
         elif not self.buffered:
             if not self.started:
                 self._start(None, None)
-            self._relay.finish()
+            self.report = read_report(self._tail)
+            self._relay.finish(self.token_trailer())
         elif self.status in self._reject or self._seam is not None:
             self._fail(End.REJECTED, f"the backend answered {self.status}")
             return
@@ -244,7 +247,7 @@ class Answer:
         if events is not None and self.started and events.ends_with_any(self._path.terminals):
             # The terminal event has come: nothing of the answer is missing, only HTTP's own end.
             self.report = self._read_report(events)
-            self._relay.finish(self._token_trailer())
+            self._relay.finish(self.token_trailer())
             self._settle(End.COMPLETE)
             return
         if isinstance(error, StaleConnection):
@@ -281,7 +284,7 @@ class Answer:
     def _take_plain(self, data: bytes, now: float) -> None:
         self._progress_at = now
         if not self.buffered:
-            self._write(data, now)
+            self._write_plain(data, now)
             return
         self._body.append(data)
         self._body_bytes += len(data)
@@ -291,10 +294,16 @@ class Answer:
                 self._stop(End.MALFORMED, "the backend's error has no end")
                 return
             self.buffered = False
-            length = first(self.headers, b"content-length")
+            # The counts come behind the body, and a body of announced length has no trailers.
+            length = None if self._trailers else first(self.headers, b"content-length")
             self._start(int(length) if length is not None and length.isdigit() else None, None)
             body, self._body = b"".join(self._body), []
-            self._write(body, now)
+            self._write_plain(body, now)
+
+    def _write_plain(self, data: bytes, now: float) -> None:
+        """Write a piece of a body that is not held, and keep its end: the counts are there."""
+        self._tail = (self._tail + data if len(data) < TAIL_BYTES else data)[-TAIL_BYTES:]
+        self._write(data, now)
 
     def _forward(self, data: bytes, progressed: bool, now: float) -> None:
         if self._seam is not None:
@@ -325,7 +334,7 @@ class Answer:
             self._exchange.abort()
         if self.events is not None:
             self.report = self._read_report(self.events)
-        self._relay.finish(self._token_trailer())
+        self._relay.finish(self.token_trailer())
         self._settle(End.COMPLETE)
 
     def _write(self, data: bytes, now: float) -> None:
@@ -367,11 +376,14 @@ class Answer:
         report = read_report(events.tail())
         return report if self._seam is None else self._seam.total(report)
 
-    def _token_trailer(self) -> RawHeaders:
+    def token_trailer(self) -> RawHeaders:
+        """The counts of the answer, when they were asked for and are known."""
         report = self.report
-        if not self._trailers or report is None or report.prompt_tokens is None:
+        if not self._trailers or report is None:
             return []
-        return [token_header(report.prompt_tokens, report.completion_tokens or 0)]
+        if report.prompt_tokens is None or report.completion_tokens is None:
+            return []
+        return [token_header(report.prompt_tokens, report.completion_tokens)]
 
     def _arm(self) -> None:
         """One timer per attempt; it looks at what has happened instead of being moved by every chunk."""
@@ -413,8 +425,11 @@ class Answer:
         if self.done.done():
             return
         self.error = why
-        if self.events is not None:
-            self.report = self._read_report(self.events)
+        events = self.events
+        if events is not None:
+            self.report = self._read_report(events)
+            if self.started and events.oversized:
+                self._relay.write(b"\n\n")  # what follows must not become a part of the event that broke
         self._settle(end)
 
     def _settle(self, end: End) -> None:

@@ -81,12 +81,13 @@ class Job:
             found = self.route_headers() + engine
             if report is not None and self.wants_trailers and report.prompt_tokens is not None:
                 found.append(token_header(report.prompt_tokens, report.completion_tokens or 0))
-            elif report is None and status == 200 and self.features is not None and self.features.stream:
-                names = {name for name, _ in engine}
-                if b"cache-control" not in names:
-                    found.append((b"cache-control", b"no-cache"))
-                if b"x-accel-buffering" not in names:
-                    found.append((b"x-accel-buffering", b"no"))
+            elif report is None and status == 200:
+                if self.features is not None and self.features.stream:
+                    names = {name for name, _ in engine}
+                    if b"cache-control" not in names:
+                        found.append((b"cache-control", b"no-cache"))
+                    if b"x-accel-buffering" not in names:
+                        found.append((b"x-accel-buffering", b"no"))
                 if self.wants_trailers:
                     found.append((b"trailer", b"x-route-tokens"))
             return found

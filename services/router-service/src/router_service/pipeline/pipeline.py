@@ -229,7 +229,7 @@ class Pipeline:
                 break
             if continuation.finished is not None:  # the limit was reached: only the end was missing
                 relay.write(continuation.finished)
-                relay.finish()
+                relay.finish(broken.token_trailer())
                 job.resumes.append("ok")
                 job.outcome = Outcome.OK
                 return

@@ -41,7 +41,7 @@ class Relay(Protocol):
         """
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body."""
+        """Send a piece of the body; an empty one is nothing."""
 
     def finish(self, trailers: Headers = ()) -> None:
         """End the answer cleanly. Trailers are left out where the client's protocol has none."""

@@ -75,6 +75,8 @@ def continuation(
         return None
     if broken.end not in _RESUMABLE_ENDS or not job.inbound.path.resumable:
         return None
+    if events.oversized:
+        return None  # the client has a part of an event, which nothing can make whole
     if not job.kept:
         return None
     chat = job.inbound.path.path == CHAT_PATH
@@ -89,9 +91,9 @@ def continuation(
     limit = body.get(limit_name)
     greedy = body.get("temperature") == 0 and back
     stops = _stops(body)
+    if stops and len(so_far.pieces) > MAX_MADE_AGAIN:
+        greedy = False  # too much to make again: it goes on as a sampled answer does
     at = _seam_at(so_far, greedy, bool(stops))
-    if at is None:
-        return None
     made = so_far.counts[at - 1] if at else 0
     if type(limit) is int:
         if made is None:
@@ -111,8 +113,8 @@ def continuation(
     return Continuation(sent, seam, None)
 
 
-def _seam_at(so_far: _SoFar, greedy: bool, stop: bool) -> int | None:
-    """How many of the pieces the other engine is given; the client has the others, too. None: cannot be.
+def _seam_at(so_far: _SoFar, greedy: bool, stop: bool) -> int:
+    """How many of the pieces the other engine is given; the client has the others, too.
 
     Greedy: up to the last word that began with a space, or nothing (then the request is made again as it
     was). With stop sequences only the latter is exact: an engine holds text back that may begin one, so that
@@ -122,7 +124,7 @@ def _seam_at(so_far: _SoFar, greedy: bool, stop: bool) -> int | None:
     if not any(pieces):
         return 0  # the client has no text yet: the role, or what was held back
     if stop and greedy:
-        return 0 if len(pieces) <= MAX_MADE_AGAIN else None
+        return 0
     if greedy:
         for at in range(len(pieces) - 1, max(0, len(pieces) - MAX_MADE_AGAIN) - 1, -1):
             if at == 0 or (_begins_a_word(pieces, at) and so_far.counts[at - 1] is not None):
@@ -208,7 +210,10 @@ class _Joined(Seam):
         """Counts of both parts. No timing: the engines' figures are about their own part only."""
         before, more = self._made, report.completion_tokens
         made = None if before is None or more is None else before + more
-        return EngineReport(self._first.prompt_tokens, made)
+        prompt = self._first.prompt_tokens
+        if before == 0 and prompt is None:
+            prompt = report.prompt_tokens  # the request was made again as it was
+        return EngineReport(prompt, made)
 
     def _rewritten(self, event: bytes) -> bytes:
         chunk = _json_of(event)
@@ -216,7 +221,11 @@ class _Joined(Seam):
             self.diverged = self.diverged or (self._exact and bool(self._tail) and b"[DONE]" in event)
             return event
         chunk.update(self._first.shared)
-        self._count(chunk)
+        usage = chunk.get("usage")
+        if isinstance(usage, dict) and not self._count(usage):
+            del chunk["usage"]  # these counts are of the second part only: none are better
+            if not chunk.get("choices"):
+                return b""
         for choice in chunk.get("choices") or ():
             part = choice.get("delta") if self._chat else choice
             if not isinstance(part, dict):
@@ -278,14 +287,17 @@ class _Joined(Seam):
             found += b"data: " + orjson.dumps({**self._first.shared, "choices": [], "usage": usage}) + b"\n\n"
         return found + b"data: [DONE]\n\n"
 
-    def _count(self, chunk: dict[str, Any]) -> None:
-        usage = chunk.get("usage")
-        before = self._first
-        if not isinstance(usage, dict) or self._made is None or before.prompt_tokens is None:
-            return
+    def _count(self, usage: dict[str, Any]) -> bool:
+        """Make these counts the whole answer's; False: they are not known."""
+        if self._made == 0:
+            return True  # the request was made again as it was
+        prompt = self._first.prompt_tokens
+        if self._made is None or prompt is None:
+            return False
         usage["completion_tokens"] = usage.get("completion_tokens", 0) + self._made
-        usage["prompt_tokens"] = before.prompt_tokens
-        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        usage["prompt_tokens"] = prompt
+        usage["total_tokens"] = prompt + usage["completion_tokens"]
+        return True
 
 
 def _ended(so_far: _SoFar, chat: bool, reason: str, wants_usage: bool, *, already: bool) -> Continuation:

@@ -16,7 +16,7 @@ from router_service.ports import Broken, ConnectionLost, ResponseBroken, Respons
 from router_service.upstream.tcp_info import TcpInfo, tcp_info
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Bytes of status line and headers (interim answers included) before the answer is refused."""
+"""Bytes of status line and headers (interim answers included), not yet whole, before the answer is refused."""
 
 STALE_SECONDS = 0.25
 """A kept connection that the backend had closed is found out within a round trip. One that is lost later was lost with
@@ -145,11 +145,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
             return
         self._answered = True
-        if not self._head_done:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and b"\r\n\r\n" not in data[:MAX_HEAD_BYTES]:
-                self._fail("the answer's headers are over 64 KiB")
-                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -168,6 +163,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._reusable = False  # bytes after a complete answer: what follows cannot be trusted
         if self._message_done:
             self._complete()
+        elif not self._head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail("the answer's headers are over 64 KiB")
 
     def eof_received(self) -> None:
         """Let the transport close; :meth:`connection_lost` says what it meant."""
