@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_service.openai_api.paths import INFERENCE_PATHS
-from router_service.pipeline.answer import End
+from router_service.pipeline.attempt_end import End
 from router_service.pipeline.fleet import Bounds, Fleet
 from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.job import Job

@@ -6,15 +6,16 @@ this backend was chosen or what happens next. Nothing here waits: `done` tells t
 
 import asyncio
 from collections.abc import Callable
-from enum import StrEnum
 from time import perf_counter
 
 from router_service.openai_api.errors import translated_error
 from router_service.openai_api.event_stream import EventStream
 from router_service.openai_api.paths import InferencePath
 from router_service.openai_api.usage import TAIL_BYTES, EngineReport, read_report
+from router_service.pipeline.attempt_end import End
 from router_service.pipeline.headers import RawHeaders, first, returned
 from router_service.pipeline.relay import Relay
+from router_service.pipeline.seam import Seam
 from router_service.ports import ConnectionLost, Exchange, ResponseBroken, StaleConnection, UpstreamError
 from router_service.routing.rules import Timeouts
 
@@ -27,51 +28,8 @@ MAX_COMMENT_BYTES = 4096
 _MAX_ERROR_BYTES = 256 * 1024
 
 
-class End(StrEnum):
-    """How an attempt ended."""
-
-    COMPLETE = "complete"
-    REJECTED = "rejected"  # a status that counts as a failed attempt
-    CONNECT_FAILED = "connect_failed"
-    STALE = "stale"
-    BROKEN = "broken"  # its connection was lost
-    MALFORMED = "malformed"  # not HTTP, or more than is taken
-    ENGINE_ERROR = "engine_error"  # announced in band
-    INCOMPLETE = "incomplete"  # a clean end without the terminal event
-    CONNECT_TIMEOUT = "connect_timeout"
-    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
-    IDLE_TIMEOUT = "idle_timeout"
-    TOTAL_TIMEOUT = "total_timeout"
-    CLIENT_GONE = "client_gone"
-    DIVERGED = "diverged"  # a continued stream that did not join what was there
-
-
-TIMEOUTS = frozenset({End.CONNECT_TIMEOUT, End.FIRST_TOKEN_TIMEOUT, End.IDLE_TIMEOUT, End.TOTAL_TIMEOUT})
-
 HeadMaker = Callable[[int, RawHeaders, EngineReport | None], RawHeaders]
 """Status, the engine's headers and (unstreamed) its report in; headers for the client out."""
-
-
-class Seam:
-    """What a continued stream does to its bytes; see `pipeline.resume`.
-
-    ``written``: the client has something of it; what follows a seam is not kept, so it cannot be continued again.
-    ``diverged``: this engine says something else than what the client already has of the answer. ``over``:
-    what was fed last holds the end of the answer, whatever the engine would still say.
-    """
-
-    def __init__(self) -> None:
-        self.written = False
-        self.diverged = False
-        self.over = False
-
-    def feed(self, data: bytes) -> bytes:
-        """Whole events in, whole events out."""
-        raise NotImplementedError
-
-    def total(self, report: EngineReport) -> EngineReport:
-        """The counts of the whole answer, this part included."""
-        raise NotImplementedError
 
 
 class Answer:

@@ -6,7 +6,8 @@ from typing import Any
 
 from router_service.openai_api.event_stream import EventStream
 from router_service.pipeline import resume
-from router_service.pipeline.answer import Answer, End
+from router_service.pipeline.answer import Answer
+from router_service.pipeline.attempt_end import End
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.job import Job
 from router_service.pipeline.relay import Relay

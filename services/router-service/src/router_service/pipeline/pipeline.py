@@ -12,7 +12,8 @@ from typing import Any
 from router_service.openai_api.errors import error_event
 from router_service.pipeline import headers as fields
 from router_service.pipeline import refusals, resume
-from router_service.pipeline.answer import TIMEOUTS, Answer, End
+from router_service.pipeline.answer import Answer
+from router_service.pipeline.attempt_end import TIMEOUTS, End
 from router_service.pipeline.attempts import Attempts
 from router_service.pipeline.dry_run import dry_run
 from router_service.pipeline.ends import cancelled, pass_rejection, refuse

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from router_service.openai_api.errors import error_body
-from router_service.pipeline.answer import End
+from router_service.pipeline.attempt_end import End
 from router_service.routing.vocabulary import Outcome
 
 

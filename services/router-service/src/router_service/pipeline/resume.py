@@ -19,8 +19,10 @@ import orjson
 
 from router_service.openai_api.event_stream import split_events
 from router_service.openai_api.usage import EngineReport
-from router_service.pipeline.answer import Answer, End, Seam
+from router_service.pipeline.answer import Answer
+from router_service.pipeline.attempt_end import End
 from router_service.pipeline.job import Job
+from router_service.pipeline.seam import Seam
 from router_service.routing.decision import Decision
 
 MAX_MADE_AGAIN = 256
