@@ -238,6 +238,8 @@ class Router:
             if known is not None:
                 known[1].cancel()
                 self.listed.pop(name, None)
+            if pool.backends is not None:
+                self.listed[name] = True  # by the configuration itself
             kept[name] = (pool, asyncio.create_task(self._follow(name, pool)))
         for name, (_, task) in self._discoveries.items():
             task.cancel()
