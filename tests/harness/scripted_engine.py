@@ -18,11 +18,15 @@ HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
 class ScriptedEngine:
-    """``script`` is played for every request; ``requests`` holds head and body of each POST."""
+    """``script`` is played for every request; ``requests`` holds head and body of each POST.
+
+    ``handed_over`` counts the bytes of scripts that the kernel has taken: it stands still while a send blocks.
+    """
 
     def __init__(self) -> None:
         self.script: list[Step] = []
         self.requests: list[tuple[bytes, bytes]] = []
+        self.handed_over = 0
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listening.getsockname()[1]
         self._open: set[socket.socket] = set()
@@ -74,6 +78,7 @@ class ScriptedEngine:
         for step in self.script:
             if isinstance(step, bytes):
                 connection.sendall(step)
+                self.handed_over += len(step)
             elif isinstance(step, float):
                 time.sleep(step)
             else:

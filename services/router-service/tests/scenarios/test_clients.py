@@ -11,6 +11,9 @@ import pytest
 
 pytestmark = pytest.mark.service
 
+ABORT_SECONDS = 1.0
+"""Within this an engine knows that its client has left; some milliseconds, the test's own look at it included."""
+
 
 def running(rig) -> float:
     return sum(engine.gauge("num_requests_running") for engine in rig.engines.values())
@@ -36,10 +39,12 @@ def test_leaving_a_request_aborts_the_engines_work(rig, eventually, stream: bool
     eventually(lambda: running(rig) == 1, "the engine works on it")
     if stream:
         connection.recv(4096)
+    left = time.monotonic()
     connection.close()
-    began = time.monotonic()
-    eventually(lambda: running(rig) == 0, "the engine's work is aborted, of which 20 s are left", 5)
-    print(f"aborted {time.monotonic() - began:.3f} s after the client left")
+    eventually(lambda: running(rig) == 0, "the engine's work is aborted, of which 20 s are left", 10, 0.01)
+    seconds = time.monotonic() - left
+    print(f"aborted {seconds:.3f} s after the client left")
+    assert seconds <= ABORT_SECONDS, f"the engine saw it {seconds:.3f} s after the client left"
     record = rig.record(f"left-{stream}")
     assert (record["outcome"], record["status"]) == ("cancelled", 499)
     if stream:
@@ -154,24 +159,6 @@ def test_cancelled_requests_do_not_harm_the_next_thirty(rig, eventually, count: 
     assert [rig.post(rig.body(max_tokens=2)).status_code for _ in range(30)] == [200] * 30
     eventually(lambda: rig.in_flight() == 0, "in flight is exactly 0")
     eventually(lambda: descriptors() <= before + 5, "descriptors are back at their baseline", 20)
-
-
-def test_a_slow_reader_pauses_the_engine_and_gets_every_byte(rig) -> None:
-    body = rig.body(max_tokens=300)
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.connect(("127.0.0.1", rig.port))
-    raw = json.dumps(body).encode()
-    connection.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
-        % (len(raw), raw)
-    )
-    data = b""
-    time.sleep(3.5)  # longer than idle_seconds: the client's slowness is not the engine's silence
-    while piece := connection.recv(2048):
-        data += piece
-    connection.close()
-    assert data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
 def test_answers_carry_each_header_once_and_no_hop_by_hop_ones(rig) -> None:

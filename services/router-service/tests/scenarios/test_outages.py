@@ -16,9 +16,9 @@ import httpx
 import pytest
 from openai import InternalServerError, OpenAI
 
-from harness.router_fleet import MODEL, Engine, Fleet, fleet_in
+from harness.router_fleet import MODEL, Engine, Fleet, RouterPart, fleet_in
 from harness.scripted_engine import scripted_engine
-from harness.streamed_answers import ask_streamed
+from harness.streamed_answers import Streamed, ask_streamed
 from harness.tcp_front import tcp_front
 from harness.waiting import eventually
 from router_service.config import load
@@ -52,17 +52,22 @@ def under_way(engine: Engine) -> int:
     )
 
 
+def _ask_and_look_at_the_clock(router: RouterPart) -> tuple[Streamed, float]:
+    return ask_streamed(router.url, "/v1/chat/completions", LONG), time.monotonic()
+
+
 def test_a_killed_engine_ends_a_begun_stream_with_one_error_event_and_one_attempt(fleet: Fleet) -> None:
     engine = fleet.add_engine("engine-a", "--step-seconds", "0.05")
     router = fleet.add_router(timeouts=PATIENT)
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(ask_streamed, router.url, "/v1/chat/completions", LONG)
+        asked = threads.submit(_ask_and_look_at_the_clock, router)
         eventually(lambda: under_way(engine) == 1, "the engine works on it")
         time.sleep(0.3)
-        engine.kill()
         killed = time.monotonic()
-        answer = asked.result(30)
-    print(f"told {time.monotonic() - killed:.3f} s after the engine died")
+        engine.kill()
+        answer, told = asked.result(30)
+    print(f"told {told - killed:.3f} s after the engine died")
+    assert told - killed <= 1.0, f"the client was told {told - killed:.3f} s after the engine died"
     assert [problem.split(":")[0] for problem in answer.problems] == [
         "error event", "broken off", "no [DONE]", "1 roles, 0 finish reasons",
     ]  # fmt: skip
