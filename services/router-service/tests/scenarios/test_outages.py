@@ -16,7 +16,7 @@ import httpx
 import pytest
 from openai import InternalServerError, OpenAI
 
-from harness.router_fleet import MODEL, Engine, Fleet, RouterPart, fleet_in
+from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
 from harness.scripted_engine import scripted_engine
 from harness.streamed_answers import Streamed, ask_streamed
 from harness.tcp_front import tcp_front
@@ -41,17 +41,6 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
-def under_way(engine: Engine) -> int:
-    text = httpx.get(f"{engine.url}/metrics").text
-    return int(
-        sum(
-            float(line.rsplit(" ", 1)[1])
-            for line in text.splitlines()
-            if line.startswith("vllm:num_requests_running")
-        )
-    )
-
-
 def _ask_and_look_at_the_clock(router: RouterPart) -> tuple[Streamed, float]:
     return ask_streamed(router.url, "/v1/chat/completions", LONG), time.monotonic()
 
@@ -61,7 +50,7 @@ def test_a_killed_engine_ends_a_begun_stream_with_one_error_event_and_one_attemp
     router = fleet.add_router(timeouts=PATIENT)
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         asked = threads.submit(_ask_and_look_at_the_clock, router)
-        eventually(lambda: under_way(engine) == 1, "the engine works on it")
+        eventually(lambda: engine.under_way() == 1, "the engine works on it")
         time.sleep(0.3)
         killed = time.monotonic()
         engine.kill()
