@@ -183,9 +183,11 @@ GZIP = b"content-encoding: gzip\r\n"
 
 
 def sized(body: bytes, more: bytes = b"", status: bytes = b"200 OK") -> bytes:
-    return (
-        b"HTTP/1.1 %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b"
-        % (status, more, len(body), body)
+    return b"HTTP/1.1 %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        status,
+        more,
+        len(body),
+        body,
     )
 
 
@@ -224,7 +226,10 @@ def test_an_encoded_stream_keeps_its_bytes_and_its_encoding_and_has_no_usage(rou
 
 def test_an_encoded_stream_that_breaks_is_cut_off_and_no_plain_event_is_put_into_it(router, engine) -> None:
     half = gzip.compress(text("all") + DONE)[:-9]
-    engine.script = [chunked(half, end=b"").replace(b"\r\ntransfer", b"\r\n" + GZIP + b"transfer", 1), "close"]
+    engine.script = [
+        chunked(half, end=b"").replace(b"\r\ntransfer", b"\r\n" + GZIP + b"transfer", 1),
+        "close",
+    ]
     _, got = ask(router, stream=True).split(b"\r\n\r\n", 1)
     assert got == b"%x\r\n%b\r\n" % (len(half), half), "its bytes and no end"
     assert latest_record(router)["outcome"] == "truncated"
