@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from harness.raw_streams import judged
 from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
 from harness.waiting import eventually
 
@@ -88,9 +89,7 @@ class Clients:
 def _judged(data: bytes, stream: bool) -> str:
     if not data.startswith(b"HTTP/1.1 200 "):
         return f"status {data[9:12].decode()}"
-    if not stream or data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"):
-        return "whole"
-    return "broken" if b'data: {"error"' in data else "wrong"
+    return judged(data.split(b"\r\n\r\n", 1)[1], TOKENS) if stream else "whole"
 
 
 class Watch:
@@ -168,22 +167,21 @@ def test_random_aborts_bad_bodies_dying_engines_and_a_flap_leave_every_counter_a
     router = fleet.add_router(timeouts=PATIENT)
     with asking(router) as (clients, watch):
         eventually(lambda: clients.sent > 50, "requests flow")
-        for name in ("engine-a", "engine-c"):
-            for kind in BROKEN:
-                fleet.engines[name].fault(kind, after_chunks=dice.randrange(1, TOKENS), ratio=0.2)
+        for kind in BROKEN:
+            fleet.engines["engine-a"].fault(kind, after_chunks=dice.randrange(1, TOKENS), ratio=0.3)
         flap(fleet, router, "engine-c")
         eventually(lambda: fleet.engines["engine-b"].under_way() > 0, "it works")
         fleet.engines["engine-b"].kill()
         time.sleep(dice.random())
         fleet.engines["engine-b"].start()
-    hits = sum(fleet.engines[name].hits(kind) for name in ("engine-a", "engine-c") for kind in BROKEN)
+    hits = {kind: fleet.engines["engine-a"].hits(kind) for kind in BROKEN}
     print(
-        f"{clients.sent} requests: {dict(clients.ends)}; {hits} broken by engines; {watch.looks} looks, {watch.lowest}"
+        f"{clients.sent} requests: {dict(clients.ends)}; broken by an engine {hits}; {watch.looks} looks, {watch.lowest}"
     )
     assert clients.sent >= REQUESTS
-    assert hits > 0, "engines did break connections"
+    assert min(hits.values()) > 0, f"the engine did break answers, either way: {hits}"
     assert {"left", "whole", "broken", "status 400"} <= clients.ends.keys()
-    assert clients.ends["wrong"] == 0, "no truncation looks whole"
+    assert [end for end in clients.ends if end.startswith("wrong")] == [], "no truncation looks whole"
     for engine in fleet.engines.values():
         engine.heal()
     nothing_is_left(fleet, router)
