@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
-from harness.scripted_engine import ScriptedEngine, scripted_engine
+from harness.scripted_engine import ScriptedEngine, Step, scripted_engine
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
@@ -72,14 +73,15 @@ def ask_without_reading(router: RouterPart) -> socket.socket:
 
 
 def stands_still(engine: ScriptedEngine, seconds: float) -> bool:
+    """True when it has begun its long answer and handed over nothing more for ``seconds``."""
     before = engine.handed_over
     time.sleep(seconds)
-    return before > 0 and engine.handed_over == before
+    return before > 2 * BLOCK_BYTES and engine.handed_over == before
 
 
-def test_a_client_that_does_not_read_holds_its_engine_back_and_gets_every_byte(
-    fleet: Fleet, engine: ScriptedEngine
-) -> None:
+@pytest.fixture
+def router(fleet: Fleet, engine: ScriptedEngine) -> RouterPart:
+    """A router that has served a request, in front of the engine alone."""
     timeouts = {
         "connect_seconds": 5,
         "first_token_seconds": 30,
@@ -90,9 +92,19 @@ def test_a_client_that_does_not_read_holds_its_engine_back_and_gets_every_byte(
     router = fleet.add_router(wait_usable=1, pools=pools, timeouts=timeouts)
     engine.script = [PLAIN]
     assert router.post().status_code == 200
+    return router
+
+
+def long_script() -> list[Step]:
+    return [HEAD, *(chunk(event(number)) for number in range(BLOCKS)), chunk(DONE) + b"0\r\n\r\n"]
+
+
+def test_a_client_that_does_not_read_holds_its_engine_back_and_gets_every_byte(
+    router: RouterPart, engine: ScriptedEngine
+) -> None:
     wanted = hashlib.sha256(b"".join(event(number) for number in range(BLOCKS)) + DONE).hexdigest()
-    engine.script = [HEAD, *(chunk(event(number)) for number in range(BLOCKS)), chunk(DONE) + b"0\r\n\r\n"]
-    size = sum(len(step) for step in engine.script)
+    engine.script = long_script()
+    size = sum(len(step) for step in engine.script if isinstance(step, bytes))
     memory, handed_over = resident_bytes(router.pid), engine.handed_over
 
     with ask_without_reading(router) as connection:
@@ -124,3 +136,21 @@ def test_a_client_that_does_not_read_holds_its_engine_back_and_gets_every_byte(
     record = router.record(answer.headers["x-request-id"])
     assert record["outcome"] == "ok"
     assert router.metric("router_in_flight") == 0
+
+
+def test_a_client_that_leaves_without_having_read_frees_its_engine_within_a_second(
+    router: RouterPart, engine: ScriptedEngine
+) -> None:
+    """Nothing is read from the engine then, so its send must be ended, not waited for."""
+    engine.script = long_script()
+    with ask_without_reading(router):
+        eventually(lambda: stands_still(engine, 0.5), "the engine's send blocks")
+        assert engine.cut == 0
+        left = time.monotonic()
+    eventually(lambda: engine.cut == 1, "the engine's send has ended", 10, 0.01)
+    seconds = time.monotonic() - left
+    print(f"the engine saw it {seconds:.3f} s after the client left")
+    assert seconds <= 1.0, f"the engine saw it {seconds:.3f} s after the client left"
+    eventually(lambda: router.metric("router_in_flight") == 0, "nothing is in flight")
+    (record,) = httpx.get(f"{router.url}/debug/decisions?outcome=cancelled").json()["decisions"]
+    assert record["status"] == 499
