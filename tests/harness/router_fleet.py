@@ -78,6 +78,17 @@ class Engine(Part):
     def hits(self, kind: str) -> int:
         return int(httpx.get(f"{self.url}/sim/state").json()["fault_hits"].get(kind, 0))
 
+    def under_way(self) -> int:
+        """How many requests it works on."""
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        return int(
+            sum(
+                float(line.rsplit(" ", 1)[1])
+                for line in lines
+                if line.startswith("vllm:num_requests_running")
+            )
+        )
+
 
 class RouterPart(Part):
     """A router replica."""

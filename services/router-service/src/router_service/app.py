@@ -49,6 +49,9 @@ _AT_START = (
 )
 """What opens something: a reload says that a change of it waits for a restart."""
 
+GONE_SECONDS = 3600.0
+"""How long requests may still end that had a part at a backend that is gone."""
+
 TICK_SECONDS = 0.25
 """How often breakers are looked at for requests that wait, and the event loop's lag is measured."""
 
@@ -100,6 +103,7 @@ class Router:
             lambda url: self.upstream.round_trip_seconds(url, self.config.values.health.timeout_seconds),
         )
         self.listed: dict[str, bool] = {}
+        self._gone: dict[str, tuple[str, float]] = {}
         self._discoveries: dict[str, tuple[PoolSection, asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.registry = make_registry([*self.metrics.everything(), *gauges(self)])
@@ -119,6 +123,7 @@ class Router:
 
     def _registry_now(self) -> CollectorRegistry:
         self.finished.flush()
+        self._forget_again()
         return self.registry
 
     # -- life ------------------------------------------------------------------------------------
@@ -275,10 +280,24 @@ class Router:
             await asyncio.sleep(1.0)
 
     def _forget(self, backend: str, url: str) -> None:
+        self._gone[backend] = (url, perf_counter() + GONE_SECONDS)
         self.upstream.forget(url)
         self.metrics.forget(backend)
         if self.sessions is not None:
             self.sessions.forget(backend)
+
+    def _forget_again(self) -> None:
+        """A request that ends after its backend went brings that one's series and address back."""
+        here = {member.view.name for member in self.fleet.members()}
+        urls = {member.endpoint.url for member in self.fleet.members()}
+        now = perf_counter()
+        for backend, (url, until) in list(self._gone.items()):
+            if backend in here or now > until:
+                del self._gone[backend]
+                continue
+            self.metrics.forget(backend)
+            if url not in urls:
+                self.upstream.forget(url)
 
     def _trouble(self, pool: str, backend: str) -> None:
         """A backend became unusable here: look again at once, and let the other replicas look."""

@@ -1,8 +1,6 @@
 """Clients that leave, read slowly, ask for usage or not, come in hundreds; hygiene of what they get."""
 
 import json
-import random
-import socket
 import time
 from pathlib import Path
 
@@ -10,6 +8,17 @@ import httpx
 import pytest
 
 pytestmark = pytest.mark.service
+
+ABORT_SECONDS = 1.0
+"""Within this an engine knows that its client has left; some milliseconds, the test's own look at it included."""
+
+GROWTH_KB = 8192
+"""Measured: 2.6 MB in the short form, which is still warming up, 0.6 MB in the long one."""
+
+
+def resident_kb(pid: int) -> int:
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
 
 
 def running(rig) -> float:
@@ -25,7 +34,8 @@ def rules():
 
 @pytest.fixture(scope="module")
 def sections():
-    return {"limits": {"max_in_flight_per_backend": 400, "queue_size": 64, "queue_seconds": 5}}
+    limits = {"max_in_flight_per_backend": 400, "queue_size": 64, "queue_seconds": 5}
+    return {"limits": limits, "decisions": {"ring": 100}}
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -36,10 +46,12 @@ def test_leaving_a_request_aborts_the_engines_work(rig, eventually, stream: bool
     eventually(lambda: running(rig) == 1, "the engine works on it")
     if stream:
         connection.recv(4096)
+    left = time.monotonic()
     connection.close()
-    began = time.monotonic()
-    eventually(lambda: running(rig) == 0, "the engine's work is aborted, of which 20 s are left", 5)
-    print(f"aborted {time.monotonic() - began:.3f} s after the client left")
+    eventually(lambda: running(rig) == 0, "the engine's work is aborted, of which 20 s are left", 10, 0.01)
+    seconds = time.monotonic() - left
+    print(f"aborted {seconds:.3f} s after the client left")
+    assert seconds <= ABORT_SECONDS, f"the engine saw it {seconds:.3f} s after the client left"
     record = rig.record(f"left-{stream}")
     assert (record["outcome"], record["status"]) == ("cancelled", 499)
     if stream:
@@ -113,65 +125,36 @@ def test_three_hundred_streams_are_under_way_at_once_and_each_has_begun(rig, eve
     eventually(lambda: rig.in_flight() == 0, "in flight is exactly 0")
 
 
-def test_random_aborts_and_bad_bodies_leave_every_counter_at_zero(rig, eventually) -> None:
-    dice = random.Random(11)
-    sockets: list[socket.socket] = []
-    for _ in range(150):
-        kind = dice.randrange(4)
-        if kind == 0:
-            connection = socket.create_connection(("127.0.0.1", rig.port))
-            connection.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\ncontent-length: 5\r\n\r\n{nope"
-            )
-        else:
-            connection = rig.send(rig.body(stream=kind != 1, max_tokens=200))
-        sockets.append(connection)
-        if dice.random() < 0.5:
-            sockets.pop(dice.randrange(len(sockets))).close()
-    rig.engines["engine-a"].fault("die_mid_stream", after_chunks=2, count=5)
-    for connection in sockets:
-        connection.close()
-    eventually(lambda: rig.in_flight() == 0, "in flight is exactly 0")
-    eventually(lambda: running(rig) == 0, "the engines are idle")
-    assert rig.post(rig.body(max_tokens=2)).status_code == 200
-    assert rig.metric("router_queue_length") == 0
-    assert rig.metric("router_retry_budget_remaining") == 3
-
-
 @pytest.mark.parametrize(
     "count", [1000, pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(900)])]
 )
 def test_cancelled_requests_do_not_harm_the_next_thirty(rig, eventually, count: int) -> None:
+    """The event loop's tasks are counted in `test_what_cancelled_requests_leave.py`."""
+
     def descriptors() -> int:
         return len(list(Path(f"/proc/{rig.router_pid}/fd").iterdir()))
+
+    def cancel(times: int) -> None:
+        for _ in range(times // 10):
+            batch = [rig.send(rig.body(max_tokens=500)) for _ in range(10)]
+            for number, connection in enumerate(batch):
+                if number % 2:
+                    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+                connection.close()
 
     rig.post(rig.body(max_tokens=2))
     eventually(lambda: rig.in_flight() == 0, "idle")
     before = descriptors()
-    for _ in range(count // 10):
-        for connection in [rig.send(rig.body(max_tokens=500)) for _ in range(10)]:
-            connection.close()
+    cancel(count // 5)  # the ring of records is full, and what is made once is made
+    memory = resident_kb(rig.router_pid)
+    cancel(count - count // 5)
     assert [rig.post(rig.body(max_tokens=2)).status_code for _ in range(30)] == [200] * 30
     eventually(lambda: rig.in_flight() == 0, "in flight is exactly 0")
+    eventually(lambda: running(rig) == 0, "the engines are idle")
     eventually(lambda: descriptors() <= before + 5, "descriptors are back at their baseline", 20)
-
-
-def test_a_slow_reader_pauses_the_engine_and_gets_every_byte(rig) -> None:
-    body = rig.body(max_tokens=300)
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.connect(("127.0.0.1", rig.port))
-    raw = json.dumps(body).encode()
-    connection.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: r\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
-        % (len(raw), raw)
-    )
-    data = b""
-    time.sleep(3.5)  # longer than idle_seconds: the client's slowness is not the engine's silence
-    while piece := connection.recv(2048):
-        data += piece
-    connection.close()
-    assert data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    grown = resident_kb(rig.router_pid) - memory
+    print(f"{count} cancelled: {descriptors()} descriptors ({before} before), memory grew by {grown} kB")
+    assert grown <= GROWTH_KB, f"memory grew by {grown} kB over {count - count // 5} cancelled requests"
 
 
 def test_answers_carry_each_header_once_and_no_hop_by_hop_ones(rig) -> None:

@@ -1,5 +1,6 @@
 """Engines and clients that send what nobody should: the router answers, in one shape, and serves on."""
 
+import gzip
 import json
 import os
 import signal
@@ -34,6 +35,15 @@ def text(content: str) -> bytes:
 def chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     return SSE + b"transfer-encoding: chunked\r\n\r\n" + body + end
+
+
+def unchunked(rest: bytes) -> bytes:
+    plain = b""
+    while size := int(rest.split(b"\r\n", 1)[0], 16):
+        start = rest.index(b"\r\n") + 2
+        plain, rest = plain + rest[start : start + size], rest[start + size + 2 :]
+    assert rest == b"0\r\n\r\n"
+    return plain
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +232,7 @@ def test_every_framing_gives_the_client_the_same_bytes(router, engine, answer: b
     engine.script = [answer] + (["close"] if b"connection: close" in answer else [])
     got = ask(router, stream=True)
     assert b"x-trailer" not in got
-    assert plain(got) == text("x") + DONE
+    assert unchunked(got.split(b"\r\n\r\n", 1)[1]) == text("x") + DONE
 
 
 def test_headers_that_no_client_may_see_are_refused_or_left_out(router, engine) -> None:
@@ -235,6 +245,71 @@ def test_headers_that_no_client_may_see_are_refused_or_left_out(router, engine) 
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"evil" not in answer
     assert b"server:" not in answer
+
+
+PLAIN_BODY = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
+GZIP = b"content-encoding: gzip\r\n"
+
+
+def sized(body: bytes, more: bytes = b"", status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        status,
+        more,
+        len(body),
+        body,
+    )
+
+
+def latest_record(router: RouterPart) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{router.url}/debug/decisions?limit=1").json()["decisions"][0]
+    return found
+
+
+@pytest.mark.parametrize(("encoded", "tokens"), [(True, (None, None)), (False, (1, 2))])
+def test_an_encoded_answer_keeps_its_bytes_and_its_encoding_and_has_no_usage(
+    router, engine, encoded: bool, tokens: tuple[int | None, int | None]
+) -> None:
+    body = gzip.compress(PLAIN_BODY) if encoded else PLAIN_BODY
+    engine.script = [sized(body, GZIP if encoded else b"")]
+    head, got = ask(router, headers=b"connection: close\r\naccept-encoding: gzip\r\n").split(b"\r\n\r\n", 1)
+    assert got == body
+    assert (b"content-encoding: gzip" in head) is encoded
+    assert b"content-length: %d" % len(body) in head
+    assert b"accept-encoding" not in engine.requests[-1][0].lower(), "no engine is asked to encode"
+    record = latest_record(router)
+    assert record["outcome"] == "ok"
+    assert (record["tokens"]["prompt"], record["tokens"]["completion"]) == tokens
+
+
+def test_an_encoded_stream_keeps_its_bytes_and_its_encoding_and_has_no_usage(router, engine) -> None:
+    """However it is cut: the compressed bytes hold no events that could be waited for."""
+    whole = gzip.compress(text("all") + b"data: " + PLAIN_BODY + b"\n\n" + DONE)
+    engine.script = [chunked(*(whole[at : at + 7] for at in range(0, len(whole), 7)))]
+    engine.script[0] = engine.script[0].replace(b"\r\ntransfer", b"\r\n" + GZIP + b"transfer", 1)
+    head, got = ask(router, stream=True).split(b"\r\n\r\n", 1)
+    assert b"content-encoding: gzip" in head
+    assert unchunked(got) == whole
+    record = latest_record(router)
+    assert (record["outcome"], record["tokens"]) == ("ok", {"prompt": None, "completion": None})
+
+
+def test_an_encoded_stream_that_breaks_is_cut_off_and_no_plain_event_is_put_into_it(router, engine) -> None:
+    half = gzip.compress(text("all") + DONE)[:-9]
+    engine.script = [
+        chunked(half, end=b"").replace(b"\r\ntransfer", b"\r\n" + GZIP + b"transfer", 1),
+        "close",
+    ]
+    _, got = ask(router, stream=True).split(b"\r\n\r\n", 1)
+    assert got == b"%x\r\n%b\r\n" % (len(half), half), "its bytes and no end"
+    assert latest_record(router)["outcome"] == "truncated"
+
+
+def test_an_error_that_is_told_in_plain_words_is_not_called_encoded(router, engine) -> None:
+    engine.script = [sized(gzip.compress(b'{"error": {"message": "no"}}'), GZIP, b"400 Bad Request")]
+    answer = ask(router)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"content-encoding" not in answer.split(b"\r\n\r\n", 1)[0]
+    assert error_of(answer)
 
 
 @pytest.mark.parametrize("levels", [40, 400, 505, 5000])

@@ -1,5 +1,6 @@
 """Engines that are killed, refuse, or are drained away: what reaches the clients, and how often engines are asked."""
 
+import asyncio
 import collections
 import concurrent.futures
 import os
@@ -14,11 +15,11 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import InternalServerError, OpenAI
+from openai import AsyncOpenAI, InternalServerError
 
-from harness.router_fleet import MODEL, Engine, Fleet, fleet_in
+from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
 from harness.scripted_engine import scripted_engine
-from harness.streamed_answers import ask_streamed
+from harness.streamed_answers import Streamed, ask_streamed
 from harness.tcp_front import tcp_front
 from harness.waiting import eventually
 from router_service.config import load
@@ -33,6 +34,8 @@ LONG = {
     "messages": [{"role": "user", "content": "Hello"}],
 }
 PATIENT = {"connect_seconds": 5, "first_token_seconds": 60, "idle_seconds": 60, "total_seconds": 120}
+RATE = 50
+"""Calls a second during an outage, each with the retries of OpenAI's own package."""
 
 
 @pytest.fixture
@@ -41,28 +44,22 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
-def under_way(engine: Engine) -> int:
-    text = httpx.get(f"{engine.url}/metrics").text
-    return int(
-        sum(
-            float(line.rsplit(" ", 1)[1])
-            for line in text.splitlines()
-            if line.startswith("vllm:num_requests_running")
-        )
-    )
+def _ask_and_look_at_the_clock(router: RouterPart) -> tuple[Streamed, float]:
+    return ask_streamed(router.url, "/v1/chat/completions", LONG), time.monotonic()
 
 
 def test_a_killed_engine_ends_a_begun_stream_with_one_error_event_and_one_attempt(fleet: Fleet) -> None:
     engine = fleet.add_engine("engine-a", "--step-seconds", "0.05")
     router = fleet.add_router(timeouts=PATIENT)
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(ask_streamed, router.url, "/v1/chat/completions", LONG)
-        eventually(lambda: under_way(engine) == 1, "the engine works on it")
+        asked = threads.submit(_ask_and_look_at_the_clock, router)
+        eventually(lambda: engine.under_way() == 1, "the engine works on it")
         time.sleep(0.3)
-        engine.kill()
         killed = time.monotonic()
-        answer = asked.result(30)
-    print(f"told {time.monotonic() - killed:.3f} s after the engine died")
+        engine.kill()
+        answer, told = asked.result(30)
+    print(f"told {told - killed:.3f} s after the engine died")
+    assert told - killed <= 1.0, f"the client was told {told - killed:.3f} s after the engine died"
     assert [problem.split(":")[0] for problem in answer.problems] == [
         "error event", "broken off", "no [DONE]", "1 roles, 0 finish reasons",
     ]  # fmt: skip
@@ -115,79 +112,118 @@ def test_fifty_internal_errors_of_one_request_kind_eject_nobody(fleet: Fleet) ->
     assert router.post().status_code == 200
 
 
-def test_an_outage_under_clients_that_retry_asks_the_engines_hardly_more_often(fleet: Fleet) -> None:
+def full(seconds: float) -> Any:
+    return pytest.param(seconds, marks=[pytest.mark.full, pytest.mark.timeout(300)])
+
+
+async def _call_at_a_rate(url: str, seconds: float) -> "collections.Counter[bool]":
+    """Clients of OpenAI's own package at ``RATE`` calls a second; whether each was told when to come back."""
+    told: collections.Counter[bool] = collections.Counter()
+
+    async def call(api: AsyncOpenAI) -> None:
+        with pytest.raises(InternalServerError) as refused:
+            await api.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
+        told["retry-after" in refused.value.response.headers] += 1
+
+    began = time.monotonic()
+    async with (
+        AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2) as api,
+        asyncio.TaskGroup() as calls,
+    ):
+        for number in range(int(seconds * RATE)):
+            await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
+            calls.create_task(call(api))
+    return told
+
+
+@pytest.mark.parametrize("seconds", [6, full(30)])
+def test_an_outage_under_clients_that_retry_asks_the_engines_hardly_more_often(
+    fleet: Fleet, seconds: float
+) -> None:
     for name in ("engine-a", "engine-b"):
         fleet.add_engine(name).fault("http_error", status=503)
     router = fleet.add_router(breaker={"failures": 5, "open_seconds": 2, "slow_start_seconds": 0})
-    stop = time.monotonic() + 6
-    told: collections.Counter[str] = collections.Counter()
-
-    def client() -> None:
-        with OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=2) as api:
-            while time.monotonic() < stop:
-                try:
-                    api.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
-                except InternalServerError as problem:
-                    told["retry-after" in problem.response.headers] += 1
-
-    with concurrent.futures.ThreadPoolExecutor(20) as threads:
-        for done in [threads.submit(client) for _ in range(20)]:
-            done.result(60)
+    told = asyncio.run(_call_at_a_rate(router.url, seconds))
     offered = router.metric("router_requests_total")
     attempts = router.metric("router_attempts_total")
-    print(
-        f"{sum(told.values())} calls of the SDK, {offered:.0f} requests, {attempts:.0f} attempts at the engines"
-    )
-    assert told.keys() == {True}, "every refusal says when to come back"
-    assert offered >= 2 * sum(told.values()), "the SDK did retry"
+    print(f"{told.total()} calls of the SDK, {offered:.0f} requests, {attempts:.0f} attempts at the engines")
+    assert told == {True: seconds * RATE}, "every refusal says when to come back"
+    assert offered == 3 * told.total(), "the SDK did retry, twice each"
     assert attempts <= 1.2 * offered + 3
     assert sum(engine.hits("http_error") for engine in fleet.engines.values()) == attempts
     for engine in fleet.engines.values():
         engine.heal()
+    healed = time.monotonic()
     eventually(lambda: router.post().status_code == 200, "it recovers", 20)
+    recovered = time.monotonic() - healed
+    print(f"recovered within {recovered:.3f} s")
+    assert recovered <= 5.0, f"it recovered {recovered:.3f} s after the engines did"
 
 
-def test_a_router_that_is_drained_finishes_its_streams_while_another_takes_the_rest(fleet: Fleet) -> None:
+class Load:
+    """Ten requests a second through ``port``, from a thread of its own; ``statuses`` of their answers."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        self._stop = threading.Event()
+        self.statuses: list[int] = []
+
+    def run(self) -> None:
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            asked = []
+            while not self._stop.wait(0.1):
+                asked.append(threads.submit(self._ask))
+            for one in asked:
+                one.result()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _ask(self) -> None:
+        answer = httpx.post(self._url, json={**LONG, "max_tokens": 2}, timeout=30)
+        self.statuses.append(answer.status_code)
+
+
+@pytest.mark.parametrize("seconds", [8, full(20)])
+def test_a_router_that_is_drained_finishes_its_streams_while_another_takes_the_rest(
+    fleet: Fleet, seconds: int
+) -> None:
+    tokens = seconds * 50
     fleet.add_engine("engine-a", "--step-seconds", "0.02")
     one = fleet.add_router(timeouts=PATIENT, server={"settle_seconds": 2})
     two = fleet.add_router(timeouts=PATIENT, server={"settle_seconds": 2})
-    statuses: list[int] = []
-    stop = threading.Event()
-
     with (
         tcp_front([one.port, two.port], "/readyz") as front,
-        concurrent.futures.ThreadPoolExecutor(4) as threads,
+        concurrent.futures.ThreadPoolExecutor(2) as threads,
     ):
         eventually(lambda: all(front.healthy.values()), "the front knows both")
-
-        def load() -> None:
-            while not stop.is_set():
-                answer = httpx.post(
-                    f"http://127.0.0.1:{front.port}/v1/chat/completions",
-                    json={**LONG, "max_tokens": 2},
-                    timeout=30,
-                )
-                statuses.append(answer.status_code)
-                time.sleep(0.1)
-
-        loads = [threads.submit(load) for _ in range(2)]
-        stream = threads.submit(ask_streamed, one.url, "/v1/chat/completions", LONG)
-        eventually(lambda: one.metric("router_in_flight") >= 1, "the stream is under way")
-        eventually(lambda: len(statuses) >= 5, "requests flow")
-        assert one.process is not None
-        os.kill(one.pid, signal.SIGTERM)
-        eventually(lambda: not front.healthy[one.port], "it says that it is not ready")
-        before = len(statuses)
-        answer = stream.result(120)
-        eventually(lambda: len(statuses) >= before + 10, "requests flow on")
-        stop.set()
-        for done in loads:
-            done.result(60)
+        load = Load(front.port)
+        loading = threads.submit(load.run)
+        try:
+            stream = threads.submit(
+                ask_streamed, one.url, "/v1/chat/completions", {**LONG, "max_tokens": tokens}
+            )
+            eventually(lambda: one.metric("router_in_flight") >= 1, "the stream is under way")
+            eventually(lambda: len(load.statuses) >= 5, "requests flow")
+            assert one.process is not None
+            os.kill(one.pid, signal.SIGTERM)
+            told = time.monotonic()
+            eventually(lambda: not front.healthy[one.port], "it says that it is not ready")
+            before = len(load.statuses)
+            answer = stream.result(120)
+            ran_on = time.monotonic() - told
+            eventually(lambda: len(load.statuses) >= before + 10, "requests flow on")
+        finally:
+            load.stop()
+        loading.result(60)
         assert one.process.wait(60) == 0
+    print(f"the stream ran on for {ran_on:.1f} s after SIGTERM; {len(load.statuses)} requests meanwhile")
+    assert ran_on >= seconds / 2, f"the stream had ended {ran_on:.1f} s after SIGTERM"
     assert answer.problems == []
     assert answer.usage is not None
-    assert answer.usage["completion_tokens"] == 400
-    assert set(statuses) == {200}
+    assert answer.usage["completion_tokens"] == tokens
+    assert set(load.statuses) == {200}
+    assert len(load.statuses) >= 4 * seconds, "the other router was asked all the time"
     assert '"event":"stopped"' in one.log.read_text()
 
 

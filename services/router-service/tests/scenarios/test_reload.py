@@ -172,3 +172,24 @@ def test_a_backend_that_is_removed_takes_its_series_with_it(fleet: Fleet) -> Non
     fleet.rewrite(router)
     eventually(lambda: 'backend="engine-b"' not in router.exposition(), "no series of it is left")
     assert 'backend="engine-a"' in router.exposition()
+
+
+def test_requests_that_end_after_their_backend_was_removed_bring_none_of_its_series_back(
+    fleet: Fleet,
+) -> None:
+    """Else every pod that goes while it works leaves its series for the life of the router."""
+    router = fleet.add_router()
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(router.post, max_tokens=1000) for _ in range(4)]
+        eventually(lambda: router.metric("router_in_flight", backend="engine-b") >= 1, "it works")
+        del fleet.engines["engine-b"]
+        fleet.rewrite(router)
+        gauge = 'router_in_flight{backend="engine-b"}'
+        eventually(lambda: gauge not in router.exposition(), "it is removed")
+        assert not all(one.done() for one in asked), "requests are still under way"
+        answers = [one.result() for one in asked]
+    assert {answer.status_code for answer in answers} == {200}
+    assert "engine-b" in {answer.headers["x-route-backend"] for answer in answers}
+    eventually(lambda: router.metric("router_requests_total", backend="engine-a") >= 1, "all are counted")
+    left = [line for line in router.exposition().splitlines() if 'backend="engine-b"' in line]
+    assert left == [], "no series of it is left"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.raw_streams import judged
 from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
 from harness.waiting import eventually
 
@@ -80,11 +81,11 @@ class Clients:
                 self.counts[ended] += 1
 
     def _one(self, dice: random.Random) -> str:
-        stream = dice.random() < 0.7
+        stream, tokens = dice.random() < 0.7, dice.choice([1, 10, 40])
         body = {
             "model": MODEL,
             "stream": stream,
-            "max_tokens": dice.choice([1, 10, 40]),
+            "max_tokens": tokens,
             "ignore_eos": True,
             "messages": [{"role": "user", "content": "x" * dice.choice([10, 500, 4_000])}],
         }
@@ -106,23 +107,21 @@ class Clients:
                 data += piece
                 if leaves < 0.1:
                     return "left"
-        return _judged(data, stream)
+        return _judged(data, stream, tokens)
 
 
-def _judged(data: bytes, stream: bool) -> str:
+def _judged(data: bytes, stream: bool, tokens: int) -> str:
     """How an answer looks to a client: whole, refused or broken as it should be, or a truncation that looks whole."""
     if not data.startswith(b"HTTP/1.1 200 "):
         return f"status {data[9:12].decode()}"
-    if not stream:
-        head, body = data.split(b"\r\n\r\n", 1)
-        length = next(int(line[16:]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
-        return "whole" if len(body) == length else "broken"
-    ended, done, told = data.endswith(b"0\r\n\r\n"), b"\ndata: [DONE]" in data, b'data: {"error"' in data
-    if ended and done and not told:
-        return "whole"
-    if not ended and not done and told:
+    head, body = data.split(b"\r\n\r\n", 1)
+    if stream:
+        return judged(body, tokens)
+    length = next(int(line[16:]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+    if len(body) != length:
         return "broken"
-    return f"wrong: ended {ended}, done {done}, told {told}"
+    counted = json.loads(body)["usage"]["completion_tokens"]
+    return "whole" if counted == tokens else f"wrong: {counted} of {tokens} tokens"
 
 
 def resident_kb(pid: int) -> int:
@@ -191,7 +190,7 @@ def test_memory_stays_flat_counters_do_not_drift_and_no_truncation_looks_whole(f
         f"requests counted by the router: {counted:.0f}; descriptors {before} before, {descriptors(router.pid)} after"
     )
     assert clients.problems == []
-    assert not [end for end in counts if end.startswith("wrong")], "no truncation looks whole"
+    assert [end for end in counts if end.startswith("wrong")] == [], "no truncation looks whole"
     assert counts["whole"] > 0
     assert counts["broken"] > 0, "streams did break"
     assert killed >= SECONDS // (2 * KILL_EVERY_SECONDS)

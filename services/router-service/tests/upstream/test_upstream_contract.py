@@ -41,7 +41,7 @@ class Sink:
 
 
 class Engine:
-    """A raw server: one list of steps (bytes, a pause in seconds, "close", "reset") per request."""
+    """A raw server: one list of steps (bytes, a pause in seconds, "close", "close if used", "reset") per request."""
 
     def __init__(self) -> None:
         self.answers: deque[list] = deque()
@@ -59,11 +59,12 @@ class Engine:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        used = False
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 await reader.readuntil(b"\r\n\r\n")
                 for step in self.answers.popleft():
-                    if step == "close":
+                    if step == "close" or (step == "close if used" and used):
                         writer.close()
                         return
                     if step == "reset":
@@ -75,9 +76,10 @@ class Engine:
                         return
                     if isinstance(step, float):
                         await asyncio.sleep(step)
-                    else:
+                    elif isinstance(step, bytes):
                         writer.write(step)
                         await writer.drain()
+                used = True
         self.lost.set()
         writer.close()
 
@@ -133,8 +135,9 @@ async def upstream(request, engine, pool):
         return
 
     def play_real(pieces: list[bytes], ending: str = "complete") -> None:
-        steps: list = [CHUNKED, *(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)]
-        engine.answers.append([*steps, {"complete": b"0\r\n\r\n", "break": "close"}[ending]])
+        steps: list = ["close if used"] if ending == "stale" else []
+        steps += [CHUNKED, *(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)]
+        engine.answers.append([*steps, {"break": "close", "silence": "wait"}.get(ending, b"0\r\n\r\n")])
 
     yield pool, engine.url, play_real
 
@@ -195,6 +198,81 @@ async def test_a_paused_answer_waits(upstream) -> None:
     connection.resume()
     await asyncio.wait_for(sink.done, 5)
     assert sink.body == b"ab"
+
+
+async def test_a_kept_connection_that_was_closed_is_stale_and_a_new_one_is_not(upstream) -> None:
+    up, url, play = upstream
+    play([b"a"])
+    play([b"b"], "stale")
+    play([b"b"], "stale")
+    await exchange(up, url)
+    kept = up.idle(url)
+    assert kept is not None
+    sink = Sink()
+    kept.send(REQUEST, sink)
+    await asyncio.wait_for(sink.done, 5)
+    assert isinstance(sink.error, StaleConnection)
+    assert (sink.status, sink.body, sink.ends) == (0, b"", 0)
+    assert up.idle(url) is None, "it is not used again"
+    again = await exchange(up, url)
+    assert (again.body, again.ends, again.error) == (b"b", 1, None)
+
+
+@pytest.mark.parametrize("pieces", [[], [b"a"]], ids=["after the head", "after a piece"])
+async def test_silence_is_neither_an_end_nor_a_failure_and_an_abort_ends_it(upstream, pieces) -> None:
+    up, url, play = upstream
+    play(pieces, "silence")
+    connection = await up.connect(url, 2.0)
+    sink = Sink()
+    connection.send(REQUEST, sink)
+    async with asyncio.timeout(5):
+        while sink.body != b"".join(pieces) or not sink.status:  # noqa: ASYNC110 (the sink sets no event)
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert not sink.done.done()
+    assert up.idle(url) is None, "it is busy"
+    connection.abort()
+    await asyncio.sleep(0.05)
+    assert not sink.done.done(), "after an abort the sink hears nothing"
+    assert up.idle(url) is None
+
+
+async def test_a_connection_that_was_paused_before_it_was_sent_anything_waits_too(upstream) -> None:
+    """A client that is slow from before: the relay says so before the request is sent."""
+    up, url, play = upstream
+    play([b"a"])
+    play([b"b"])
+    connection = await up.connect(url, 2.0)
+    sink = Sink()
+    connection.pause()
+    connection.send(REQUEST, sink)
+    await asyncio.sleep(0.05)
+    assert (sink.body, sink.done.done()) == (b"", False)
+    connection.resume()
+    await asyncio.wait_for(sink.done, 5)
+    assert sink.body == b"a"
+    assert (await exchange(up, url)).body == b"b", "the next exchange is not paused"
+
+
+async def test_a_forgotten_backends_kept_connections_are_not_used_again(upstream) -> None:
+    up, url, play = upstream
+    play([b"a"])
+    await exchange(up, url)
+    up.forget(url)
+    assert up.idle(url) is None
+
+
+async def test_a_refusal_is_a_failed_connection_and_no_timeout(upstream) -> None:
+    up, _, _ = upstream
+    with pytest.raises(ConnectFailed) as refused:
+        await up.connect("http://127.0.0.1:1", 1.0)
+    assert not refused.value.timed_out
+
+
+async def test_a_request_begins_with_its_line_and_its_host(upstream) -> None:
+    up, url, _ = upstream
+    host = url.removeprefix("http://").encode()
+    assert up.head(url, b"POST", b"/v1/x?y") == b"POST /v1/x?y HTTP/1.1\r\nhost: %b\r\n" % host
 
 
 # -- the real one: every lie a byte can tell --------------------------------------------------------
@@ -286,13 +364,6 @@ async def test_answers_without_a_body_end_at_once(engine, pool, status: bytes) -
     assert pool.idle(engine.url) is not None
 
 
-async def test_a_kept_connection_that_was_closed_is_told_from_a_failure(engine, pool) -> None:
-    engine.answers.extend([[sized(b"a")], ["close"]])
-    await exchange(pool, engine.url)
-    sink = await exchange(pool, engine.url)
-    assert isinstance(sink.error, StaleConnection)
-
-
 async def test_a_kept_connection_that_is_lost_with_the_engine_at_work_is_a_failure(engine, pool) -> None:
     engine.answers.extend([[sized(b"a")], [0.4, "close"]])
     await exchange(pool, engine.url)
@@ -336,10 +407,7 @@ async def test_a_paused_connection_holds_the_engine_back(engine, pool) -> None:
     assert len(sink.body) == 400 * 65536
 
 
-async def test_refusals_names_that_do_not_resolve_and_ipv6(engine, pool) -> None:
-    with pytest.raises(ConnectFailed) as refused:
-        await pool.connect("http://127.0.0.1:1", 1.0)
-    assert not refused.value.timed_out
+async def test_names_that_do_not_resolve_and_ipv6(engine, pool) -> None:
     with pytest.raises(ConnectFailed):
         await pool.connect("http://no-such-host.invalid:80", 2.0)
     six = Engine()
