@@ -116,7 +116,7 @@ def test_a_status_outside_of_http_is_a_failed_attempt(router, engine, status: by
     engine.script = [b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n"]
     answer = ask(router)
     assert answer.startswith(b"HTTP/1.1 502 ")
-    assert error_of(answer)["code"] == "upstream_disconnect"
+    assert error_of(answer)["code"] == "upstream_error"
 
 
 @pytest.mark.parametrize("status", [204, 304])
