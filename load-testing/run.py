@@ -272,19 +272,25 @@ def check_url(url: str) -> None:
     Raises:
         BadTarget: with what is wrong and what to do.
     """
-    parts = urlsplit(url)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        port = 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
+    host, port = _host_and_port(url)
+    if not host:
         raise BadTarget(f'TARGET: "{url}" is not a base URL such as https://llm.example.com/v1')
     try:
-        socket.create_connection((parts.hostname, port), timeout=10).close()
+        socket.create_connection((host, port), timeout=10).close()
     except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
         raise BadTarget(
-            f"TARGET: nothing answers at {parts.hostname}:{port} ({error}); is the stack up (`make status`)?"
+            f"TARGET: nothing answers at {host}:{port} ({error}); is the stack up (`make status`)?"
         ) from None
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Return where an http(s) URL leads, ("", 0) if it is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return "", 0
+    return (parts.hostname or "", port) if parts.scheme in ("http", "https") else ("", 0)
 
 
 def _show(seconds: float | None) -> str:
@@ -325,7 +331,7 @@ def add_prometheus(parser: argparse.ArgumentParser) -> None:
 
 
 def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
+    if not _host_and_port(text)[0]:
         raise argparse.ArgumentTypeError(f'"{text}" is not a URL such as http://127.0.0.1:9090')
     return text
 
