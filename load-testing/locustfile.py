@@ -22,7 +22,7 @@ from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
 import workloads
-from measure.generators import Account, Share, account_file
+from measure.generators import Account, Share, write_account
 from measure.outcome import RequestRecord
 from users.client import READ_SECONDS, Client
 from users.open_loop import Run
@@ -218,7 +218,7 @@ def _account(environment: Environment) -> Account:
 def _write_account(environment: Environment) -> None:
     path: str = environment.parsed_options.records if environment.parsed_options else ""
     if path:
-        account_file(Path(path)).write_text(_account(environment).model_dump_json(indent=2) + "\n")
+        write_account(_account(environment), Path(path))
 
 
 def _write(environment: Environment, lines: list[str]) -> None:

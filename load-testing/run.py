@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import workloads
-from measure.generators import Account, BadAccount, account_file, merged, read_account
+from measure.generators import Account, BadAccount, account_file, merged, read_account, write_account
 from measure.outcome import RequestRecord
 from reports.page import write_report
 from reports.summary import BadRecords, Summary, read_records, summarize
@@ -138,7 +138,9 @@ def judge(files: Sequence[Path], folder: Path) -> Summary:
     records = sorted((r for path in files for r in read_records(path)), key=lambda r: r.sent_at)
     workload = workloads.load(account.workload)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "requests.jsonl").write_text("".join(f"{record.as_json()}\n" for record in records))
+    together = folder / "requests.jsonl"
+    together.write_text("".join(f"{record.as_json()}\n" for record in records))
+    write_account(account, together)
     started_at = min((r.sent_at for r in records), default=0.0)
     return _summarized(
         records, account, workload, started_at, max((r.ended_at for r in records), default=0.0)

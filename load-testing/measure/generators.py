@@ -63,6 +63,11 @@ def read_account(records: Path) -> Account:
         raise BadAccount(f"{path} is not a generator's account: {where} {first['msg']}".strip()) from None
 
 
+def write_account(account: Account, records: Path) -> None:
+    """Write the account of a records file beside it."""
+    account_file(records).write_text(account.model_dump_json(indent=2) + "\n")
+
+
 def merged(accounts: Sequence[Account]) -> Account:
     """Return the account of generators that sent side by side, each with an account of its own.
 

@@ -49,7 +49,8 @@ def test_a_run_against_a_healthy_engine_passes_and_leaves_its_report(simulator: 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     late = [problem for problem in summary["problems"] if problem.startswith("invalid")]
     assert summary["failed"] == 0
-    assert summary["requests"] > 5
+    assert summary["planned"] == summary["requests"] > 5
+    assert summary["generators"][0]["cpu_cores"] > 0
     # the engine's own count is the independent witness
     state = httpx.get(f"{simulator}/sim/state").json()
     assert state["generation_tokens"] == summary["completion_tokens"] == 16 * summary["requests"]
