@@ -62,7 +62,7 @@ class Search:
         self.steps: list[dict[str, Any]] = []
         self.stopped_by: Evidence | None = None
 
-    def run(self) -> float:
+    def capacity(self) -> float:
         """Return the highest rate that holds.
 
         Raises:
@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"capacity: {problem}", file=sys.stderr)
         return 2
     try:
-        rate = search.run()
+        rate = search.capacity()
     except (run.GeneratorFailed, NoCapacity) as failure:
         _write(folder, options.workload, search, None)
         print(f"capacity: {failure}; see {folder}", file=sys.stderr)

@@ -80,7 +80,7 @@ class Trials(Search):
 def test_a_late_generator_is_not_taken_for_the_platforms_limit() -> None:
     search = Trials(["holds", "late", "late"])
     with pytest.raises(NoCapacity, match=r"the generator stopped the search at 8.00 .*before is 4.00"):
-        search.run()
+        search.capacity()
     assert search.stopped_by is not None
     assert search.stopped_by.verdict == "generator"
 
@@ -88,10 +88,10 @@ def test_a_late_generator_is_not_taken_for_the_platforms_limit() -> None:
 @pytest.mark.parametrize("second", [["late", "slow"], ["slow", "late"], ["slow", "slow"]])
 def test_one_valid_trial_that_does_not_hold_is_enough(second: list[str]) -> None:
     search = Trials(["holds", *second])
-    assert search.run() == 4.0
+    assert search.capacity() == 4.0
     assert search.stopped_by is not None
     assert search.stopped_by.sentence.startswith("unknown: not a run on the local stack")
 
 
 def test_a_hiccup_of_the_generator_is_tried_again() -> None:
-    assert Trials(["late", "holds", "slow", "slow"]).run() == 4.0
+    assert Trials(["late", "holds", "slow", "slow"]).capacity() == 4.0

@@ -61,9 +61,8 @@ class Client:
         except (OSError, HTTPParseError, gevent.Timeout) as error:
             record.outcome = Outcome.TRUNCATED if record.status == 200 else Outcome.CONNECTION
             record.detail = f"{type(error).__name__}: {error}"
-        except (
-            Exception
-        ) as error:  # whatever bytes came, they leave a record; the error's text may quote them
+        except Exception as error:  # whatever bytes came, they leave a record
+            # the type alone: the error's own text may quote the answer
             record.outcome = Outcome.MALFORMED
             record.detail = f"the answer is not of the API's shape ({type(error).__name__})"
         record.total_seconds = time.perf_counter() - due

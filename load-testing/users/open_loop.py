@@ -71,9 +71,8 @@ class Run:
                 return
             messages.append({"role": "assistant", "content": answer})
             self.planned += 1
-            due = (
-                time.perf_counter() + kind.think_seconds
-            )  # a later turn is due when its user has read the answer
+            # a later turn is due when its user has read the answer and thought
+            due = time.perf_counter() + kind.think_seconds
             gevent.sleep(kind.think_seconds)
 
     def _request(self, kind: RequestKind, messages: list[dict[str, str]], session_id: str, due: float) -> str:
