@@ -60,7 +60,7 @@ class Generator(User):
         """Run once, whatever happens: Locust starts a task that raised again, and the schedule with it."""
         try:
             self._run_schedule()
-        except OSError as error:  # nobody reads what is printed any more
+        except OSError as error:  # nobody reads what is printed any more, or the disk is full
             logging.getLogger(__name__).warning("the generator ends: %s", error)
         finally:
             self._end()
@@ -83,13 +83,13 @@ class Generator(User):
         process = psutil.Process()
         cpu_before, began = sum(process.cpu_times()[:2]), time.perf_counter()
         run.dispatch()
-        self.environment.process_exit_code = 0
         progress.kill()
         elapsed = time.perf_counter() - began
         cpu_cores = (sum(process.cpu_times()[:2]) - cpu_before) / elapsed
         _shares.append(Share(planned=run.planned, seconds=elapsed, cpu_cores=cpu_cores))
         if not isinstance(self.environment.runner, WorkerRunner):
             _write_account(self.environment)
+        self.environment.process_exit_code = 0
         print(
             f"generator: {run.planned} planned, {cpu_cores:.0%} of one core over {elapsed:.0f} s", flush=True
         )
@@ -226,8 +226,11 @@ def _write(environment: Environment, lines: list[str]) -> None:
     # a plain text: Locust sends the master's options to its workers, and knows no paths
     path: str = options.records if options else ""
     if path and lines:
-        with Path(path).open("a") as records:
-            records.write("\n".join(lines) + "\n")
+        try:
+            with Path(path).open("a") as records:
+                records.write("\n".join(lines) + "\n")
+        except OSError as error:  # the account will tell that they are missing
+            logging.getLogger(__name__).warning("%d records are lost: %s", len(lines), error)
 
 
 def _show_progress(environment: Environment, run: Run) -> None:
