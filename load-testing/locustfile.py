@@ -1,7 +1,8 @@
 """Locust's entry: reads the workload, starts one open-loop user per process, writes the records.
 
 Options are Locust's own plus `--workload`, `--rate`, `--duration`, `--seed`, `--records`. With workers, each
-takes an equal share of the rate and the master writes what they report.
+takes an equal share of the rate and the master writes what they report. Beside the records goes the account of
+what was to be sent, without which nobody could tell that a record is missing.
 """
 
 import logging
@@ -21,8 +22,9 @@ from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
 import workloads
+from measure.generators import Account, Share, write_account
 from measure.outcome import RequestRecord
-from users.client import Client
+from users.client import READ_SECONDS, Client
 from users.open_loop import Run
 
 PROGRESS_SECONDS = 5.0
@@ -30,6 +32,8 @@ ENDED_EARLY = 3
 """Exit code of a generator that somebody ended before its schedule was over: half a run is no run."""
 DONE = "generator_done"
 """A worker's word that its share is sent and answered, with the records that it has not reported yet."""
+GONE_SECONDS = 15.0
+"""A worker that is silent for so long does not come back; Locust itself would give its share to the others."""
 
 
 @events.init_command_line_parser.add_listener
@@ -56,7 +60,7 @@ class Generator(User):
         """Run once, whatever happens: Locust starts a task that raised again, and the schedule with it."""
         try:
             self._run_schedule()
-        except OSError as error:  # nobody reads what is printed any more
+        except OSError as error:  # nobody reads what is printed any more, or the disk is full
             logging.getLogger(__name__).warning("the generator ends: %s", error)
         finally:
             self._end()
@@ -79,18 +83,22 @@ class Generator(User):
         process = psutil.Process()
         cpu_before, began = sum(process.cpu_times()[:2]), time.perf_counter()
         run.dispatch()
-        self.environment.process_exit_code = 0
-        elapsed = time.perf_counter() - began
         progress.kill()
-        cpu_share = (sum(process.cpu_times()[:2]) - cpu_before) / elapsed
+        elapsed = time.perf_counter() - began
+        cpu_cores = (sum(process.cpu_times()[:2]) - cpu_before) / elapsed
+        _shares.append(Share(planned=run.planned, seconds=elapsed, cpu_cores=cpu_cores))
+        if not isinstance(self.environment.runner, WorkerRunner):
+            _write_account(self.environment)
+        self.environment.process_exit_code = 0
         print(
-            f"generator: {run.planned} planned, {cpu_share:.0%} of one core over {elapsed:.0f} s", flush=True
+            f"generator: {run.planned} planned, {cpu_cores:.0%} of one core over {elapsed:.0f} s", flush=True
         )
 
     def _end(self) -> None:
         runner = self.environment.runner
         if isinstance(runner, WorkerRunner):
-            runner.send_message(DONE, {"records": _pending.copy()})
+            done = {"records": _pending.copy(), "shares": [share.model_dump() for share in _shares]}
+            runner.send_message(DONE, done)
             _pending.clear()
         else:
             gevent.spawn(runner.quit)
@@ -114,6 +122,7 @@ def _clients(base_url: str) -> dict[str, Client]:
 
 
 _pending: list[str] = []
+_shares: list[Share] = []
 
 
 def _report(environment: Environment, record: RequestRecord) -> None:
@@ -159,9 +168,57 @@ _done: list[str] = []
 def _take_last_records(environment: Environment, msg: Any, **_: Any) -> None:
     """Keep a worker's last records; the run is over when every worker has said so."""
     _write(environment, msg.data["records"])
+    _shares.extend(Share.model_validate(share) for share in msg.data["shares"])
     _done.append(msg.node_id)
-    if len(_done) >= _share_count() and environment.runner is not None:
+    if len(_done) >= _share_count():
+        _end_all(environment)
+
+
+def _end_all(environment: Environment) -> None:
+    _write_account(environment)
+    if environment.runner is not None:
         gevent.spawn(environment.runner.quit)
+
+
+@events.test_start.add_listener
+def _watch_workers(environment: Environment, **_: Any) -> None:
+    if isinstance(environment.runner, MasterRunner):
+        gevent.spawn(_end_without_a_lost_worker, environment, environment.runner)
+
+
+def _end_without_a_lost_worker(environment: Environment, runner: MasterRunner) -> None:
+    """End the run when a worker is gone, or long over time, that has not said that it is done."""
+    bound = time.perf_counter() + _account(environment).duration_seconds + READ_SECONDS + 60
+    while len(_done) < _share_count():
+        gevent.sleep(1)
+        here = {client.id for client in runner.clients.all if client.heartbeat > -GONE_SECONDS}
+        lost = _share_count() - len(here.union(_done))
+        if lost > 0 or time.perf_counter() > bound:
+            environment.process_exit_code = ENDED_EARLY
+            _end_all(environment)
+            print(f"generator: {_share_count() - len(_done)} workers did not come to their end", flush=True)
+            return
+
+
+def _account(environment: Environment) -> Account:
+    options = environment.parsed_options
+    assert options is not None
+    workload = workloads.load(options.workload)
+    return Account(
+        workload=options.workload,
+        target=environment.host or "",
+        rate_per_second=options.rate or workload.rate_per_second,
+        duration_seconds=options.duration or workload.duration_seconds,
+        seed=options.seed,
+        generators=_share_count() if isinstance(environment.runner, MasterRunner) else 1,
+        shares=tuple(_shares),
+    )
+
+
+def _write_account(environment: Environment) -> None:
+    path: str = environment.parsed_options.records if environment.parsed_options else ""
+    if path:
+        write_account(_account(environment), Path(path))
 
 
 def _write(environment: Environment, lines: list[str]) -> None:
@@ -169,8 +226,11 @@ def _write(environment: Environment, lines: list[str]) -> None:
     # a plain text: Locust sends the master's options to its workers, and knows no paths
     path: str = options.records if options else ""
     if path and lines:
-        with Path(path).open("a") as records:
-            records.write("\n".join(lines) + "\n")
+        try:
+            with Path(path).open("a") as records:
+                records.write("\n".join(lines) + "\n")
+        except OSError as error:  # the account will tell that they are missing
+            logging.getLogger(__name__).warning("%d records are lost: %s", len(lines), error)
 
 
 def _show_progress(environment: Environment, run: Run) -> None:

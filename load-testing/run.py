@@ -1,5 +1,6 @@
 """`make load`: one workload against one target, then the report. Owns the run's folder and its exit code.
 
+With ``--records`` nothing is sent: report and verdict are made of what generators elsewhere have written.
 Exit 0: the gate passed. 1: it did not (failures, late sends, goodput below the SLO). 2: bad input.
 """
 
@@ -11,57 +12,53 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import workloads
+from measure.generators import Account, BadAccount, account_file, merged, read_account, write_account
+from measure.outcome import RequestRecord
 from reports.page import write_report
-from reports.summary import Summary, read_records, summarize
+from reports.summary import BadRecords, Summary, read_records, summarize
 from users.client import READ_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMETHEUS = f"http://127.0.0.1:{os.environ.get('PROMETHEUS_PORT') or '9090'}"
-CLIENT_FILE = ROOT / ".run" / "client.env"
+NAMED = 5
+"""How many requests of a failed run the console names."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    folder: Path = options.out or new_folder("load")
     try:
-        workload = workloads.load(options.workload)
-        environment = client_environment(os.environ, options.target)
-    except (workloads.BadWorkload, ValueError) as problem:
+        summary = judge(options.records, folder) if options.records else _send(_plan(options), folder)
+    except (workloads.BadWorkload, BadTarget, BadAccount, BadRecords) as problem:
         print(f"load: {problem}", file=sys.stderr)
         return 2
-    plan = Plan(
-        name=options.workload,
-        workload=workload,
-        rate_per_second=options.rate or workload.rate_per_second,
-        duration_seconds=options.duration or workload.duration_seconds,
-        seed=options.seed,
-        environment=environment,
-    )
-    folder: Path = options.out or new_folder("load")
-    print(f"{plan.name}: {plan.rate_per_second:g} requests/s for {plan.duration_seconds:g} s", end=" ")
-    print(f"against {environment['OPENAI_BASE_URL']}, seed {plan.seed}", flush=True)
-    try:
-        summary = run_once(plan, folder)
     except GeneratorFailed as failure:
         print(f"load: {failure}", file=sys.stderr)
         return 1
-    page = write_report(folder, summary, options.prometheus)
+    prometheus = prometheus_of(summary.numbers["target"], options.prometheus, os.environ)
+    page = write_report(folder, summary, prometheus)
     print(one_line(summary))
     for failing in summary.problems:
         print(f"FAILED: {failing}")
-    for failed in summary.numbers["failures"][:5]:
-        print(f"  {failed['request_id'] or '(no request id)'} {failed['outcome']}: {failed['detail']}")
+    for line in _to_look_at(summary.numbers):
+        print(f"  {line}")
     print(f"report: {page}")
     return 0 if summary.passed else 1
 
 
 class GeneratorFailed(Exception):
     """The load generator itself did not run to its end."""
+
+
+class BadTarget(Exception):
+    """No base URL or no key that a run could use; the message says what to set."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +73,34 @@ class Plan:
     environment: Mapping[str, str]
 
 
+def _plan(options: argparse.Namespace) -> Plan:
+    workload = workloads.load(options.workload)
+    return Plan(
+        name=options.workload,
+        workload=workload,
+        rate_per_second=options.rate or workload.rate_per_second,
+        duration_seconds=options.duration or workload.duration_seconds,
+        seed=options.seed,
+        environment=client_environment(os.environ, options.target),
+    )
+
+
+def _send(plan: Plan, folder: Path) -> Summary:
+    print(f"{plan.name}: {plan.rate_per_second:g} requests/s for {plan.duration_seconds:g} s", end=" ")
+    print(f"against {plan.environment['OPENAI_BASE_URL']}, seed {plan.seed}", flush=True)
+    return run_once(plan, folder)
+
+
 def run_once(plan: Plan, folder: Path) -> Summary:
     """Run the generator once; its records end up in ``folder/requests.jsonl``.
 
     Raises:
-        GeneratorFailed: Locust ended with an error of its own.
+        GeneratorFailed: Locust ended with an error of its own, or left files that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     records_file = folder / "requests.jsonl"
     records_file.write_text("")  # a run that was cut off may have left some
+    account_file(records_file).unlink(missing_ok=True)
     started_at = time.time()
     target = plan.environment["OPENAI_BASE_URL"]
     command = [
@@ -104,18 +120,48 @@ def run_once(plan: Plan, folder: Path) -> Summary:
         raise GeneratorFailed(f"the generator did not end within {bound:.0f} s") from error
     if ended != 0:
         raise GeneratorFailed(f"the generator ended with exit code {ended}; its messages are above")
+    try:
+        account, records = read_account(records_file), read_records(records_file)
+    except (BadAccount, BadRecords) as error:
+        raise GeneratorFailed(f"the generator did not write all that it should: {error}") from error
+    return _summarized(records, account, plan.workload, started_at, time.time())
+
+
+def judge(files: Sequence[Path], folder: Path) -> Summary:
+    """Judge one run by the records that its generators wrote; together they end up in ``folder/requests.jsonl``.
+
+    Raises:
+        BadRecords, BadAccount: a file, or the account beside it, cannot be read, or they are of different runs.
+        workloads.BadWorkload: this checkout does not know the workload that was sent.
+    """
+    account = merged([read_account(path) for path in files])
+    records = sorted((r for path in files for r in read_records(path)), key=lambda r: r.sent_at)
+    workload = workloads.load(account.workload)
+    folder.mkdir(parents=True, exist_ok=True)
+    together = folder / "requests.jsonl"
+    together.write_text("".join(f"{record.as_json()}\n" for record in records))
+    write_account(account, together)
+    started_at = min((r.sent_at for r in records), default=0.0)
+    return _summarized(
+        records, account, workload, started_at, max((r.ended_at for r in records), default=0.0)
+    )
+
+
+def _summarized(
+    records: Sequence[RequestRecord],
+    account: Account,
+    workload: workloads.Workload,
+    started_at: float,
+    ended_at: float,
+) -> Summary:
     return summarize(
-        read_records(records_file),
-        plan.workload.slo,
-        workload=plan.name,
-        description=plan.workload.description,
-        target=target,
-        rate_per_second=plan.rate_per_second,
-        duration_seconds=plan.duration_seconds,
-        seed=plan.seed,
+        records,
+        workload.slo,
+        account,
+        description=workload.described(is_local(account.target, os.environ)),
         started_at=started_at,
-        ended_at=time.time(),
-        configuration=configuration(plan),
+        ended_at=ended_at,
+        configuration=configuration(account.workload),
     )
 
 
@@ -127,9 +173,9 @@ def _go_first() -> None:
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
 
 
-def configuration(plan: Plan) -> dict[str, str]:
+def configuration(workload: str) -> dict[str, str]:
     """Return what a run's result depends on, each by its hash: the workload and this checkout."""
-    text = (workloads.FOLDER / plan.name / "workload.yaml").read_bytes()
+    text = (workloads.FOLDER / workload / "workload.yaml").read_bytes()
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
     try:
         described = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
@@ -156,50 +202,97 @@ def one_line(summary: Summary) -> str:
     )
 
 
-def client_environment(environment: Mapping[str, str], target: str | None) -> dict[str, str]:
-    """Return base URL and keys: from the environment, else from `.run/client.env`.
+def _to_look_at(n: Mapping[str, Any]) -> list[str]:
+    """Return the first requests of a failed run to ask about: what failed, else what was slow, and how many more."""
+    if n["failed"]:
+        count = n["failed"]
+        lines = [f"{_id(f)} {f['outcome']}: {f['detail']}" for f in n["failures"][:NAMED]]
+    elif not n["passed"]:
+        count = n["slow_requests"]
+        lines = [
+            f"{_id(s)} slow: first token {_show(s['ttft_seconds'])}, p95 of its gaps "
+            f"{_show(s['inter_token_p95_seconds'])}"
+            for s in n["slow"][:NAMED]
+        ]
+    else:
+        return []
+    return [*lines, f"and {count - NAMED} more; see the report"] if count > NAMED else lines
 
-    Raises:
-        ValueError: neither says which key or URL to use.
-    """
+
+def _id(request: Mapping[str, Any]) -> str:
+    return request["request_id"] or "(no request id)"
+
+
+def local_client(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what `client.env` of the local stack says; nothing if there is none."""
+    path = ROOT / (environment.get("RUN_DIR") or ".run") / "client.env"
     known: dict[str, str] = {}
-    if CLIENT_FILE.is_file():
-        for line in CLIENT_FILE.read_text().splitlines():
+    if path.is_file():
+        for line in path.read_text().splitlines():
             name, equals, value = line.removeprefix("export ").partition("=")
             if equals and not name.startswith("#"):
                 known[name.strip()] = value.strip().strip("'\"")
-    names = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_API_KEY_LOAD")
-    found = {n: environment.get(n) or known.get(n, "") for n in names}
-    if target:
-        found["OPENAI_BASE_URL"] = target
-    check_url(found["OPENAI_BASE_URL"])
-    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        if not found[name]:
-            raise ValueError(f"{name} is not known: run `make up` first, or set it (TARGET=… sets the URL)")
-    return found
+    return known
+
+
+def is_local(url: str, environment: Mapping[str, str]) -> bool:
+    """Whether a base URL is the local stack's own."""
+    local = local_client(environment).get("OPENAI_BASE_URL", "")
+    return bool(local) and url.rstrip("/") == local.rstrip("/")
+
+
+def prometheus_of(url: str, given: str | None, environment: Mapping[str, str]) -> str:
+    """Return the Prometheus that watches what answers at ``url``: the one given, the local stack's, or "" for none."""
+    return given or (PROMETHEUS if is_local(url, environment) else "")
+
+
+def client_environment(environment: Mapping[str, str], target: str | None) -> dict[str, str]:
+    """Return base URL and keys: from the environment, else from `client.env`, whose keys only its own URL gets.
+
+    Raises:
+        BadTarget: neither says which key or URL to use, or nothing answers there.
+    """
+    known = local_client(environment)
+    url = target or environment.get("OPENAI_BASE_URL") or known.get("OPENAI_BASE_URL", "")
+    if not url:
+        raise BadTarget("OPENAI_BASE_URL is not known: run `make up` first, or set TARGET=…")
+    check_url(url)
+    if not is_local(url, environment):
+        known = {}
+    keys = {n: environment.get(n) or known.get(n, "") for n in ("OPENAI_API_KEY", "OPENAI_API_KEY_LOAD")}
+    if not keys["OPENAI_API_KEY"]:
+        raise BadTarget(
+            f"OPENAI_API_KEY is not set: {url} is not the local stack, whose keys are sent to nobody else; "
+            "set the key of that server (any word if it wants none)"
+        )
+    return {"OPENAI_BASE_URL": url, **keys}
 
 
 def check_url(url: str) -> None:
     """Refuse what is no base URL, and a host that does not resolve or answer.
 
     Raises:
-        ValueError: with what is wrong and what to do.
+        BadTarget: with what is wrong and what to do.
     """
-    if not url:
-        return
-    parts = urlsplit(url)
+    host, port = _host_and_port(url)
+    if not host:
+        raise BadTarget(f'TARGET: "{url}" is not a base URL such as https://llm.example.com/v1')
     try:
+        socket.create_connection((host, port), timeout=10).close()
+    except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
+        raise BadTarget(
+            f"TARGET: nothing answers at {host}:{port} ({error}); is the stack up (`make status`)?"
+        ) from None
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Return where an http(s) URL leads, ("", 0) if it is none."""
+    try:
+        parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
-        port = 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
-        raise ValueError(f'TARGET: "{url}" is not a base URL such as https://llm.example.com/v1')
-    try:
-        socket.create_connection((parts.hostname, port), timeout=10).close()
-    except OSError as error:
-        raise ValueError(
-            f"TARGET: nothing answers at {parts.hostname}:{port} ({error}); is the stack up (`make status`)?"
-        ) from None
+        return "", 0
+    return (parts.hostname or "", port) if parts.scheme in ("http", "https") else ("", 0)
 
 
 def _show(seconds: float | None) -> str:
@@ -210,23 +303,48 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="load", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workload", default="fixed-rate", help="a folder under load-testing/workloads")
     parser.add_argument(
-        "--rate", type=_rate, default=0.0, help="requests per second (default: the workload's own)"
+        "--rate", type=rate, default=0.0, help="requests per second (default: the workload's own)"
     )
     parser.add_argument(
-        "--duration", type=_seconds, default=0.0, help="seconds, or 10m (default: the workload's own)"
+        "--duration", type=seconds, default=0.0, help="seconds, or 10m (default: the workload's own)"
     )
     parser.add_argument("--target", help="base URL ending in /v1 (default: the local stack's edge)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="folder of the report (default: .run/load/<time>)")
-    parser.add_argument("--prometheus", default=PROMETHEUS, help="its URL")
+    parser.add_argument(
+        "--records",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="send nothing: judge what generators wrote (each FILE with its .generator.json beside it)",
+    )
+    add_prometheus(parser)
     return parser
 
 
-def _rate(text: str) -> float:
+def add_prometheus(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a Prometheus."""
+    parser.add_argument(
+        "--prometheus",
+        type=_url,
+        help="URL of the Prometheus that watches the target (default: the local stack's, for a run against it)",
+    )
+
+
+def _url(text: str) -> str:
+    if not _host_and_port(text)[0]:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a URL such as http://127.0.0.1:9090')
+    return text
+
+
+def rate(text: str) -> float:
+    """Read a rate in requests per second; for argparse."""
     return _positive("RATE", text, text, "a number of requests per second such as 2 or 0.5")
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Read a duration, in seconds or with a unit; for argparse."""
     units = {"s": 1, "m": 60, "h": 3600}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
     return _positive("DURATION", text, number, "a duration such as 90, 90s or 10m") * unit

@@ -7,6 +7,7 @@ Exit 0: measured. 1: a run failed. 2: no stack runs here.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,7 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     if not pids:
         print("unit-costs: no stack runs here; `make up PROFILE=sim` first", file=sys.stderr)
         return 2
-    environment = run.client_environment({}, options.target)
+    try:
+        environment = run.client_environment(os.environ, options.target)
+    except run.BadTarget as problem:
+        print(f"unit-costs: {problem}", file=sys.stderr)
+        return 2
     folder = run.new_folder("unit-costs")
     began, before = time.monotonic(), _cpu(pids)
     time.sleep(options.idle_seconds)

@@ -1,6 +1,7 @@
 """What became of one request, judged from its bytes alone. Refuses to trust a status code or a clean end."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
@@ -15,6 +16,7 @@ class Outcome(StrEnum):
     ERROR_EVENT = "error_event"
     TRUNCATED = "truncated"  # the body ended without the terminal event, however cleanly
     TOO_FEW_TOKENS = "too_few_tokens"
+    MALFORMED = "malformed"  # JSON, but not what the API describes
     CONNECTION = "connection"
 
     @property
@@ -25,7 +27,11 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request as the client saw it. Times in seconds; ``sent_at`` is epoch seconds."""
+    """One request as the client saw it. Times in seconds; ``sent_at`` is epoch seconds.
+
+    ``ttft_seconds`` and ``total_seconds`` count from when the request was due, which ``late_seconds`` before it was
+    sent: a user waits for a late generator too.
+    """
 
     sent_at: float
     late_seconds: float
@@ -45,6 +51,11 @@ class RequestRecord:
     inter_token_seconds: list[float] = field(default_factory=list)
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+
+    @property
+    def ended_at(self) -> float:
+        """When its answer ended, in epoch seconds."""
+        return self.sent_at - self.late_seconds + self.total_seconds
 
     def as_json(self) -> str:
         """Return the record as one line of JSON; it holds no prompt, no answer and no key."""
@@ -83,7 +94,11 @@ class StreamMeter:
         return "".join(self._parts or ())
 
     def event(self, event: bytes, now: float) -> None:
-        """Take one event, its blank line included or not. ``now`` is on the clock of ``started_at``."""
+        """Take one event, its blank line included or not. ``now`` is on the clock of ``started_at``.
+
+        Raises:
+            TypeError, AttributeError: JSON that is not of the API's shape.
+        """
         for line in event.splitlines():
             if not line.startswith(b"data:"):
                 continue
@@ -104,8 +119,7 @@ class StreamMeter:
             self.error = str(error.get("code") or error.get("type")) if isinstance(error, dict) else "error"
             return
         if usage := chunk.get("usage"):
-            self.prompt_tokens = usage.get("prompt_tokens")
-            self.completion_tokens = usage.get("completion_tokens")
+            self.prompt_tokens, self.completion_tokens = token_counts(usage)
         texts = [_text_of(choice) for choice in chunk.get("choices") or ()]
         if any(texts):
             self.text_events += 1
@@ -116,6 +130,15 @@ class StreamMeter:
             else:
                 self.inter_token_seconds.append(now - self._last_text_at)
             self._last_text_at = now
+
+
+def token_counts(usage: Mapping[str, object]) -> tuple[int | None, int | None]:
+    """Return (prompt, completion) tokens of an answer's ``usage``; what is not a whole number counts as absent."""
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (
+        prompt if isinstance(prompt, int) else None,
+        completion if isinstance(completion, int) else None,
+    )
 
 
 def _text_of(choice: dict[str, object]) -> str:

@@ -5,12 +5,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from measure.outcome import RequestRecord
 from observability.charts import Points, chart
-from observability.prometheus_api import Prometheus
+from reports.asking import SETTLE_SECONDS
 from reports.servers import DrawnFigure, observe
 from reports.summary import Summary, by, keeps_slo, quantile, read_records
 from workloads import Slo
@@ -18,29 +19,23 @@ from workloads import Slo
 _BUCKETS = 60  # points of a chart drawn from the records
 
 
-# Prometheus scrapes every 5 s: the run's last figures are known a scrape after its end.
-SETTLE_SECONDS = 6.0
-
-
 def write_report(folder: Path, summary: Summary, prometheus_url: str) -> Path:
-    """Write ``summary.json`` and ``report.html`` into ``folder`` and return the page's path."""
+    """Write ``summary.json`` and ``report.html`` into ``folder`` and return the page's path.
+
+    ``prometheus_url`` is the Prometheus of the servers that answered, "" if it is not known.
+    """
     numbers = summary.numbers
+    write_summary(folder, summary)  # before anything else is asked that may not answer
     records = read_records(folder / "requests.jsonl")
     slo = Slo(**numbers["slo"])
     figures = _client_figures(records, numbers["started_at"], numbers["ended_at"], slo)
-    notes, dashboards = [], ""
-    prometheus = Prometheus(prometheus_url)
-    if prometheus.reachable():
-        time.sleep(max(numbers["ended_at"] + SETTLE_SECONDS - time.time(), 0.0))
-        observed = observe(prometheus, numbers["started_at"], numbers["ended_at"] + SETTLE_SECONDS)
-        figures += observed.figures
-        dashboards = observed.dashboards
-        pools = observed.facts.pop("pools")
+    observed = observe(prometheus_url, numbers["started_at"], numbers["ended_at"])
+    pools = observed.facts.pop("pools", None)
+    if pools is not None:
         numbers["by_pool"] = by(records, lambda r: pools.get(f"{r.backend}/{r.rule}", "none"), slo)
-        numbers |= observed.facts
-    else:
-        notes.append(f"No Prometheus answered at {prometheus_url}: the servers' own charts are missing.")
-    (folder / "summary.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    numbers |= observed.facts
+    numbers["notes"] = observed.notes
+    write_summary(folder, summary)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -51,9 +46,9 @@ def write_report(folder: Path, summary: Summary, prometheus_url: str) -> Path:
         environment.get_template("page.html.j2").render(
             n=numbers,
             tiles=_tiles(numbers),
-            figures=figures,
-            dashboards=dashboards,
-            notes=notes,
+            figures=figures + observed.figures,
+            dashboards=observed.dashboards,
+            notes=observed.notes,
             started=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(numbers["started_at"])),
             tables=[
                 (title, numbers[name])
@@ -72,14 +67,17 @@ def write_report(folder: Path, summary: Summary, prometheus_url: str) -> Path:
     return page
 
 
+def write_summary(folder: Path, summary: Summary) -> None:
+    """Write ``summary.json`` into ``folder``."""
+    (folder / "summary.json").write_text(json.dumps(summary.numbers, indent=2) + "\n")
+
+
 def _ms(seconds: float | None) -> str:
     return "–" if seconds is None else f"{seconds * 1000:,.0f} ms"
 
 
-def _tiles(n: Mapping[str, object]) -> list[tuple[str, str]]:
+def _tiles(n: Mapping[str, Any]) -> list[tuple[str, str]]:
     ttft, gap = n["ttft_seconds"], n["inter_token_seconds"]
-    assert isinstance(ttft, dict)
-    assert isinstance(gap, dict)
     return [
         ("requests", f"{n['requests']:,}"),
         ("failed", f"{n['failed']}"),
@@ -92,7 +90,15 @@ def _tiles(n: Mapping[str, object]) -> list[tuple[str, str]]:
         ("gap p50", _ms(gap["p50"])),
         ("gap p95", _ms(gap["p95"])),
         ("sent late", f"{n['late_ratio']:.2%}"),
+        ("busiest generator", _cpu(n["generators"])),
     ]
+
+
+def _cpu(generators: Sequence[Mapping[str, float]]) -> str:
+    """The busiest generator's: the one that is late first."""
+    if not generators:
+        return "–"
+    return f"{max(g['cpu_cores'] for g in generators):.0%} of a core"
 
 
 def _client_figures(

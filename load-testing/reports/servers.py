@@ -1,15 +1,17 @@
 """What the platform's own metrics say of a run's time: charts on one axis, states, verdicts, configuration.
 
-Everything comes from one Prometheus; without one the report does without.
+Everything comes from one Prometheus; without one the report does without, and what it does not answer is noted.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from observability.charts import Points, chart, state_chart
 from observability.pictures import page as dashboards_page
-from observability.prometheus_api import Prometheus
+from observability.prometheus_api import Prometheus, Series
+from reports.asking import SETTLE_SECONDS, AskedPrometheus, Unanswered
 
 _REFRESH = '<meta http-equiv="refresh" content="30">'
 
@@ -89,44 +91,79 @@ SERVER_FIGURES = (
 class Observed:
     """What Prometheus knew of a run."""
 
-    figures: list[DrawnFigure]
-    dashboards: str
-    facts: dict[str, Any]
-    """``configuration, verdict_shares, alerts, pools, prometheus`` for summary.json."""
+    figures: list[DrawnFigure] = field(default_factory=list)
+    dashboards: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Those of `FACTS` that were answered, for summary.json."""
+    notes: list[str] = field(default_factory=list)
+    """What is missing and why, each as a sentence."""
 
 
-def observe(prometheus: Prometheus, start: float, end: float) -> Observed:
-    """Ask for everything between two epoch times."""
-    page = dashboards_page(prometheus, start, end, "the run's own Prometheus").replace(_REFRESH, "")
-    return Observed(_figures(prometheus, start, end), page, _facts(prometheus, start, end))
+def observe(url: str, start: float, end: float) -> Observed:
+    """Ask the Prometheus at ``url`` ("": none) for everything between two epoch times, once it can know it."""
+    if not url:
+        return Observed(
+            notes=["Not a run on the local stack, and no --prometheus: the servers' charts are missing."]
+        )
+    prometheus = AskedPrometheus(url)
+    if not prometheus.reachable():
+        return Observed(notes=[f"No Prometheus answered at {url}: the servers' own charts are missing."])
+    time.sleep(max(end + SETTLE_SECONDS - time.time(), 0.0))
+    end += SETTLE_SECONDS
+    observed = Observed()
+    _draw_figures(observed, prometheus, start, end)
+    for name, (title, ask) in FACTS.items():
+        try:
+            observed.facts[name] = ask(prometheus, start, end)
+        except Unanswered as error:
+            observed.notes.append(f"Missing: {title}. {error}.")
+    return _with_dashboards(observed, prometheus, start, end)
 
 
-def _figures(prometheus: Prometheus, start: float, end: float) -> list[DrawnFigure]:
+def _with_dashboards(observed: Observed, prometheus: Prometheus, start: float, end: float) -> Observed:
+    try:
+        page = dashboards_page(prometheus, start, end, "the run's own Prometheus")
+    except Unanswered as error:
+        observed.notes.append(f"Missing: the dashboards' pictures. {error}.")
+        return observed
+    return replace(observed, dashboards=page.replace(_REFRESH, ""))
+
+
+def _draw_figures(observed: Observed, prometheus: Prometheus, start: float, end: float) -> None:
     step = max((end - start) / 120, 1.0)
     window = f"{max(int(step * 4), 15)}s"
-    drawn = []
+    empty = []
     for figure in SERVER_FIGURES:
-        found = prometheus.range(figure.query.replace("{window}", window), start, end, step)
-        svg = ""
-        if figure.kind == "states":
-            states: dict[str, list[tuple[float, str]]] = {}
-            for s in found:
-                name, state = s.labels.get(figure.label, "?"), s.labels.get("verdict") or s.labels["state"]
-                states.setdefault(name, []).extend((t - start, state) for t, _ in s.points)
-            svg = state_chart(states, end - start, step) if states else ""
+        try:
+            found = prometheus.range(figure.query.replace("{window}", window), start, end, step)
+        except Unanswered as error:
+            observed.notes.append(f"Missing: {figure.title}. {error}.")
+            continue
+        if svg := _drawn(figure, found, start, end, step):
+            observed.figures.append(DrawnFigure(figure.title, svg, figure.note))
         else:
-            series: dict[str, Points] = {
-                s.labels.get(figure.label, "all"): [(t - start, v) for t, v in s.points if v == v]
-                for s in found
-            }
-            if figure.kind == "stacked":
-                series = _on_the_same_times(series)
-            if any(series.values()):
-                kind = "stacked" if figure.kind == "stacked" else "lines"
-                svg = chart(series, figure.unit, kind, span=end - start)  # type: ignore[arg-type]
-        if svg:
-            drawn.append(DrawnFigure(figure.title, svg, figure.note))
-    return drawn
+            empty.append(figure.title)
+    if empty:
+        observed.notes.append(f"Prometheus holds nothing of this time for: {'; '.join(empty)}.")
+
+
+def _drawn(figure: ServerFigure, found: list[Series], start: float, end: float, step: float) -> str:
+    """Return the figure as SVG, "" if there is nothing to draw."""
+    if figure.kind == "states":
+        states: dict[str, list[tuple[float, str]]] = {}
+        for s in found:
+            name, state = s.labels.get(figure.label, "?"), s.labels.get("verdict") or s.labels["state"]
+            states.setdefault(name, []).extend((t - start, state) for t, _ in s.points)
+        return state_chart(states, end - start, step) if states else ""
+    series: dict[str, Points] = {
+        s.labels.get(figure.label, "all"): [(t - start, v) for t, v in s.points if v == v] for s in found
+    }
+    if figure.kind == "stacked":
+        series = _on_the_same_times(series)
+    if not any(series.values()):
+        return ""
+    kind = "stacked" if figure.kind == "stacked" else "lines"
+    return chart(series, figure.unit, kind, span=end - start)  # type: ignore[arg-type]
 
 
 def _on_the_same_times(series: Mapping[str, Points]) -> dict[str, Points]:
@@ -135,24 +172,29 @@ def _on_the_same_times(series: Mapping[str, Points]) -> dict[str, Points]:
     return {name: [(t, known.get(t, 0.0)) for t in times] for name, known in values.items()}
 
 
-def _facts(prometheus: Prometheus, start: float, end: float) -> dict[str, Any]:
+def _router_configuration(prometheus: Prometheus, start: float, end: float) -> list[str]:
+    return sorted({s.labels.get("hash", "?") for s in prometheus.instant("router_config_info", end)})
+
+
+def _verdict_shares(prometheus: Prometheus, start: float, end: float) -> dict[str, dict[str, float]]:
     step = max((end - start) / 120, 1.0)
     shares: dict[str, dict[str, float]] = {}
     steps = max((end - start) / step, 1.0)
     for s in prometheus.range("pool:bottleneck:verdict == 1", start, end, step):
         of_pool = shares.setdefault(s.labels.get("pool", ""), {})
         of_pool[s.labels["verdict"]] = round(min(len(s.points) / steps, 1.0), 3)
-    alerts = prometheus.range('ALERTS{alertstate="firing"}', start, end, step)
+    return shares
+
+
+def _alerts(prometheus: Prometheus, start: float, end: float) -> list[str]:
+    firing = prometheus.range('ALERTS{alertstate="firing"}', start, end, max((end - start) / 120, 1.0))
+    return sorted({s.labels["alertname"] for s in firing})
+
+
+def _pools(prometheus: Prometheus, start: float, end: float) -> dict[str, str]:
+    """The pool of each backend and rule, ``backend/rule``."""
     served = prometheus.instant('group by (pool, backend, rule) (router_requests_total{backend!=""})', end)
-    return {
-        "router_configuration": sorted(
-            {s.labels.get("hash", "?") for s in prometheus.instant("router_config_info", end)}
-        ),
-        "verdict_shares": shares,
-        "alerts": sorted({s.labels["alertname"] for s in alerts}),
-        "pools": {f"{s.labels['backend']}/{s.labels.get('rule', '')}": s.labels["pool"] for s in served},
-        "prometheus": _own_figures(prometheus, start, end),
-    }
+    return {f"{s.labels['backend']}/{s.labels.get('rule', '')}": s.labels["pool"] for s in served}
 
 
 def _own_figures(prometheus: Prometheus, start: float, end: float) -> dict[str, float | None]:
@@ -178,3 +220,13 @@ def _own_figures(prometheus: Prometheus, start: float, end: float) -> dict[str, 
         "ttft_mean_seconds": mean("router_ttft_seconds"),
         "total_mean_seconds": mean("gen_ai_server_request_duration_seconds"),
     }
+
+
+FACTS: Mapping[str, tuple[str, Callable[[Prometheus, float, float], Any]]] = {
+    "router_configuration": ("the router's configuration", _router_configuration),
+    "verdict_shares": ("the platform's verdict", _verdict_shares),
+    "alerts": ("the alerts, of which none may have fired or many", _alerts),
+    "pools": ("the table by pool", _pools),
+    "prometheus": ("the router's own counts", _own_figures),
+}
+"""What goes into summary.json, by name: what a note calls it, and how it is asked for."""

@@ -3,21 +3,45 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from measure.generators import Account
 from measure.outcome import Outcome, RequestRecord
 from users.open_loop import LATE_SECONDS
 from workloads import Slo
 
 MAX_LATE_RATIO = 0.01
+LISTED = 50
+"""How many failed requests, and how many slow ones, a summary names."""
+
+
+class BadRecords(Exception):
+    """A file that does not hold records; the message names the file and the line."""
 
 
 def read_records(path: Path) -> list[RequestRecord]:
-    """Read a records file, in the order of sending."""
-    with path.open() as lines:
-        return sorted((RequestRecord.from_json(line) for line in lines), key=lambda r: r.sent_at)
+    """Read a records file, in the order of sending.
+
+    Raises:
+        BadRecords: it cannot be read, or one of its lines is no record.
+    """
+    records = []
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        raise BadRecords(
+            f"{path} cannot be read ({error.strerror}); give the records of a finished run"
+        ) from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(RequestRecord.from_json(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadRecords(
+                f"{path}, line {number}, is not a record of a request ({type(error).__name__}); was it cut off?"
+            ) from None
+    return sorted(records, key=lambda r: r.sent_at)
 
 
 def quantile(values: Sequence[float], q: float) -> float | None:
@@ -43,15 +67,18 @@ class Summary:
     """A run's numbers. Times in seconds; ratios from 0 to 1."""
 
     numbers: dict[str, Any]
-    problems: list[str] = field(default_factory=list)
+    invalid: list[str]
+    """Why the run says nothing of the platform: what went wrong with the generators themselves."""
+    problems: list[str]
+    """Everything that fails the gate, ``invalid`` included."""
 
     @property
     def passed(self) -> bool:
         return not self.problems
 
 
-def summarize(records: Sequence[RequestRecord], slo: Slo, **context: Any) -> Summary:
-    """Judge a run.
+def summarize(records: Sequence[RequestRecord], slo: Slo, account: Account, **context: Any) -> Summary:
+    """Judge a run by its records and by the account of what was to be sent.
 
     Goodput counts every request that was sent to be answered: a request that the workload abandons on
     purpose, or expects to be refused, is left out of the ratio and counted apart.
@@ -63,11 +90,17 @@ def summarize(records: Sequence[RequestRecord], slo: Slo, **context: Any) -> Sum
     failed = [r for r in records if r.outcome.failed]
     goodput = len(good) / len(counted) if counted else 0.0
     late_ratio = late / len(records) if records else 0.0
-    span = max((r.sent_at + r.total_seconds for r in records), default=0.0) - min(
-        (r.sent_at for r in records), default=0.0
-    )
+    slow = sorted((r for r in counted if r.outcome is Outcome.GOOD and not keeps_slo(r, slo)), key=_slowness)
+    span = max((r.ended_at for r in records), default=0.0) - min((r.sent_at for r in records), default=0.0)
     numbers: dict[str, Any] = {
+        "workload": account.workload,
+        "target": account.target,
+        "rate_per_second": account.rate_per_second,
+        "duration_seconds": account.duration_seconds,
+        "seed": account.seed,
         **context,
+        "planned": account.planned,
+        "generators": [share.model_dump() for share in account.shares],
         "requests": len(records),
         "failed": len(failed),
         "truncated": outcomes[Outcome.TRUNCATED] + outcomes[Outcome.ERROR_EVENT],
@@ -87,24 +120,56 @@ def summarize(records: Sequence[RequestRecord], slo: Slo, **context: Any) -> Sum
         "slo": slo.model_dump(),
         "failures": [
             {"request_id": r.request_id, "outcome": r.outcome.value, "detail": r.detail, "sent_at": r.sent_at}
-            for r in failed[:50]
+            for r in failed[:LISTED]
         ],
+        "slow": [
+            {
+                "request_id": r.request_id,
+                "ttft_seconds": r.ttft_seconds,
+                "inter_token_p95_seconds": quantile(r.inter_token_seconds, 0.95),
+                "sent_at": r.sent_at,
+            }
+            for r in slow[:LISTED]
+        ],
+        "slow_requests": len(slow),
     }
-    summary = Summary(numbers)
+    invalid = _invalid(len(records), late_ratio, account)
+    problems = list(invalid)
     if not records:
-        summary.problems.append("no request was sent")
+        problems.append("no request was sent")
     if failed:
-        summary.problems.append(f"{len(failed)} of {len(records)} requests failed")
+        problems.append(f"{len(failed)} of {len(records)} requests failed")
+    if records and goodput < slo.goodput_ratio:
+        problems.append(f"goodput {goodput:.2%} is below the SLO of {slo.goodput_ratio:.2%}")
+    numbers["passed"] = not problems
+    numbers["problems"] = problems
+    return Summary(numbers, invalid, problems)
+
+
+def _invalid(records: int, late_ratio: float, account: Account) -> list[str]:
+    """Return what the generators did wrong, each as a sentence."""
+    found = []
+    if len(account.shares) < account.generators:
+        ended = f"{len(account.shares)} of {account.generators}"
+        found.append(f"invalid: only {ended} generators came to their end; see their messages")
+    if records < account.planned:
+        found.append(
+            f"invalid: {account.planned - records} of {account.planned} requests left no record; "
+            "see the generator's messages"
+        )
+    if records > account.planned:
+        found.append(f"invalid: {records} records of {account.planned} requests; is another run among them?")
     if late_ratio > MAX_LATE_RATIO:
-        summary.problems.append(
+        found.append(
             f"invalid: {late_ratio:.1%} of the sends were over {LATE_SECONDS * 1000:.0f} ms late, "
             f"at most {MAX_LATE_RATIO:.0%} may be; lower RATE or give the generator more CPU"
         )
-    if records and goodput < slo.goodput_ratio:
-        summary.problems.append(f"goodput {goodput:.2%} is below the SLO of {slo.goodput_ratio:.2%}")
-    numbers["passed"] = summary.passed
-    numbers["problems"] = summary.problems
-    return summary
+    return found
+
+
+def _slowness(record: RequestRecord) -> float:
+    """Sorts the slowest first token first."""
+    return -(record.ttft_seconds or 0.0)
 
 
 def _quantiles(values: Iterable[float | None]) -> dict[str, float | None]:

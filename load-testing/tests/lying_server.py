@@ -19,8 +19,9 @@ def answering(parts: Sequence[bytes], reset: bool = False) -> Iterator[str]:
             return
         with connection:
             connection.recv(65536)
-            for part in parts:
-                connection.sendall(part)
+            with suppress(OSError):  # a client may leave at the first part that it does not like
+                for part in parts:
+                    connection.sendall(part)
             if reset:  # SO_LINGER 0 makes close() send RST
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 

@@ -15,6 +15,7 @@ import pytest
 
 from harness.chaos.world import steady_load
 from harness.stacks import ROOT, Stack, running_stack
+from reports.summary import MAX_LATE_RATIO
 from users.prompts import text
 
 pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(400)]
@@ -35,6 +36,8 @@ def test_report_prometheus_and_an_independent_client_agree(slow_engines: Stack, 
     prometheus = summary["prometheus"]
     print({name: (summary[name]["mean"]) for name in ("ttft_seconds", "total_seconds")}, prometheus)
     assert summary["failed"] == 0
+    assert summary["late_ratio"] <= MAX_LATE_RATIO
+    assert summary["requests"] == summary["planned"]
     assert prometheus["requests"] == prometheus["ok"] == summary["requests"]
     assert prometheus["completion_tokens"] == summary["completion_tokens"] == TOKENS * summary["requests"]
     goodput = (prometheus["first_tokens"] - prometheus["slow_first_tokens"]) / prometheus["requests"]

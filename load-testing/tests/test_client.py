@@ -1,6 +1,7 @@
 """The load client calls nothing good that is not, whatever a server's bytes pretend."""
 
 import importlib.util
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -36,10 +37,13 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def sent(parts: list[bytes], reset: bool = False, streamed: bool = True) -> RequestRecord:
+def sent(
+    parts: list[bytes], reset: bool = False, streamed: bool = True, late_seconds: float = 0.0
+) -> RequestRecord:
     record = RequestRecord(0.0, 0.0, "kind", "model", streamed)
     with answering(parts, reset) as url:
-        Client(url, "key").send(record, {"stream": streamed}, expected_tokens=1, headers={})
+        due = time.perf_counter() - late_seconds
+        Client(url, "key").send(record, {"stream": streamed}, expected_tokens=1, headers={}, due=due)
     return record
 
 
@@ -68,9 +72,60 @@ def test_a_broken_stream_is_never_good(parts: list[bytes], reset: bool, outcome:
     assert sent(parts, reset).outcome is outcome
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"null",
+        b"5",
+        b'{"choices":[null]}',
+        b'{"choices":7}',
+        b'{"choices":[],"usage":5}',
+        b'{"choices":[{"text":"secret"}],"usage":"secret"}',
+        b'{"secret":' + b"[" * 100_000,
+    ],
+)
+def test_an_event_of_another_shape_is_a_failure_that_leaves_a_record_without_its_text(data: bytes) -> None:
+    record = sent([HEAD, chunk(TEXT), chunk(b"data: " + data + b"\n\n"), chunk(DONE), END])
+    assert record.outcome.failed
+    assert record.detail
+    assert "secret" not in record.as_json()
+
+
+@pytest.mark.parametrize("choice", [b"null", b'"secret"', b"{}"])
+def test_an_unstreamed_answer_of_another_shape_is_malformed(choice: bytes) -> None:
+    body = b'{"choices":[%s],"usage":{"completion_tokens":1}}' % choice
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body)
+    record = sent([head, body], streamed=False)
+    assert record.outcome is Outcome.MALFORMED
+    assert "secret" not in record.as_json()
+
+
+def test_tokens_that_are_no_number_count_as_absent() -> None:
+    usage = USAGE.replace(b'"completion_tokens":1', b'"completion_tokens":"secret"')
+    record = sent([HEAD, chunk(TEXT), chunk(usage), chunk(DONE), END])
+    assert (record.outcome, record.completion_tokens) == (Outcome.TOO_FEW_TOKENS, None)
+    assert "secret" not in record.as_json()
+
+
+def test_lines_may_end_in_crlf() -> None:
+    events = [chunk(event.replace(b"\n", b"\r\n")) for event in (TEXT, USAGE, DONE)]
+    assert sent([HEAD, *events, END]).outcome is Outcome.GOOD
+
+
+def test_an_event_without_its_blank_line_is_not_there() -> None:
+    assert sent([HEAD, chunk(TEXT), chunk(USAGE), chunk(DONE[:-1]), END]).outcome is Outcome.TRUNCATED
+
+
+def test_times_count_from_when_a_request_was_due() -> None:
+    record = sent([HEAD, chunk(TEXT), chunk(USAGE), chunk(DONE), END], late_seconds=5.0)
+    assert record.ttft_seconds is not None
+    assert 5.0 <= record.late_seconds <= record.ttft_seconds <= record.total_seconds
+
+
 def test_a_refused_connection_is_a_failure_with_its_reason() -> None:
     record = RequestRecord(0.0, 0.0, "kind", "model", True)
-    Client(f"http://127.0.0.1:{free_port()}/v1", "key").send(record, {}, expected_tokens=1, headers={})
+    client = Client(f"http://127.0.0.1:{free_port()}/v1", "key")
+    client.send(record, {}, expected_tokens=1, headers={}, due=time.perf_counter())
     assert record.outcome is Outcome.CONNECTION
     assert "refused" in record.detail.lower()
 

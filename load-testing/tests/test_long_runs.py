@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from harness.stacks import ROOT, Stack, running_stack
+from reports.summary import MAX_LATE_RATIO
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1600)]
 
@@ -50,6 +51,9 @@ def long_run(stack: Stack, rate: float, out: Path) -> dict[str, Any]:
     assert summary["failed"] == 0
     assert summary["truncated"] == 0
     assert summary["requests"] > 0.9 * rate * SECONDS
+    assert summary["late_ratio"] <= MAX_LATE_RATIO
+    assert not [problem for problem in summary["problems"] if problem.startswith("invalid")]
+    assert "names of the same weights" in summary["description"]
     page = (out / "report.html").read_text()
     for panel in PANELS:
         assert panel in page, "the report is complete"
@@ -85,7 +89,7 @@ def test_the_mix_at_80_percent_of_capacity_on_vllm(vllm_stack: Stack) -> None:
     searched = program(vllm_stack, "capacity.py", *options)
     found = re.search(r"capacity of two-models: ([\d.]+) requests/s", searched.stdout)
     assert found, "a rate that holds the SLO was found"
-    assert re.search(r"what stopped it: \w+", searched.stdout)
+    assert re.search(r"what stopped it: (?!unknown|nothing)\w+", searched.stdout)
     long_run(vllm_stack, 0.8 * float(found[1]), ROOT / ".run" / "load" / "long-vllm")
 
 

@@ -49,7 +49,8 @@ def test_a_run_against_a_healthy_engine_passes_and_leaves_its_report(simulator: 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     late = [problem for problem in summary["problems"] if problem.startswith("invalid")]
     assert summary["failed"] == 0
-    assert summary["requests"] > 5
+    assert summary["planned"] == summary["requests"] > 5
+    assert summary["generators"][0]["cpu_cores"] > 0
     # the engine's own count is the independent witness
     state = httpx.get(f"{simulator}/sim/state").json()
     assert state["generation_tokens"] == summary["completion_tokens"] == 16 * summary["requests"]
@@ -77,6 +78,25 @@ def test_bad_input_is_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
     done = load("http://127.0.0.1:1", tmp_path / "run", "--workload", "nope")
     assert done.returncode == 2
     assert 'load: WORKLOAD: "nope" is not a workload' in done.stderr
+
+
+def test_a_generator_that_cannot_write_its_records_says_so_and_fails(simulator: str, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "locust", "--headless", "--only-summary", "--users", "1"),
+        *("--locustfile", str(ROOT / "load-testing" / "locustfile.py"), "--host", f"{simulator}/v1"),
+        *("--rate", "8", "--duration", "1", "--exit-code-on-error", "0"),
+        *("--records", str(tmp_path / "missing" / "requests.jsonl")),
+    ]
+    done = subprocess.run(
+        command,
+        env={"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "none"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode != 0
+    assert "1 records are lost: [Errno 2]" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_generator_whose_reader_is_gone_still_ends(simulator: str, tmp_path: Path) -> None:

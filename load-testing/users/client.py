@@ -9,7 +9,7 @@ import gevent
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError, HTTPSocketPoolResponse
 
-from measure.outcome import Outcome, RequestRecord, StreamMeter, judge_stream
+from measure.outcome import Outcome, RequestRecord, StreamMeter, judge_stream, token_counts
 
 READ_SECONDS = 630.0  # the platform's own longest silence: above the router's total_seconds
 
@@ -39,13 +39,15 @@ class Client:
         body: Mapping[str, object],
         expected_tokens: int | None,
         headers: Mapping[str, str],
+        due: float,
         abort_after_events: int | None = None,
     ) -> str:
         """Send one request, fill in ``record``, and return the answer's text ("" unless it was good).
 
+        Times count from ``due`` (on the clock of `time.perf_counter`), so that a late send hides nothing.
         Never raises for anything the server or the network does: that is what the record is for.
         """
-        started_at = time.perf_counter()
+        record.late_seconds = time.perf_counter() - due
         text = ""
         try:
             response = self._http.request(
@@ -53,13 +55,17 @@ class Client:
             )
             _read_headers(record, response)
             if record.status == 200 and record.streamed:
-                text = _read_stream(record, response, started_at, expected_tokens, abort_after_events)
+                text = _read_stream(record, response, due, expected_tokens, abort_after_events)
             else:
                 text = _read_whole(record, response, expected_tokens)
         except (OSError, HTTPParseError, gevent.Timeout) as error:
             record.outcome = Outcome.TRUNCATED if record.status == 200 else Outcome.CONNECTION
             record.detail = f"{type(error).__name__}: {error}"
-        record.total_seconds = time.perf_counter() - started_at
+        except Exception as error:  # whatever bytes came, they leave a record
+            # the type alone: the error's own text may quote the answer
+            record.outcome = Outcome.MALFORMED
+            record.detail = f"the answer is not of the API's shape ({type(error).__name__})"
+        record.total_seconds = time.perf_counter() - due
         return text
 
 
@@ -76,13 +82,13 @@ def _read_headers(record: RequestRecord, response: HTTPSocketPoolResponse) -> No
 def _read_stream(
     record: RequestRecord,
     response: HTTPSocketPoolResponse,
-    started_at: float,
+    due: float,
     expected_tokens: int | None,
     abort_after_events: int | None,
 ) -> str:
-    meter = StreamMeter(started_at, keep_text=True)
+    meter = StreamMeter(due, keep_text=True)
     try:
-        while event := response.readline(b"\n\n"):
+        while event := _next_event(response):
             meter.event(event, time.perf_counter())
             if abort_after_events is not None and meter.text_events >= abort_after_events:
                 response.release()
@@ -102,6 +108,16 @@ def _read_stream(
         record.completion_tokens = meter.completion_tokens
 
 
+def _next_event(response: HTTPSocketPoolResponse) -> bytes:
+    """Return the next event with its blank line, b"" at the end of the body. Lines end in LF or CRLF, as SSE allows."""
+    event = b""
+    while line := response.readline(b"\n"):
+        event += line
+        if line in (b"\n", b"\r\n"):
+            return event
+    return b""
+
+
 def _read_whole(record: RequestRecord, response: HTTPSocketPoolResponse, expected_tokens: int | None) -> str:
     body = response.read()
     try:
@@ -116,12 +132,11 @@ def _read_whole(record: RequestRecord, response: HTTPSocketPoolResponse, expecte
     if not isinstance(answer, dict) or not answer.get("choices"):
         record.outcome, record.detail = Outcome.TRUNCATED, "the answer is not a completion"
         return ""
-    usage = answer.get("usage") or {}
-    record.prompt_tokens = usage.get("prompt_tokens")
-    record.completion_tokens = usage.get("completion_tokens")
+    record.prompt_tokens, record.completion_tokens = token_counts(answer.get("usage") or {})
     if expected_tokens is not None and record.completion_tokens != expected_tokens:
         record.outcome = Outcome.TOO_FEW_TOKENS
         record.detail = f"{record.completion_tokens} tokens, expected {expected_tokens}"
         return ""
+    text = str(answer["choices"][0]["message"]["content"])
     record.outcome = Outcome.GOOD
-    return str(answer["choices"][0]["message"]["content"])
+    return text

@@ -29,6 +29,7 @@ class Run:
     on_record: Callable[[RequestRecord], None]
     in_flight: int = 0
     planned: int = 0
+    """Requests whose time has come, later turns of sessions included: each must leave a record."""
     _greenlets: list["gevent.Greenlet[..., None]"] = field(default_factory=list)
 
     def dispatch(self) -> None:
@@ -65,16 +66,16 @@ class Run:
         session_id = f"load-{seed:012x}" if kind.turns > 1 else ""
         for turn in itertools.count(1):
             messages.append({"role": "user", "content": prompts.text(draws, kind.prompt_words.draw(draws))})
-            answer = self._request(kind, messages, session_id, time.perf_counter() - due)
+            answer = self._request(kind, messages, session_id, due)
             if turn == kind.turns or not answer:
                 return
             messages.append({"role": "assistant", "content": answer})
+            self.planned += 1
+            # a later turn is due when its user has read the answer and thought
+            due = time.perf_counter() + kind.think_seconds
             gevent.sleep(kind.think_seconds)
-            due = time.perf_counter()  # a later turn is due when its user has read the answer
 
-    def _request(
-        self, kind: RequestKind, messages: list[dict[str, str]], session_id: str, late_seconds: float
-    ) -> str:
+    def _request(self, kind: RequestKind, messages: list[dict[str, str]], session_id: str, due: float) -> str:
         body: dict[str, object] = {
             "model": kind.model,
             "messages": messages,
@@ -87,7 +88,7 @@ class Run:
             body["stream_options"] = {"include_usage": True}
         record = RequestRecord(
             sent_at=time.time(),
-            late_seconds=late_seconds,
+            late_seconds=0.0,  # until it is sent
             workload_request=kind.name,
             model=kind.model,
             streamed=kind.stream,
@@ -99,6 +100,7 @@ class Run:
                 body,
                 expected_tokens=kind.max_tokens,
                 headers={"x-session-id": session_id} if session_id else {},
+                due=due,
                 abort_after_events=kind.abort_after_events,
             )
         finally:

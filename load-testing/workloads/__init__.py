@@ -67,12 +67,17 @@ class Workload(_Strict):
     """A whole workload."""
 
     description: str
+    locally: str = Field("", description="what is otherwise on the local stack; reports of runs there say it")
     shape: Literal["fixed", "ramp", "step", "burst", "night"] = "fixed"
     arrivals: Literal["poisson", "constant"] = "poisson"
     rate_per_second: float = Field(gt=0, description="peak rate, replaced by RATE")
     duration_seconds: float = Field(gt=0, description="replaced by DURATION")
     requests: tuple[RequestKind, ...] = Field(min_length=1)
     slo: Slo = Slo()
+
+    def described(self, local: bool) -> str:
+        """What the workload is; on the local stack with what is otherwise there."""
+        return f"{self.description} {self.locally}".strip() if local else self.description
 
     def segments(self, rate: float, seconds: float) -> list[Segment]:
         """The rate over time for this rate and duration."""
