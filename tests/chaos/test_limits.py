@@ -193,7 +193,8 @@ def test_the_disk_of_a_routers_log_is_full(world: World, table: list[Row], tmp_p
                 world, "the log's disk is full", fault, url=edge.url, alerts=["RouterLogLinesDropped"]
             )
             lines = len(router.log_lines())
-            eventually(lambda: len(router.log_lines()) > lines, "it writes again")
+            with world.under_load(5, url=edge.url):
+                eventually(lambda: len(router.log_lines()) > lines, "it writes again")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     table.append(row)

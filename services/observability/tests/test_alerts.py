@@ -114,7 +114,13 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
     ),
     "FileDescriptorsScarce": (
         {"process_open_fds": is_(95), "process_max_fds": is_(100)},
-        {"process_open_fds": is_(85), "process_max_fds": is_(100)},
+        {
+            'process_open_fds{job="router-service",instance="r"}': is_(85),
+            'process_max_fds{job="router-service",instance="r"}': is_(100),
+            'up{job="router-service",instance="r"}': is_(1),
+            'up{job="router-service",instance="gone"}': is_(0),
+            'up{job="edge",instance="e"}': is_(1),
+        },
     ),
     "AffinityStoreDown": (gauge("router_affinity_store_up", 0), gauge("router_affinity_store_up", 1)),
     "RetryBudgetSpent": (
@@ -227,6 +233,22 @@ def test_clients_that_send_slowly_as_they_always_did_are_no_late_edge(tmp_path: 
     ]
     check = {"alertname": "EdgeRunsLate", "eval_time": "7h30m", "exp_alerts": []}
     bare = {"alert": "EdgeRunsLate", "expr": rule["expr"], "for": rule["for"]}
+    tests = [{"interval": "15s", "input_series": series, "alert_rule_test": [check]}]
+    promtool(tmp_path, [{"name": "g", "rules": [bare]}], tests)
+
+
+def test_a_router_that_cannot_open_a_file_to_look_at_itself_has_too_few(tmp_path: Path) -> None:
+    rule = next(r for r in alert_groups()[0]["rules"] if r["alert"] == "FileDescriptorsScarce")
+    bare = {"alert": "FileDescriptorsScarce", "expr": f"count({rule['expr']}) > 0", "for": rule["for"]}
+    series = [
+        {"series": 'up{job="router-service",instance="full"}', "values": is_(1)},
+        {"series": 'up{job="router-service",instance="well"}', "values": is_(1)},
+        {"series": 'process_open_fds{job="router-service",instance="well"}', "values": is_(10)},
+        {"series": 'process_max_fds{job="router-service",instance="well"}', "values": is_(100)},
+    ]
+    check = {
+        "alertname": "FileDescriptorsScarce", "eval_time": "1h", "exp_alerts": [{"exp_labels": {}}],
+    }  # fmt: skip
     tests = [{"interval": "15s", "input_series": series, "alert_rule_test": [check]}]
     promtool(tmp_path, [{"name": "g", "rules": [bare]}], tests)
 

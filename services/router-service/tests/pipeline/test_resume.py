@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from time import perf_counter
 from typing import Any
@@ -119,6 +120,8 @@ def played(
     busy: Sequence[int] = (),
     loads: Sequence[int] = (),
     rule: Rule = RULE,
+    first_token_seconds: float = 60.0,
+    meanwhile: Callable[[Fleet], None] = lambda fleet: None,
 ) -> tuple[Client, Job, list[dict]]:
     """Play one request on a backend per list of ``scripts``, asked in that order as long as ``loads`` does not say
     otherwise; what was asked of the engines. ``retries`` are what the budget has."""
@@ -140,6 +143,7 @@ def played(
             view.in_flight = 64 if number in busy else loads[number] if loads else 0
         jobs: list[Job] = []
         policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (rule,), "p")
+        policy = replace(policy, timeouts=replace(policy.timeouts, first_token_seconds=first_token_seconds))
         pipeline = Pipeline(
             Settings(policy, max_attempts, frozenset({503}), 0.05, b"x-session-id", 1000), fleet, upstream, None,
             jobs.append, lambda seconds: None, Random(1),
@@ -147,6 +151,7 @@ def played(
         inbound = Inbound.now(INFERENCE_PATHS[path], path.encode(), [(b"te", b"trailers")])
         inbound.body = orjson.dumps(asked)
         client = Client()
+        asyncio.get_running_loop().call_later(0.02, meanwhile, fleet)
         await pipeline.handle(inbound, client)
         assert fleet.budget.retrying == 0
         return client, jobs[0], [orjson.loads(r.split(b"\r\n\r\n", 1)[1]) for r in upstream.requests]
@@ -505,3 +510,19 @@ def test_an_answer_that_is_refused_here_spends_the_budget(retries: int, attempts
     endless = Script(503, (), (b"x" * 200_000, b"x" * 200_000), "silence")
     _, job, _ = played(GREEDY, [[endless], [whole(["A"])]], retries=retries, loads=(0, 1))
     assert [end for _, end in ends(job)] == ["malformed", "complete"][:attempts]
+
+
+@pytest.mark.parametrize(
+    ("state", "goes_on"), [(State.UNREACHABLE, True), (State.STUCK, True), (State.SATURATED, False)]
+)
+def test_a_timeout_spends_the_budget_unless_nothing_works_there_any_more(state: State, goes_on: bool) -> None:
+    silent = Script(200, STREAM, (), "silence")
+    _, job, _ = played(
+        GREEDY,
+        [[silent], [whole(["A"])]],
+        retries=0,
+        loads=(0, 1),
+        first_token_seconds=0.1,
+        meanwhile=lambda fleet: fleet.set_health("p", "b0", Health(state is State.SATURATED, state)),
+    )
+    assert [end for _, end in ends(job)] == ["first_token_timeout", *(["complete"] if goes_on else [])]

@@ -28,14 +28,15 @@ from router_service.pipeline.settings import Settings
 from router_service.ports import Upstream
 from router_service.routing.decision import Decision
 from router_service.routing.features import TooDeep, extract_features
-from router_service.routing.snapshot import Attempt
-from router_service.routing.vocabulary import Outcome, Unroutable
+from router_service.routing.snapshot import Attempt, BackendView
+from router_service.routing.vocabulary import Outcome, RejectedBecause, Unroutable
 from router_service.telemetry.trace_context import continued
 
 _LEFT_NO_WORK = frozenset({End.CONNECT_FAILED, End.BROKEN})
-"""The connection is gone, and with it whatever the backend did for this request: another attempt takes its place and
-is no additional load. What bounds these is `max_attempts` and the breaker; an engine's death must not cost more
-requests the busier it was."""
+"""The connection is gone, and with it whatever the backend did for this request."""
+
+_WORKS_NO_MORE = frozenset({RejectedBecause.UNREACHABLE, RejectedBecause.STUCK})
+"""What its agent says of a backend that is dead, frozen or wedged: nothing is done there for anyone."""
 
 
 class Pipeline:
@@ -160,7 +161,7 @@ class Pipeline:
             refusal = refusals.BY_END.get(last.end)
             if last.end is End.TOTAL_TIMEOUT or len(job.attempts) >= settings.max_attempts or self.stopping:
                 break
-            if not self._begin_retry(job, last.end):
+            if not self._begin_retry(job, last.end, decision.chosen):
                 break
             tried = (*tried, decision.chosen.name)
             attempt = "retry"
@@ -172,10 +173,14 @@ class Pipeline:
             assert refusal is not None
             refuse(job, relay, refusal)
 
-    def _begin_retry(self, job: Job, after: End) -> bool:
-        """Return whether another attempt may follow one that ended so. Where it left no work it spends nothing."""
+    def _begin_retry(self, job: Job, after: End, at: BackendView | None) -> bool:
+        """Return whether another attempt may follow one that ended so ``at`` that backend.
+
+        Where nobody works for the request any more it takes the other's place: it is no additional load and spends
+        nothing. `max_attempts` and the breaker bound it.
+        """
         self._end_retry(job)
-        if after in _LEFT_NO_WORK:
+        if after in _LEFT_NO_WORK or (at is not None and at.unusable in _WORKS_NO_MORE):
             return True
         job.retrying = self.fleet.budget.try_spend()
         return job.retrying
@@ -234,7 +239,9 @@ class Pipeline:
                 job.resumes.append("ok")
                 job.outcome = Outcome.OK
                 return
-            if len(job.attempts) >= job.settings.max_attempts or not self._begin_retry(job, answer.end):
+            if len(job.attempts) >= job.settings.max_attempts or not self._begin_retry(
+                job, answer.end, decision.chosen
+            ):
                 break
             again = await self._placement.decide(job, relay, tried, "resume")
             if again is None:
