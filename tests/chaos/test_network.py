@@ -135,10 +135,12 @@ def test_a_router_without_ports(cable: tuple[World, Wire, Router, Edge], table: 
 
     @contextlib.contextmanager
     def fault(_: World) -> Iterator[Proof]:
-        with laid.ports_taken(*engines(world)) as taken:
-            yield Proof(
-                f"a client of the test's own beside the router holds {taken} ports and gets no other (EADDRNOTAVAIL)"
-            )
+        with laid.ports_taken(*engines(world)) as taken, world.under_load(60, url=edge.url) as burst:
+            yield (proof := Proof())
+            proof.answers = burst.finish()
+        said = "Cannot assign requested address"
+        assert said in router.log.read_text(), "the router says so in its log"
+        proof.text = f"a client beside the router holds {taken} ports and gets no other (EADDRNOTAVAIL)"
 
     row, _ = endure(
         world,
@@ -146,7 +148,8 @@ def test_a_router_without_ports(cable: tuple[World, Wire, Router, Edge], table: 
         fault,
         url=edge.url,
         routers=[router],
-        alerts=["BackendBreakerOpen"],
+        alerts=["AvailabilityBudgetBurningFast"],
         allowed=[Ending.REFUSED, Ending.ERROR],
     )
     table.append(row)
+    assert row.refused > 0

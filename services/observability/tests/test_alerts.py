@@ -237,11 +237,15 @@ def test_clients_that_send_slowly_as_they_always_did_are_no_late_edge(tmp_path: 
     promtool(tmp_path, [{"name": "g", "rules": [bare]}], tests)
 
 
-def test_a_router_that_cannot_open_a_file_to_look_at_itself_has_too_few(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("was", "figures"), [("full", "_x240"), ("full for a moment", "10x230 _x4 10x20")])
+def test_a_router_that_cannot_open_a_file_to_look_at_itself_has_too_few(
+    was: str, figures: str, tmp_path: Path
+) -> None:
     rule = next(r for r in alert_groups()[0]["rules"] if r["alert"] == "FileDescriptorsScarce")
     bare = {"alert": "FileDescriptorsScarce", "expr": f"count({rule['expr']}) > 0", "for": rule["for"]}
     series = [
-        {"series": 'up{job="router-service",instance="full"}', "values": is_(1)},
+        {"series": f'up{{job="router-service",instance="{was}"}}', "values": is_(1)},
+        {"series": f'process_open_fds{{job="router-service",instance="{was}"}}', "values": figures},
         {"series": 'up{job="router-service",instance="well"}', "values": is_(1)},
         {"series": 'process_open_fds{job="router-service",instance="well"}', "values": is_(10)},
         {"series": 'process_max_fds{job="router-service",instance="well"}', "values": is_(100)},

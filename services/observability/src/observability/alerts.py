@@ -219,10 +219,13 @@ def _limits(scale: TimeScale) -> list[Alert]:
         ),
         Alert(
             "FileDescriptorsScarce",
-            f"max by (job, instance) (process_open_fds / process_max_fds > {SCARCE_SHARE} "
-            # with none left the router answers, and cannot look at itself
-            'or up{job="router-service"} == 1 unless on (instance) process_open_fds)', 60, "ticket",
-            "{{ $labels.job }} at {{ $labels.instance }} has {{ $value | humanizePercentage }} of its descriptors open",
+            f"max by (job, instance) (max_over_time(process_open_fds[{window}]) "
+            f"/ last_over_time(process_max_fds[{window}]) > {SCARCE_SHARE} "
+            # with none left a router answers, and cannot open what it would read of itself
+            f'or sum_over_time(up{{job="router-service"}}[{window}]) '
+            f"> on (job, instance) count_over_time(process_open_fds[{window}]) "
+            'or up{job="router-service"} == 1 unless on (instance) process_open_fds)', 0, "ticket",
+            "{{ $labels.job }} at {{ $labels.instance }} has had over nine tenths of its descriptors open",
             "At the limit a new connection is refused, here or to what stands behind. Open streams go on.",
         ),
         Alert(
