@@ -39,7 +39,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured unit costs; where from is said in docs/capacity.md."""
+    """Unit costs, measured or allowed for; which of them is said in docs/capacity.md."""
 
     router_request_us: float = 164.0
     router_chunk_us: float = 33.8
