@@ -8,6 +8,7 @@ import pytest
 
 from router_service.ports import Broken, ConnectFailed, ConnectionLost, ResponseBroken, StaleConnection
 from router_service.upstream.address import Address
+from router_service.upstream.connection import STALE_SECONDS
 from router_service.upstream.fake import FakeUpstream, Script
 from router_service.upstream.pool import UpstreamPool
 
@@ -365,7 +366,7 @@ async def test_answers_without_a_body_end_at_once(engine, pool, status: bytes) -
 
 
 async def test_a_kept_connection_that_is_lost_with_the_engine_at_work_is_a_failure(engine, pool) -> None:
-    engine.answers.extend([[sized(b"a")], [0.4, "close"]])
+    engine.answers.extend([[sized(b"a")], [STALE_SECONDS + 0.2, "close"]])
     await exchange(pool, engine.url)
     sink = await exchange(pool, engine.url)
     assert isinstance(sink.error, ConnectionLost)

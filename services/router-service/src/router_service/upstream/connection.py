@@ -18,9 +18,9 @@ from router_service.upstream.tcp_info import TcpInfo, tcp_info
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of status line and headers (interim answers included), not yet whole, before the answer is refused."""
 
-STALE_SECONDS = 0.25
-"""A kept connection that the backend had closed is found out within a round trip. One that is lost later was lost with
-the backend at work."""
+STALE_SECONDS = 1.0
+"""A kept connection that the backend had closed is found out within a round trip, or when a busy event loop looks. One
+that is lost later was lost with the backend at work."""
 
 _NO_BODY = frozenset({204, 304})
 
