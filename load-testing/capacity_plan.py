@@ -41,14 +41,14 @@ class Gpu:
 class Costs:
     """Unit costs, measured or allowed for; which of them is said in docs/capacity.md."""
 
-    router_request_us: float = 164.0
-    router_chunk_us: float = 33.8
+    router_request_us: float = 132.0
+    router_chunk_us: float = 27.0
     router_probe_us: float = 400.0
     edge_request_us: float = 170.0
-    edge_chunk_us: float = 28.8
+    edge_chunk_us: float = 25.7
     redis_request_us: float = 25.0
-    router_memory_mb: float = 88.0
-    router_stream_kb: float = 14.0
+    router_memory_mb: float = 95.0
+    router_stream_kb: float = 22.0
     log_line_bytes: float = 1500.0
     series_per_router_and_backend: float = 12.0
     series_per_engine: float = 700.0
