@@ -1,7 +1,6 @@
 """The benchmark of the router: what makes a run invalid, what its table shows, what its configuration turns on."""
 
 import json
-import shutil
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,6 @@ def test_a_shown_command_carries_its_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.service
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 def test_the_redis_of_the_run_is_empty_and_ends_with_it(tmp_path: Path) -> None:
     with running_redis(tmp_path) as port:
         assert keys(port) == 0

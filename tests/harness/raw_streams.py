@@ -44,6 +44,16 @@ def _unchunked(body: bytes) -> tuple[bytes, bool]:
     return whole, False
 
 
+def whole_body(body: bytes) -> bytes:
+    """The body without its chunks' sizes; it must have come to its end, without trailers."""
+    whole = b""
+    while size := int(body.split(b"\r\n", 1)[0], 16):
+        start = body.index(b"\r\n") + 2
+        whole, body = whole + body[start : start + size], body[start + size + 2 :]
+    assert body == b"0\r\n\r\n"
+    return whole
+
+
 def _take(stream: RawStream, event: str) -> None:
     lines = [line for line in event.splitlines() if not line.startswith(":")]
     data = "\n".join(line.removeprefix("data:").removeprefix(" ") for line in lines)

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from harness.raw_streams import whole_body
 from harness.router_fleet import BIN, MODEL, Fleet, RouterPart, fleet_in
 from harness.scripted_engine import ScriptedEngine, scripted_engine
 from harness.waiting import eventually
@@ -35,15 +36,6 @@ def text(content: str) -> bytes:
 def chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     return SSE + b"transfer-encoding: chunked\r\n\r\n" + body + end
-
-
-def unchunked(rest: bytes) -> bytes:
-    plain = b""
-    while size := int(rest.split(b"\r\n", 1)[0], 16):
-        start = rest.index(b"\r\n") + 2
-        plain, rest = plain + rest[start : start + size], rest[start + size + 2 :]
-    assert rest == b"0\r\n\r\n"
-    return plain
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +224,7 @@ def test_every_framing_gives_the_client_the_same_bytes(router, engine, answer: b
     engine.script = [answer] + (["close"] if b"connection: close" in answer else [])
     got = ask(router, stream=True)
     assert b"x-trailer" not in got
-    assert unchunked(got.split(b"\r\n\r\n", 1)[1]) == text("x") + DONE
+    assert whole_body(got.split(b"\r\n\r\n", 1)[1]) == text("x") + DONE
 
 
 def test_headers_that_no_client_may_see_are_refused_or_left_out(router, engine) -> None:
@@ -288,7 +280,7 @@ def test_an_encoded_stream_keeps_its_bytes_and_its_encoding_and_has_no_usage(rou
     engine.script[0] = engine.script[0].replace(b"\r\ntransfer", b"\r\n" + GZIP + b"transfer", 1)
     head, got = ask(router, stream=True).split(b"\r\n\r\n", 1)
     assert b"content-encoding: gzip" in head
-    assert unchunked(got) == whole
+    assert whole_body(got) == whole
     record = latest_record(router)
     assert (record["outcome"], record["tokens"]) == ("ok", {"prompt": None, "completion": None})
 

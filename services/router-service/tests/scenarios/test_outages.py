@@ -17,6 +17,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, InternalServerError
 
+from harness.raw_streams import whole_body
 from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
 from harness.scripted_engine import scripted_engine
 from harness.streamed_answers import Streamed, ask_streamed
@@ -298,7 +299,7 @@ def test_bytes_out_are_bytes_in_however_an_engine_cuts_them(fleet: Fleet, seed: 
                 data = b""
                 while piece := connection.recv(65536):
                     data += piece
-            assert _unchunked(data.split(b"\r\n\r\n", 1)[1]) == whole
+            assert whole_body(data.split(b"\r\n\r\n", 1)[1]) == whole
 
 
 def _random_stream(dice: random.Random) -> bytes:
@@ -331,15 +332,6 @@ def _cut(dice: random.Random, data: bytes) -> Iterator[bytes]:
         size = dice.randint(1, longest)
         yield data[:size]
         data = data[size:]
-
-
-def _unchunked(rest: bytes) -> bytes:
-    whole = b""
-    while size := int(rest.split(b"\r\n", 1)[0], 16):
-        start = rest.index(b"\r\n") + 2
-        whole, rest = whole + rest[start : start + size], rest[start + size + 2 :]
-    assert rest == b"0\r\n\r\n"
-    return whole
 
 
 def test_a_reload_says_what_waits_for_a_restart_and_keeps_what_discovery_knows(fleet: Fleet) -> None:
