@@ -1,0 +1,1 @@
+"""Definitions shared by several parts of the platform. Must not import any of these parts."""
