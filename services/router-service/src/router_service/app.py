@@ -1,74 +1,80 @@
-"""One router: opens its adapters in order, closes them in reverse, and takes a new configuration while it runs."""
+"""One router: opens its adapters in order, closes them in reverse, and applies new configurations while it runs."""
 
 import asyncio
 import contextlib
-import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from operator import attrgetter
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from random import Random
 from time import perf_counter
+from typing import Any
 
-from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
-from watchfiles import awatch
+from fastapi import APIRouter, FastAPI
 
-from router_service.adapters import (
-    affinity_sessions,
-    bounds,
-    discovery,
-    keep_alive_seconds,
-    pipeline_settings,
-    redis_hints,
-    span_exporter,
-)
+from router_service.accounting.batch import Batch
+from router_service.accounting.cache_homes import CacheHomes
+from router_service.accounting.completion import Completion, event_line, running_record
 from router_service.api.endpoint import InferenceEndpoint
 from router_service.api.pages import Readiness, make_pages
+from router_service.api.record_pages import Lookup
 from router_service.api.web import make_web
-from router_service.config import BadConfig, Configuration, RouterConfig, load
-from router_service.config.model import PoolSection
-from router_service.gauges import gauges
+from router_service.backend_watch import BackendWatch
+from router_service.background import keep_running
+from router_service.change_watch import ChangeWatch
+from router_service.config import RouterConfig
 from router_service.health.http_probe import HttpProbe
 from router_service.health.loop import HealthLoop
-from router_service.pipeline.batch import Batch
-from router_service.pipeline.completion import Completion, event_line
+from router_service.health.model_cards import ModelCards
+from router_service.peer_routers import PeerRouters
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.pipeline import Pipeline
 from router_service.records.ring import Ring
+from router_service.reload import Reloader
 from router_service.telemetry import names
-from router_service.telemetry.aggregates import Counter
+from router_service.telemetry.aggregates import Counter, Gauge, Histogram
+from router_service.telemetry.gauges import Sources, gauges
 from router_service.telemetry.log_lines import LineWriter
-from router_service.telemetry.registry import make_registry
+from router_service.telemetry.registry import Exposition
 from router_service.telemetry.request_metrics import RequestMetrics
 from router_service.telemetry.spans import SpanSink
 from router_service.upstream.pool import UpstreamPool
-
-_AT_START = (
-    *("server.host", "server.port", "redis", "affinity.enabled"),
-    *("health.timeout_seconds", "telemetry.otlp_endpoint"),
+from router_service.wiring import (
+    affinity_sessions,
+    bounds,
+    keep_alive_seconds,
+    pipeline_settings,
+    probe_pace,
+    redis_hints,
+    replica_name,
+    settlements,
+    span_exporter,
 )
-"""What opens something: a reload says that a change of it waits for a restart."""
 
 GONE_SECONDS = 3600.0
-"""How long requests may still end that had a part at a backend that is gone."""
+"""How long after a backend's removal its in-flight requests may still finish."""
+
+FIRST_LOOK_SECONDS = 2.0
+"""How long the listener stays closed at most, until the backends are listed and probed once.
+
+A restarted router keeps its address, so the edge sends requests at once. Without backends the response would be 503,
+while the edge retries a refused connection at another router.
+"""
 
 TICK_SECONDS = 0.25
-"""How often breakers are looked at for requests that wait, and the event loop's lag is measured."""
+"""Interval of breaker updates for waiting requests, and of event loop lag measurements."""
 
 
 class Router:
-    """One router: everything between its configuration file and its FastAPI application."""
+    """All parts between the configuration file and the FastAPI application."""
 
-    def __init__(self, path: Path, config: RouterConfig, log_fd: int = 1) -> None:
-        self.path = path
-        self.config = config
+    def __init__(self, path: Path, config: RouterConfig, log_fd: int = 1, replica: str = "") -> None:
+        self._replica = replica or replica_name(config.values.server.port)
+        self.reloader = Reloader(path, config, self._reconfigure, self.log)
         self.readiness = Readiness()
-        self.reload_ok = True
         self.metrics = RequestMetrics()
         self.lines = LineWriter(log_fd)
         values = config.values
         self.upstream = UpstreamPool(keep_alive_seconds())
-        self.ring = Ring(values.decisions.ring)
+        self.ring = Ring(values.decisions.ring, values.decisions.ring_bytes)
         self.fleet = Fleet(
             list(values.pools), bounds(values), perf_counter, self._forget, on_trouble=self._trouble
         )
@@ -77,16 +83,21 @@ class Router:
         self.sessions = affinity_sessions(values, path, self._warn)
         self.hints = redis_hints(values, path)
         self.hinted = Counter(names.HINTS)
+        self.settlements = settlements(values)
+        self.changes = Counter(names.CHANGES)
+        self._watch = ChangeWatch()
         self.completion = Completion(
             self.ring,
             self.metrics,
             self.lines.write,
             self.spans,
             values.telemetry.slow_first_token_seconds,
+            CacheHomes(values.affinity.ttl_seconds),
+            self.settlements,
         )
         self.finished = Batch(self.completion)
         self.pipeline = Pipeline(
-            pipeline_settings(config),
+            pipeline_settings(config, self._replica),
             self.fleet,
             self.upstream,
             self.sessions,
@@ -94,64 +105,122 @@ class Router:
             self.metrics.observe_decide,
             Random(),
         )
-        self.probe = HttpProbe(values.health.timeout_seconds)
+        # Separate connections: a probe must not take one that a request could use.
+        self.probe = HttpProbe(UpstreamPool(keep_alive_seconds()), values.health.timeout_seconds)
         self.health = HealthLoop(
             self.fleet,
             self.probe,
-            values.health.interval_seconds,
-            values.health.failures,
+            probe_pace(values),
             lambda url: self.upstream.round_trip_seconds(url, self.config.values.health.timeout_seconds),
         )
-        self.listed: dict[str, bool] = {}
+        self.backends = BackendWatch(self.fleet, self.health.hurry, self.log)
         self._gone: dict[str, tuple[str, float]] = {}
-        self._discoveries: dict[str, tuple[PoolSection, asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self.registry = make_registry([*self.metrics.everything(), *gauges(self)])
-        pages = make_pages(
-            lambda: self.pipeline, lambda: self.fleet, self._ring_now, self._registry_now, self.readiness
-        )
-        self.web: FastAPI = make_web(pages, self._lifespan)
+        self.exposition = Exposition(self._metrics())
+        self.peers = PeerRouters(lambda: self.config.values.peers)
+        self.cards = ModelCards(self._usable_backends, values.health.timeout_seconds)
+        self.web: FastAPI = make_web(self._pages(), self._lifespan)
         self.asgi = InferenceEndpoint(self.web, self.pipeline)
 
+    def _pages(self) -> APIRouter:
+        """Return the routes besides the inference paths."""
+        return make_pages(
+            lambda: self.pipeline,
+            lambda: self.fleet,
+            self._ring_now,
+            Lookup(self._record_here, self.peers.find),
+            self._exposition_now,
+            self.readiness,
+            self.cards.card,
+        )
+
+    @property
+    def config(self) -> RouterConfig:
+        """The configuration in use."""
+        return self.reloader.config
+
+    def _metrics(self) -> list[Counter | Histogram | Gauge]:
+        settled = [] if self.settlements is None else [self.settlements.counter]
+        return [*self.metrics.everything(), self.hinted, self.changes, *settled, *gauges(self._sources())]
+
+    def _sources(self) -> Sources:
+        """Return the functions from which scraped metrics read their values."""
+        fleet = self.fleet
+        sessions = self.sessions
+        exporter = self.exporter
+        return Sources(
+            backends=lambda: ((member.view, member.endpoint.url) for member in fleet.members()),
+            waiting=lambda: {pool: len(line.queue) for pool, line in fleet.lines.items()},
+            usable=lambda: {pool: fleet.usable(pool) for pool in fleet.pools},
+            retry_budget=lambda: fleet.budget.remaining,
+            segments=self.upstream.segments,
+            connections=self.upstream.open_connections,
+            listed=lambda: self.backends.listed,
+            config_hash=lambda: self.config.hash,
+            reload_ok=lambda: self.reloader.ok,
+            affinity_up=lambda: sessions is None or sessions.up,
+            spans_dropped=lambda: 0 if exporter is None else exporter.failed,
+            log_dropped=lambda: self.lines.dropped,
+        )
+
     def log(self, level: str, event: str, **values: object) -> None:
-        """One line about the router itself."""
+        """Write one log line about the router itself, and count the event `change`."""
+        if event == "change":
+            self.changes.add((str(values["kind"]),))
         self.lines.write(event_line(level, event, values))
 
     def _ring_now(self) -> Ring:
         self.finished.flush()
         return self.ring
 
-    def _registry_now(self) -> CollectorRegistry:
+    def _record_here(self, request_id: str) -> dict[str, Any] | None:
+        """Return the record of a request that this router handled or is handling, with what it waits for."""
+        record = self._ring_now().get(request_id)
+        job = self.pipeline.running.get(request_id)
+        return record if job is None else running_record(job, *self.pipeline.waits_for(job))
+
+    def _usable_backends(self) -> list[tuple[str, str]]:
+        """Return pool and URL of every backend that can accept requests."""
+        return [(m.view.pool, m.view.url) for m in self.fleet.members() if m.view.unusable is None]
+
+    def _exposition_now(self) -> Exposition:
         self.finished.flush()
         self._forget_again()
-        return self.registry
+        return self.exposition
 
     # -- life ------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, web: FastAPI) -> AsyncIterator[None]:
-        self._discover(self.config.values)
-        await asyncio.sleep(0)  # configured backends are known before the first probe
-        self._tasks = [
-            asyncio.create_task(self._kept_running("health checks", self.health.run)),
-            asyncio.create_task(self._kept_running("clock", self._tick)),
-            asyncio.create_task(self._kept_running("configuration watch", self._watch_files)),
-            asyncio.create_task(self._after_first_sweep()),
-        ]
+        self.backends.reconfigure(self.config.values.pools)
+        await asyncio.sleep(0)  # Lets backend watches list configured backends before the first probe.
+        first_look_ends = asyncio.get_running_loop().time() + FIRST_LOOK_SECONDS
+        await _at_most_until(first_look_ends, self.backends.reported())
+        background = {
+            "health checks": self.health.run,
+            "model cards": self.cards.run,
+            "clock": self._tick,
+            "configuration watch": self.reloader.watch,
+        }
         hints = self.hints
         if hints is not None:
-            hearing = self._kept_running("hints", lambda: hints.run(self._heard))
-            self._tasks.append(asyncio.create_task(hearing))
+            background["hints"] = lambda: hints.run(self._heard)
+        self._tasks = [
+            asyncio.create_task(keep_running(name, run, self.log)) for name, run in background.items()
+        ]
+        self._tasks.append(asyncio.create_task(self._after_first_sweep()))
+        await _at_most_until(first_look_ends, self.health.swept.wait())
         self.log("info", "started", config_hash=self.config.hash)
         try:
             yield
         finally:
-            # In this order: nothing decides any more, then what decisions stood on, last the log.
-            tasks = [*self._tasks, *(task for _, task in self._discoveries.values())]
-            for task in tasks:
+            # Stop the tasks that decide first, then what decisions need, then the log.
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.backends.close()
             await self.probe.close()
+            await self.peers.close()
             if self.hints is not None:
                 await self.hints.close()
             if self.sessions is not None:
@@ -159,6 +228,8 @@ class Router:
             await self.upstream.close()
             self.finished.flush()
             await asyncio.to_thread(self.spans.close)
+            if self.settlements is not None:
+                await asyncio.to_thread(self.settlements.close)
             self.log("info", "stopped")
             self.lines.close()
 
@@ -168,116 +239,41 @@ class Router:
         self._update_usable()
 
     async def _tick(self) -> None:
-        """Measures how late timers run, lets breakers and waiting lines move on without traffic."""
+        """Measure how late timers run, and update breakers and queues when there is no traffic."""
         while True:
             began = perf_counter()
             await asyncio.sleep(TICK_SECONDS)
             now = perf_counter()
             self.metrics.observe_lag(max(0.0, now - began - TICK_SECONDS))
             self.fleet.refresh(now)
+            self.pipeline.leave_lost_backends()
             for pool in self.fleet.pools:
                 self.fleet.wake(pool)
             self._update_usable()
             if self.sessions is not None:
                 self.sessions.try_again()
+            up = self.sessions is None or self.sessions.up
+            for change in self._watch.look((member.view for member in self.fleet.members()), up):
+                self.log("info", "change", **change)
 
     def _update_usable(self) -> None:
         self.readiness.usable = {pool: self.fleet.usable(pool) for pool in self.fleet.pools}
 
     # -- configuration ---------------------------------------------------------------------------
 
-    async def _watch_files(self) -> None:
-        # Folders, not files: a ConfigMap is swapped by a symbolic link beside them.
-        while True:
-            files = self.config.files
-            wanted = {file.name for file in files} | {"..data"}
-            async for _ in awatch(
-                *{file.parent.absolute() for file in files},
-                watch_filter=lambda change, path, wanted=wanted: Path(path).name in wanted,  # type: ignore[misc]
-                step=50,
-                debounce=200,
-                recursive=False,
-            ):
-                self.reload()
-                if self.config.files != files:
-                    break
-
-    def reload(self) -> None:
-        """Use the files as they are now, or say why not and go on as before."""
-        try:
-            config = load(self.path)
-        except BadConfig as error:
-            if self.reload_ok:
-                self.log("error", "config_refused", problems=str(error).splitlines())
-            self.reload_ok = False
-            return
-        self.reload_ok = True
-        if config.hash == self.config.hash:
-            return
-        before = self.config.values
-        self.config = config
+    def _reconfigure(self, config: RouterConfig) -> None:
+        """Pass a new configuration to every part; settings that need a restart stay unchanged."""
         values = config.values
-        self.pipeline.settings = pipeline_settings(config)
-        self.fleet.apply(list(values.pools), bounds(values))
-        self.ring.resize(values.decisions.ring)
-        self.completion.slow_first_token_seconds = values.telemetry.slow_first_token_seconds
-        self.health.reconfigure(values.health.interval_seconds, values.health.failures)
+        self.pipeline.reconfigure(pipeline_settings(config, self._replica))
+        self.fleet.reconfigure(list(values.pools), bounds(values))
+        self.ring.reconfigure(values.decisions.ring, values.decisions.ring_bytes)
+        self.completion.reconfigure(values.telemetry.slow_first_token_seconds, values.affinity.ttl_seconds)
+        self.health.reconfigure(probe_pace(values))
+        self.probe.timeout_seconds = values.health.timeout_seconds
         if self.sessions is not None:
             self.sessions.reconfigure(values.affinity.ttl_seconds)
-        self._discover(values)
+        self.backends.reconfigure(values.pools)
         self.health.hurry()
-        waits = [key for key in _AT_START if attrgetter(key)(values) != attrgetter(key)(before)]
-        self.log(
-            "warning" if waits else "info", "config_loaded", config_hash=config.hash, after_restart=waits
-        )
-
-    def _discover(self, values: Configuration) -> None:
-        """Watch every pool's backends. A watch whose pool did not change goes on: what it knows stays known
-        while nobody can be asked. Pools that are gone are no longer watched."""
-        kept: dict[str, tuple[PoolSection, asyncio.Task[None]]] = {}
-        for name, pool in values.pools.items():
-            known = self._discoveries.pop(name, None)
-            if known is not None and (known[0].backends, known[0].discover) == (pool.backends, pool.discover):
-                kept[name] = known
-                continue
-            if known is not None:
-                known[1].cancel()
-                self.listed.pop(name, None)
-            if pool.backends is not None:
-                self.listed[name] = True  # by the configuration itself
-            kept[name] = (pool, asyncio.create_task(self._follow(name, pool)))
-        for name, (_, task) in self._discoveries.items():
-            task.cancel()
-            self.listed.pop(name, None)
-        self._discoveries = kept
-
-    async def _follow(self, name: str, pool: PoolSection) -> None:
-        def report(problem: str | None) -> None:
-            self.listed[name] = problem is None
-            if problem is not None:
-                self._warn(problem)
-
-        async def follow() -> None:
-            listing = discovery(name, pool, report)
-            try:
-                async for endpoints in listing.watch():
-                    self.fleet.set_endpoints(name, endpoints)
-                    self.health.hurry()
-            finally:
-                await listing.close()
-
-        await self._kept_running(f"discovery of {name}", follow)
-
-    async def _kept_running(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run for ever. A mistake in ``run`` is said and ends that round only: a router whose health checks or
-        reloads have silently died is worse than one that complains every second."""
-        while True:
-            try:
-                await run()
-            except Exception as error:
-                trace = "".join(traceback.format_exception(error))
-                self.log("error", "task_failed", task=what, exception=repr(error), traceback=trace)
-            await asyncio.sleep(1.0)
 
     def _forget(self, backend: str, url: str) -> None:
         self._gone[backend] = (url, perf_counter() + GONE_SECONDS)
@@ -287,7 +283,9 @@ class Router:
             self.sessions.forget(backend)
 
     def _forget_again(self) -> None:
-        """A request that ends after its backend went brings that one's series and address back."""
+        """Remove a removed backend's series and address again, because a request that ended later has recreated them."""
+        if not self._gone:
+            return
         here = {member.view.name for member in self.fleet.members()}
         urls = {member.endpoint.url for member in self.fleet.members()}
         now = perf_counter()
@@ -295,12 +293,13 @@ class Router:
             if backend in here or now > until:
                 del self._gone[backend]
                 continue
-            self.metrics.forget(backend)
             if url not in urls:
                 self.upstream.forget(url)
+        self.metrics.forget(*self._gone)
 
     def _trouble(self, pool: str, backend: str) -> None:
-        """A backend became unusable here: look again at once, and let the other replicas look."""
+        """Probe a backend that became unusable here at once, and send a hint to the other replicas."""
+        self.pipeline.leave_lost_backends()
         self.health.look(pool, backend)
         if self.hints is not None and self.hints.tell(pool, backend):
             self.hinted.add(("told",))
@@ -311,3 +310,10 @@ class Router:
 
     def _warn(self, detail: str) -> None:
         self.log("warning", "degraded", detail=detail)
+
+
+async def _at_most_until(deadline: float, waiting: Coroutine[Any, Any, object]) -> None:
+    """Await ``waiting`` until ``deadline`` on the loop's clock, then give it up."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            await waiting

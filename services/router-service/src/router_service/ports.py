@@ -1,15 +1,15 @@
-"""What the router needs of the outside, as protocols, and every way the outside can fail it.
+"""Protocols for everything outside the router, and every way they can fail.
 
 RouterError
 ├── UpstreamError                a backend did not answer as it should (see below)
 │   ├── ConnectFailed            no connection
 │   ├── StaleConnection          a kept-alive connection had been closed; nothing was processed
-│   └── ResponseBroken           the answer began badly or broke off
-├── AffinityUnavailable          pins cannot be read or written now
-└── DiscoveryFailed              the list of backends cannot be had now
+│   └── ResponseBroken           the response was invalid or incomplete
+├── AffinityUnavailable          pins cannot be read or written
+└── DiscoveryFailed              the list of backends is not available
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -18,63 +18,71 @@ from router_service.routing.vocabulary import State
 
 
 class RouterError(Exception):
-    """Everything that the outside can do to the router."""
+    """Base class of all failures outside the router."""
 
 
 class AffinityUnavailable(RouterError):
-    """The affinity store did not answer in time; the message says how it failed."""
+    """The affinity store did not reply in time; the message says how it failed."""
 
 
 class DiscoveryFailed(RouterError):
-    """The backends of a pool cannot be listed now; the last known list stays in use."""
+    """The backends of a pool cannot be listed; the last known list stays in use."""
 
 
 class AffinityStore(Protocol):
-    """Where sessions are pinned, shared by all replicas. Keys are hashes, values backend names."""
+    """Stores the backend of each session, shared by all replicas. Keys are hashes, values backend names."""
 
     async def pin(self, key: str) -> str:
-        """Return the backend pinned for ``key``, "" if none.
+        """Return the backend pinned for ``key``, "" if there is none.
 
         Raises:
-            AffinityUnavailable: not within the store's time.
+            AffinityUnavailable: no reply within the store's timeout.
         """
 
     async def claim(self, key: str, backend: str, ttl_seconds: float) -> str:
-        """Pin ``key`` to ``backend`` unless another pin exists; return the pin that holds now.
+        """Pin ``key`` to ``backend`` unless another pin exists; return the pin in effect.
 
         Raises:
-            AffinityUnavailable: not within the store's time.
+            AffinityUnavailable: no reply within the store's timeout.
         """
 
     async def replace(self, key: str, backend: str, ttl_seconds: float) -> None:
-        """Pin ``key`` to ``backend`` whatever was pinned, for ``ttl_seconds`` from now.
+        """Pin ``key`` to ``backend`` for ``ttl_seconds``, replacing any pin.
 
         Raises:
-            AffinityUnavailable: not within the store's time.
+            AffinityUnavailable: no reply within the store's timeout.
         """
 
     async def close(self) -> None:
-        """Give up connections."""
+        """Close the connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a probe of one backend found. ``ready`` is the agent's own word."""
+    """What a probe of one backend found. ``ready`` is the agent's own word; ``refused``: no process listens there.
+
+    ``slots`` is how many requests the engine runs at once (vLLM's ``--max-num-seqs``); None: not reported.
+    """
 
     ready: bool
     state: State
     waiting: float = 0.0
     detail: str = ""
+    refused: bool = False
+    slots: int | None = None
 
 
 class HealthProbe(Protocol):
-    """Asks one backend how it is."""
+    """Asks one backend for its health."""
 
-    async def probe(self, health_url: str) -> Health:
-        """Return its health; a backend that cannot be reached is ``unreachable``, never an exception."""
+    def begin(self, health_url: str, done: Callable[[Health], None]) -> None:
+        """Start one probe and call ``done`` once with its finding: ``unreachable`` if the backend does not answer."""
+
+    def forget(self, health_url: str) -> None:
+        """Drop everything kept of a backend that is gone."""
 
     async def close(self) -> None:
-        """Give up connections."""
+        """Close the connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +95,10 @@ class Endpoint:
 
 
 class Discovery(Protocol):
-    """The backends of one pool, as they come and go."""
+    """Lists the backends of one pool and reports changes."""
 
     def watch(self) -> AsyncIterator[Sequence[Endpoint]]:
-        """Yield the whole list whenever it changes, the first time as soon as it is known."""
+        """Yield the whole list once it is known, and again after every change."""
 
     async def close(self) -> None:
         """Stop watching."""
@@ -101,7 +109,7 @@ class UpstreamError(RouterError):
 
 
 class ConnectFailed(UpstreamError):
-    """No connection. ``timed_out``: too slow, not refused."""
+    """No connection. ``timed_out``: the attempt timed out, rather than being refused."""
 
     def __init__(self, why: str, *, timed_out: bool) -> None:
         super().__init__(why)
@@ -109,11 +117,11 @@ class ConnectFailed(UpstreamError):
 
 
 class StaleConnection(UpstreamError):
-    """A connection that had served before was closed before any byte of this answer."""
+    """A reused connection was closed before any byte of this response."""
 
 
 class Broken(StrEnum):
-    """How far an answer had come when it broke off."""
+    """How much of a response had arrived when it broke off."""
 
     BEFORE_ANSWER = "before_answer"
     IN_HEAD = "in_head"
@@ -121,7 +129,7 @@ class Broken(StrEnum):
 
 
 class ResponseBroken(UpstreamError):
-    """The answer is not HTTP/1.1, or its connection ended before its end."""
+    """The response is not valid HTTP/1.1, or its connection ended before its end."""
 
     def __init__(self, why: str, stage: Broken) -> None:
         super().__init__(why)
@@ -129,23 +137,23 @@ class ResponseBroken(UpstreamError):
 
 
 class ConnectionLost(ResponseBroken):
-    """The connection ended before the answer's end, and with it whatever the backend was doing for it."""
+    """The connection ended before the response, so the backend has stopped working on the request."""
 
 
 class ResponseSink(Protocol):
-    """Takes one answer as it arrives: a head, body pieces, then exactly one of end and failure."""
+    """Receives one response as it arrives: a head, body pieces, then exactly one of end or failure."""
 
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Status and headers; names are lower case. Interim answers (1xx) are not reported."""
+        """Receive status and headers; names are lower case. Interim responses (1xx) are not reported."""
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body, without transfer coding."""
+        """Receive a piece of the body, without transfer coding."""
 
     def on_end(self) -> None:
-        """The body is complete by HTTP's own framing."""
+        """The body is complete by HTTP framing."""
 
     def on_failure(self, error: UpstreamError) -> None:
-        """The answer will never be complete."""
+        """The response will never be complete."""
 
 
 class Exchange(Protocol):
@@ -153,32 +161,32 @@ class Exchange(Protocol):
 
     @property
     def used(self) -> bool:
-        """True when it has served a request before (so it may turn out to be stale)."""
+        """True if the connection has served a request before, so that it may be stale."""
 
     def send(self, request: bytes, sink: ResponseSink) -> None:
-        """Send a whole request, head and body; its answer goes to ``sink``."""
+        """Send a whole request, head and body; the response goes to ``sink``."""
 
     def pause(self) -> None:
-        """Stop reading the answer until :meth:`resume`."""
+        """Stop reading the response until :meth:`resume`."""
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue reading."""
 
     def abort(self) -> None:
-        """Reset the connection; the sink hears nothing more and the backend sees it go."""
+        """Reset the connection. The sink receives no further calls, and the backend sees the disconnect."""
 
     def close(self) -> None:
-        """Give up an unused connection."""
+        """Close an unused connection."""
 
 
 class Upstream(Protocol):
     """Connections to backends, by URL."""
 
     def head(self, url: str, method: bytes, target: bytes) -> bytes:
-        """The request line and ``host`` header for ``target`` (path and query) at ``url``."""
+        """Return the request line and ``host`` header for ``target`` (path and query) at ``url``."""
 
     def idle(self, url: str) -> Exchange | None:
-        """An open kept-alive connection, or None."""
+        """Return an open kept-alive connection, or None."""
 
     async def connect(self, url: str, timeout_seconds: float) -> Exchange:
         """Open a connection.
@@ -188,10 +196,10 @@ class Upstream(Protocol):
         """
 
     def forget(self, url: str) -> None:
-        """Close idle connections to a backend that is gone."""
+        """Close idle connections to a removed backend."""
 
     def open_connections(self) -> int:
-        """How many connections are open, idle ones included."""
+        """Return the number of open connections, idle ones included."""
 
     async def close(self) -> None:
-        """Close everything; running exchanges are reset."""
+        """Close all connections; running exchanges are reset."""

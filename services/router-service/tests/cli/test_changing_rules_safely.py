@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from router_service.cli.trial import try_request
 from router_service.config import load
+from router_service.pipeline.dry_run import dry_run_idle
 
 ROOT = Path(__file__).parents[4]
 PAGE = ROOT / "docs" / "changing-rules-safely.md"
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     lines = ['{"event":"started"}']
     for number, chars in enumerate((10, 2000, 5000)):
         body = {"messages": [{"role": "user", "content": "x" * chars}], "max_tokens": number + 1}
-        record, _ = try_request(config, body, path="/v1/chat/completions", headers={}, client_id="c")
+        record, _ = dry_run_idle(config, body, path="/v1/chat/completions", headers={}, client_id="c")
         record.request_id = f"request-{number}"
         lines.append(json.dumps(record.as_dict()))
     (tmp_path / "yesterday.jsonl").write_text("\n".join(lines) + "\n")
@@ -46,7 +46,7 @@ def test_the_worked_example_runs_and_shows_what_it_says(folder: Path) -> None:
     for command, result in done.items():
         assert result.returncode == (1 if "replay" in command else 0), (command, result.stderr)
     replayed = next(result.stdout for command, result in done.items() if "replay" in command)
-    assert "3 requests: 2 as before, 1 different, 0 cannot be told" in replayed
+    assert "3 requests: 2 as before, 1 different, 0 undecidable" in replayed
     assert "general (rule default) -> long-form (rule long_prompt)   e.g. request-1" in replayed
     decided = [json.loads(r.stdout)["rule"] for c, r in done.items() if " decide " in c]
     assert decided == ["default", "long_prompt"]

@@ -61,10 +61,10 @@ rules:
     assert main(["check", "--config", str(config)]) == 0
     out = capsys.readouterr().out
     for said in (
-        "rule narrow is never reached: wide matches whatever it would",
-        'rule ghost asks for model "nothing", which no pool serves',
+        "rule narrow is never reached: wide matches the same requests first",
+        'rule ghost tests for model "nothing", which no pool serves',
         "fallback q of pool p serves none of its models",
-        "rules words and more-words both look for b",
+        "rules words and more-words both match b",
         "no test covers rule wide",
     ):
         assert said in out
@@ -81,7 +81,8 @@ def test_decide_says_where_a_request_would_go(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("body", "said"), [("[1]", "is a JSON object, not list"), ("{", "not JSON"), (None, "cannot be read")]
+    ("body", "said"),
+    [("[1]", "must be a JSON object, not list"), ("{", "not JSON"), (None, "cannot be read")],
 )
 def test_decide_refuses_what_is_no_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str | None, said: str
@@ -133,9 +134,9 @@ def test_a_rule_that_an_earlier_one_shadows_is_never_reached_and_the_other_way_r
     [
         ("{max_tokens_gte: 10, max_tokens_lte: 9}", "rule r never applies: its conditions contradict"),
         ("{all: [{stream: true}, {stream: false}]}", ""),
-        ("{model: n}", "rule r never applies: p serves no model that it asks for"),
+        ("{model: n}", "rule r never applies: p serves no model in its conditions"),
         ("{model: 'm*'}", ""),
-        ("{path: /v1/chat}", "rule r looks at path /v1/chat, which is no inference path"),
+        ("{path: /v1/chat}", "rule r tests for path /v1/chat, which is not an inference path"),
     ],
 )
 def test_a_rule_that_nothing_can_meet_is_said(
@@ -155,7 +156,7 @@ def test_keywords_overlap_across_any_two_rules_and_inside_phrases(
         "  - {name: b, when: {any_keywords: [other]}, route_to: q}\n"
         "  - {name: c, when: {any_keywords: [Stack Trace, new], stream: true}, route_to: q}\n",
     )
-    assert found == ["rules a and c both look for stack trace: the first takes it"]
+    assert found == ["rules a and c both match stack trace: the first takes the request"]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_records_that_are_none_are_refused_by_explain_and_left_out_by_replay(
     log = tmp_path / "log.jsonl"
     log.write_bytes(b"\xff\xfe binary\n" + line.encode() + b'\n[1]\n"x"\n' + b"[" * 100_000 + b"\n\n")
     assert main(["explain", "r", "--log", str(log)]) == 2
-    assert "is no decision record" in capsys.readouterr().err
+    assert "is not a decision record" in capsys.readouterr().err
     config = write(tmp_path, "rules: []\n")
     assert main(["replay", "--config", str(config), str(log)]) == 2
     assert "has no decision record (5 other lines): nothing was compared" in capsys.readouterr().err
@@ -196,12 +197,12 @@ def test_decide_refuses_a_path_that_does_not_exist_and_a_request_that_is_too_dee
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = tmp_path / "request.json"
-    request.write_text('{"input": ' + '[{"content":' * 400 + "1" + "}]" * 400 + "}")
+    request.write_text('{"tools": ' + '[{"content":' * 400 + "1" + "}]" * 400 + "}")
     arguments = ["decide", "--config", str(CONFIG), "--request", str(request)]
     assert main([*arguments, "--path", "/v1/response"]) == 2
     assert "/v1/responses" in capsys.readouterr().err
     assert main([*arguments, "--path", "/v1/responses"]) == 2
-    assert "nested over 32 levels" in capsys.readouterr().err
+    assert "JSON that cannot be parsed" in capsys.readouterr().err
     request.write_text("[" * 100_000)
     assert main(arguments) == 2
     assert "not JSON" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def test_every_mistake_in_both_files_is_told_at_once_with_line_value_and_remedy(
     ("text", "said"),
     [
         ("pools: [\n", "not YAML"),
-        ("pools: {}\npools: {}\n", "pools: stands twice"),
+        ("pools: {}\npools: {}\n", "pools: is repeated"),
         ("- a\n", "must be a mapping with the keys server, pools"),
         ("", "pools: is missing and has no default"),
     ],
@@ -133,6 +133,58 @@ def test_a_file_that_is_no_configuration_is_refused_with_its_place(
     (tmp_path / "router.yaml").write_text(text)
     with pytest.raises(BadConfig, match=rf"router\.yaml:\d+:\d+: .*{said}"):
         load(tmp_path / "router.yaml")
+
+
+def test_mistakes_of_refusals_and_of_lists_of_models_are_told_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "router.yaml").write_text(
+        MINIMAL.replace("default_pool: p", "default_pool: p, rules_file: r.yaml")
+        + "clients: {models: {team-a: [m, mm, x-*]}, hide: true}\n"
+    )
+    (tmp_path / "r.yaml").write_text(
+        "rules:\n"
+        "  - {name: a, when: {}}\n"
+        "  - {name: b, when: {}, route_to: p, refuse: {message: not now}}\n"
+        "  - {name: c, when: {}, policy: round_robin, refuse: {status: 500, message: ''}}\n"
+    )
+    with pytest.raises(BadConfig) as caught:
+        load(tmp_path / "router.yaml")
+    said = str(caught.value).replace(str(tmp_path) + "/", "").splitlines()
+    expected = [
+        "r.yaml:2:5: rules[0]: needs exactly one of route_to and refuse",
+        "r.yaml:3:5: rules[1]: needs exactly one of route_to and refuse",
+        "r.yaml:4:33: rules[2].policy: has no effect in a rule that refuses; remove it",
+        "r.yaml:4:63: rules[2].refuse.status: 500 is not one of 403, 404 or 429",
+        'r.yaml:4:77: rules[2].refuse.message: "": String should have at least 1 character',
+        'router.yaml:3:32: clients.models.team-a[1]: "mm" is served by no pool (did you mean m? known: m)',
+        "router.yaml:3:49: clients.hide: is not a known key (known: models, hide_forbidden)",
+    ]
+    for line in expected:
+        assert any(found.startswith(line) for found in said), (line, said)
+    assert len(said) == len(expected)
+
+
+def test_mistakes_of_classes_are_told_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "router.yaml").write_text(
+        MINIMAL.replace("default_pool: p", "default_pool: p, rules_file: r.yaml")
+        + "classes:\n"
+        + "  one: {share: 0.7, clients: [a], service_tiers: [flex, cheap]}\n"
+        + "  two: {share: 0.2, clients: [b, a], service_tiers: [flex]}\n"
+        + "  three: {share: 0.2}\n"
+    )
+    (tmp_path / "r.yaml").write_text("rules:\n  - {name: a, when: {}, route_to: p, request_class: none}\n")
+    with pytest.raises(BadConfig) as caught:
+        load(tmp_path / "router.yaml")
+    said = str(caught.value).replace(str(tmp_path) + "/", "").splitlines()
+    expected = [
+        'r.yaml:2:53: rules[0].request_class: "none" is not one of `classes` (known: one, three, two)',
+        'router.yaml:4:57: classes.one.service_tiers[1]: "cheap" is not one of',
+        'router.yaml:5:34: classes.two.clients[1]: "a" has the class one already; remove one',
+        'router.yaml:5:54: classes.two.service_tiers[0]: "flex" has the class one already; remove one',
+        "router.yaml:6:18: classes.three.share: all shares together are 1.1, over 1; lower some",
+    ]
+    for line in expected:
+        assert any(found.startswith(line) for found in said), (line, said)
+    assert len(said) == len(expected)
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "cannot be read: No such file"), (" \n", "is empty")])
@@ -162,8 +214,8 @@ GOOD = "pools: {p: {models: [m], backends: {a: {url: 'http://a'}}}}\nrouting: {d
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("server: {port: !!int abc}\n", ':3:16: server.port: "abc" is not what it looks like'),
-        ("server: {host: 2024-99-99}\n", ':3:16: server.host: "2024-99-99" is not what it looks like'),
+        ("server: {port: !!int abc}\n", ':3:16: server.port: "abc" is not a valid value of its type'),
+        ("server: {host: 2024-99-99}\n", ':3:16: server.host: "2024-99-99" is not a valid value of its type'),
         ("server: !foo {port: 1}\n", ":3:9: not YAML: could not determine a constructor for the tag '!foo'"),
         ("? [a]\n: b\n", ":3:3: not YAML: found unhashable key"),
         ("server: &x {host: *x}\n", "nested over 64 levels deep"),
@@ -172,7 +224,7 @@ GOOD = "pools: {p: {models: [m], backends: {a: {url: 'http://a'}}}}\nrouting: {d
         ("retries: {on_status: [503, 429]}\n", ":3:28: retries.on_status[1]: 429 should be greater"),
         (
             "redis: {url: 'redis://:hunter2@h/0'}\n",
-            ":3:14: redis.url: an address takes no user and no password",
+            ":3:14: redis.url: an address must not contain a user or password",
         ),
     ],
 )

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -10,8 +13,9 @@ from aiohttp import web
 from kubernetes_asyncio import client
 
 from router_service.config.model import Backend, Discover
+from router_service.dead_peer import IDLE_SECONDS, LOST_SECONDS
 from router_service.discovery.dns import DnsDiscovery
-from router_service.discovery.endpoint_slices import EndpointSlicesDiscovery
+from router_service.discovery.endpoint_slices import EndpointSlicesDiscovery, watched_client
 from router_service.discovery.static import StaticDiscovery
 from router_service.ports import DiscoveryFailed, Endpoint
 
@@ -103,7 +107,7 @@ async def api() -> AsyncIterator[tuple[ApiServer, client.ApiClient]]:
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     configuration = client.Configuration()
     configuration.host = f"http://127.0.0.1:{port}"
-    yield server, client.ApiClient(configuration)
+    yield server, watched_client(configuration)
     server.cut_watches()
     await runner.cleanup()
 
@@ -144,6 +148,39 @@ async def test_only_ready_endpoints_are_listed_and_terminating_ones_leave(
     await until(watching, ["p2", "p3"])
     server.delete("s1")
     await until(watching, ["p3"])
+    await discovery.close()
+
+
+def sockets_to(url: str) -> list[socket.socket]:
+    """Return copies of this process's TCP sockets that are connected to a loopback URL."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            one = socket.socket(fileno=os.dup(int(descriptor)))
+            if one.getpeername()[:2] == ("127.0.0.1", int(url.rpartition(":")[2])):
+                found.append(one)
+                continue
+        except OSError:  # not a socket, or not connected
+            continue
+        one.close()
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="options of Linux")
+async def test_a_silent_watch_notices_when_the_host_of_the_api_server_is_gone(
+    api: tuple[ApiServer, client.ApiClient],
+) -> None:
+    server, connection = api
+    server.put("s1", pod("p1", "10.0.0.1"))
+    discovery = slices_discovery(connection)
+    await anext(discovery.watch())
+    sockets = sockets_to(connection.configuration.host)
+    assert sockets
+    for one in sockets:
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == IDLE_SECONDS
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == LOST_SECONDS * 1000
+        one.close()
     await discovery.close()
 
 

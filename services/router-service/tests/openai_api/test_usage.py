@@ -61,3 +61,42 @@ def test_broken_tails_say_nothing_and_raise_nothing(tail: bytes) -> None:
     report = read_report(tail)
     assert report.prompt_tokens is None
     assert report.queue_ms is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "cached", "reasoning"),
+    [
+        (
+            b'{"prompt_tokens":9,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":8},'
+            b'"completion_tokens_details":{"reasoning_tokens":3}}',
+            8,
+            3,
+        ),
+        (
+            b'{"input_tokens":9,"input_tokens_details":{"cached_tokens":0,"cached_tokens_per_turn":[]},'
+            b'"output_tokens":5,"output_tokens_details":{"reasoning_tokens":0}}',
+            0,
+            0,
+        ),
+        # The Messages API counts what is read from the cache and written to it apart from the input.
+        (
+            b'{"input_tokens":1,"output_tokens":5,"cache_read_input_tokens":6,"cache_creation_input_tokens":2}',
+            6,
+            None,
+        ),
+        (b'{"input_tokens":2,"output_tokens":5,"cache_read_input_tokens":7}', 7, None),
+        (b'{"input_tokens":9,"output_tokens":5,"cache_read_input_tokens":null}', None, None),
+        (b'{"prompt_tokens":9,"completion_tokens":5,"prompt_tokens_details":null}', None, None),
+        (
+            b'{"prompt_tokens":9,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":true}}',
+            None,
+            None,
+        ),
+    ],
+)
+def test_cached_and_reasoning_tokens_are_read_in_every_api(
+    usage: bytes, cached: int | None, reasoning: int | None
+) -> None:
+    report = read_report(b'{"usage":' + usage + b"}")
+    assert (report.prompt_tokens, report.completion_tokens) == (9, 5)
+    assert (report.cached_tokens, report.reasoning_tokens) == (cached, reasoning)

@@ -9,13 +9,15 @@ from time import perf_counter
 import orjson
 
 from router_service.openai_api.paths import INFERENCE_PATHS
-from router_service.pipeline.fleet import Bounds, Fleet
+from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.job import Job
+from router_service.pipeline.line import Bounds
 from router_service.pipeline.pipeline import Pipeline
 from router_service.pipeline.settings import Settings
 from router_service.ports import Endpoint, Health
 from router_service.routing.policy import Policy, Pool
+from router_service.routing.session_sources import SessionSources
 from router_service.routing.vocabulary import Outcome, State
 from router_service.upstream.fake import FakeUpstream, Script
 
@@ -83,8 +85,8 @@ async def asked_at_once(meanwhile: Callable[[Fleet], None]) -> tuple[list[Job], 
     most: dict[str, int] = {}
     begin = fleet.begin
 
-    def begun(backend) -> None:
-        begin(backend)
+    def begun(backend, client, class_name) -> None:
+        begin(backend, client, class_name)
         most[backend.name] = max(most.get(backend.name, 0), backend.in_flight)
 
     fleet.begin = begun  # type: ignore[method-assign]
@@ -92,7 +94,7 @@ async def asked_at_once(meanwhile: Callable[[Fleet], None]) -> tuple[list[Job], 
     jobs: list[Job] = []
     policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (), "p")
     pipeline = Pipeline(
-        Settings(policy, 3, frozenset({503}), 1.0, b"x-session-id", 1000),
+        Settings(policy, 3, frozenset({503}), 1.0, SessionSources(("x-session-id",)), 1000),
         fleet,
         FakeUpstream({endpoint.url: deque([WHOLE]) for endpoint in endpoints(BACKENDS)}),
         store,

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_service.openai_api.paths import INFERENCE_PATHS
-from router_service.pipeline.attempt_end import End
-from router_service.pipeline.fleet import Bounds, Fleet
+from router_service.pipeline.ends import End
+from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.job import Job
+from router_service.pipeline.line import Bounds
 from router_service.pipeline.pipeline import Pipeline
 from router_service.pipeline.settings import Settings
 from router_service.ports import Endpoint, Health
@@ -21,6 +22,7 @@ from router_service.resilience.breaker import BreakerSettings
 from router_service.resilience.retry_budget import RetryBudget
 from router_service.routing.policy import Policy, Pool
 from router_service.routing.rules import Group, Rule, Target
+from router_service.routing.session_sources import SessionSources
 from router_service.routing.vocabulary import Outcome, State
 from router_service.upstream.fake import FakeUpstream, Script
 
@@ -99,7 +101,7 @@ def endpoints(count: int) -> list[Endpoint]:
 async def play(
     plays: list[tuple[int, int | None]], removed_at: int, limit: int, resume: bool = False
 ) -> None:
-    fleet = Fleet(["p"], Bounds(limit, 4, 0.05, BreakerSettings(3, 0.01, 0.0), 0.2, 3), perf_counter)
+    fleet = Fleet(["p"], Bounds(limit, 4, 0.05, 0.5, BreakerSettings(3, 0.01, 0.0), 0.2, 3), perf_counter)
     fleet.set_endpoints("p", endpoints(2))
     for number in range(2):
         fleet.set_health("p", f"b{number}", Health(True, State.IDLE))
@@ -109,9 +111,14 @@ async def play(
     policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, rules, "p")
     finished: list[Job] = []
     pipeline = Pipeline(
-        Settings(policy, 3, frozenset({502, 503, 504}), 0.05, b"x-session-id", 1000), fleet, upstream, None,
-        finished.append, lambda seconds: None, Random(1),
-    )  # fmt: skip
+        Settings(policy, 3, frozenset({502, 503, 504}), 0.05, SessionSources(("x-session-id",)), 1000),
+        fleet,
+        upstream,
+        None,
+        finished.append,
+        lambda seconds: None,
+        Random(1),
+    )
     body = orjson.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]})
     clients: list[Client] = []
     tasks = []
@@ -121,12 +128,13 @@ async def play(
             scripts.appendleft(SCRIPTS[script])
         client = Client()
         clients.append(client)
-        inbound = Inbound.now(INFERENCE_PATHS["/v1/chat/completions"], b"/v1/chat/completions", [])
+        caller = [(b"x-client-id", b"client-%d" % (number % 3 // 2))]  # one client asks twice as often
+        inbound = Inbound.now(INFERENCE_PATHS["/v1/chat/completions"], b"/v1/chat/completions", caller)
         inbound.body = body if number % 7 else b"{bad"
         tasks.append(asyncio.create_task(pipeline.handle(inbound, client)))
         if number == removed_at:
             fleet.set_endpoints("p", endpoints(1))
-            fleet.apply(["p"], Bounds(limit + 1))
+            fleet.reconfigure(["p"], Bounds(limit + 1))
         if leaves_after is not None:
             for _ in range(leaves_after):
                 await asyncio.sleep(0)
@@ -138,16 +146,27 @@ async def play(
         pipeline.abort_all("the test is over")
     for task in tasks:
         task.result()
+    assert len(finished) == len(plays), "one record for each"
     assert [view.in_flight for view in views] == [0] * len(views)
-    assert watched.most <= max(3, 0.2 * len(plays)), "the retry budget was never exceeded"
+    check_budget(watched, finished)
+    assert len(fleet.lines["p"].queue) == 0
+    assert fleet.lines["p"].woken == 0
+    assert fleet.lines["p"].shares.running == {}
+    check_ends(finished, clients)
+
+
+def check_budget(watched: Watched, finished: list[Job]) -> None:
+    """Check that retries stayed within the budget, and that it is whole again."""
+    assert watched.most <= max(3, 0.2 * len(finished)), "the retry budget was never exceeded"
     before = [a.outcome for job in finished for a in job.attempts[:-1]]
     charged = [end for end in before if end not in {End.CONNECT_FAILED, End.BROKEN}]
     assert len(charged) <= watched.spent, "no second attempt without the budget's leave, where work may go on"
-    assert fleet.budget.active == 0
-    assert fleet.budget.retrying == 0
-    assert len(fleet.lines["p"].queue) == 0
-    assert fleet.lines["p"].woken == 0
-    assert len(finished) == len(plays), "one record for each"
+    assert watched.active == 0
+    assert watched.retrying == 0
+
+
+def check_ends(finished: list[Job], clients: list[Client]) -> None:
+    """Check that every request has an outcome, and that no client got two answers or a false end."""
     assert all(job.outcome is not None for job in finished)
     for client in clients:
         assert client.starts <= 1

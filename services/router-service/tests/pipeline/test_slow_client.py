@@ -6,7 +6,10 @@ from time import perf_counter
 
 from router_service.openai_api.event_stream import EventStream
 from router_service.openai_api.paths import INFERENCE_PATHS
-from router_service.pipeline.answer import Answer, End
+from router_service.pipeline.answer import Answer
+from router_service.pipeline.ends import End
+from router_service.pipeline.recipient import Recipient
+from router_service.pipeline.watchdog import Watchdog
 from router_service.routing.rules import Timeouts
 from router_service.upstream.fake import FakeUpstream, Script
 
@@ -43,11 +46,15 @@ class Client:
 
 
 def answer_to(client: Client) -> Answer:
-    return Answer(
-        client, INFERENCE_PATHS["/v1/chat/completions"], lambda status, headers, report: headers, streamed=True,
-        events=EventStream(False), timeouts=Timeouts(1.0, 5.0, IDLE_SECONDS, 60.0), deadline=perf_counter() + 60,
-        reject=frozenset(), trailers=False,
-    )  # fmt: skip
+    recipient = Recipient(
+        client,
+        INFERENCE_PATHS["/v1/chat/completions"],
+        lambda status, headers, report: headers,
+        frozenset(),
+        trailers=False,
+    )
+    clock = Watchdog(Timeouts(1.0, 5.0, IDLE_SECONDS, 60.0), perf_counter() + 60, streamed=True)
+    return Answer(recipient, EventStream(False), clock)
 
 
 async def test_a_slow_client_pauses_the_exchange_and_is_no_silence_of_the_engine() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from router_service.pipeline.fleet import Bounds, Fleet
+from router_service.pipeline.fleet import Fleet
+from router_service.pipeline.line import Bounds
 from router_service.ports import Endpoint, Health
 from router_service.resilience.breaker import BreakerSettings
 from router_service.routing.vocabulary import State
@@ -60,3 +61,31 @@ def test_the_only_one_left_takes_everything_and_shares_again_when_the_other_is_b
     time.now += 3
     fleet.set_health("p", "b", READY)
     assert ramps(fleet, time) == {"a": 1.0, "b": 0.333}
+
+
+def limits(fleet: Fleet) -> list[int]:
+    return [backend.limit for backend in fleet.pools["p"].backends]
+
+
+def test_the_limit_of_a_backend_follows_its_engine_unless_one_is_configured(fleet: Fleet) -> None:
+    assert limits(fleet) == [64, 64]
+    fleet.set_health("p", "a", Health(True, State.IDLE, slots=256))
+    assert limits(fleet) == [256, 64]
+    fleet.set_health("p", "a", Health(False, State.UNREACHABLE))
+    assert limits(fleet) == [256, 64], "a silent agent takes nothing back"
+    fleet.reconfigure(["p"], Bounds(100))
+    assert limits(fleet) == [100, 100]
+    fleet.reconfigure(["p"], Bounds())
+    assert limits(fleet) == [256, 64]
+
+
+async def test_a_reported_limit_wakes_those_who_wait(fleet: Fleet) -> None:
+    fleet.set_health("p", "b", AWAY)
+    (a, _) = fleet.pools["p"].backends
+    for _ in range(64):
+        fleet.begin(a, "client")
+    ticket, _ = fleet.wait("p", "client", 5.0)
+    assert not ticket.waiter.done()
+    fleet.set_health("p", "a", Health(True, State.IDLE, slots=65))
+    assert ticket.waiter.done()
+    fleet.leave("p", ticket)

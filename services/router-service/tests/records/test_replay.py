@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from router_service.records.replay import as_text, decide_again, replay
 from router_service.records.ring import Ring
 from router_service.routing.conditions import CannotTell, make
 from router_service.routing.decide import decide
-from router_service.routing.features import extract_features
+from router_service.routing.features import Sender, extract_features
 from router_service.routing.policy import Policy, Pool
 from router_service.routing.rules import Group, Rule, Target
 from router_service.routing.snapshot import BackendView, PoolView, Snapshot
@@ -43,9 +44,7 @@ def recorded(
         {"model": "m", **body},
         "/v1/chat/completions",
         {"authorization": CANARY},
-        client_id="client",
-        request_id=f"r{number}",
-        session_id=session,
+        Sender("client", f"r{number}", session),
         needs=POLICY.needs,
     )
     snapshot = Snapshot(pools, pin=pin)
@@ -55,7 +54,7 @@ def recorded(
     record.client_id = features.client_id
     record.decided(decision)
     record.outcome = Outcome.OK
-    return json.loads(json.dumps(record.as_dict())), decision
+    return orjson.loads(orjson.dumps(record.as_dict(), default=str)), decision
 
 
 MEMBERS = st.lists(  # more than a log line keeps
@@ -180,7 +179,7 @@ def test_explain_says_what_was_asked_who_was_considered_and_where_the_time_went(
     for said in (
         "at most 7 tokens",
         "no rule matched",
-        "it was the only backend that could take it",
+        "it was the only backend that could accept the request",
         "backend-c: was stuck (stuck)",
         "70.00 ms  prefill",
         "-0.50 ms  not explained",
@@ -197,7 +196,7 @@ def test_the_ring_forgets_the_oldest_and_finds_the_latest_first() -> None:
         ring.add(record, compact(record))
 
     def found(**wanted: Any) -> list[str]:
-        return [record["request_id"] for record in ring.find(**wanted)]
+        return [json.loads(text)["request_id"] for text in ring.find(**wanted)]
 
     assert ring.get("r1") is None
     assert found() == ["r4", "r3", "r2"]
@@ -205,7 +204,7 @@ def test_the_ring_forgets_the_oldest_and_finds_the_latest_first() -> None:
     assert found(outcome="ok", backend="backend-3") == ["r3"]
     assert found(backend="backend-3", outcome="timeout") == []
     assert found(pool="general") == []
-    ring.resize(1)
+    ring.reconfigure(1)
     assert len(ring) == 1
     assert found() == ["r4"]
 
@@ -218,7 +217,8 @@ def test_the_ring_keeps_every_candidate_of_a_large_pool_although_the_log_does_no
     ring = Ring(1)
     ring.add(record, compact(record))
     whole = ring.get("r1")
-    (listed,) = ring.find()
+    (text,) = ring.find()
+    listed = json.loads(text)
     assert whole is not None
     assert [c["backend"] for c in whole["candidates"]] == [member.name for member in members]
     assert len(listed["candidates"]) == LOGGED_BEST

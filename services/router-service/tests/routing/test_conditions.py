@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from router_service.routing.conditions import CannotTell, kinds, make
-from router_service.routing.features import Features, Needs, extract_features
+from router_service.routing.features import Features, Needs, Sender, extract_features
 
 ALL = Needs(user_text=True, prefix=True)
 
@@ -13,7 +13,7 @@ ALL = Needs(user_text=True, prefix=True)
 def features(**body: Any) -> Features:
     headers = body.pop("headers", {})
     return extract_features(
-        body, body.pop("path", "/v1/chat/completions"), headers, client_id="nightly-7", needs=ALL
+        body, body.pop("path", "/v1/chat/completions"), headers, Sender("nightly-7"), needs=ALL
     )
 
 
@@ -31,15 +31,15 @@ def user(text: str) -> dict[str, Any]:
         ("max_tokens_gte", 800, {"max_tokens": 800}, True),
         ("max_tokens_gte", 800, {"max_tokens": 799}, False),
         ("max_tokens_gte", 0, {}, False),
-        ("max_tokens_gte", 800, {"max_tokens": 900, "max_completion_tokens": 10}, False),
+        ("max_tokens_gte", 800, {"max_tokens": 900, "max_completion_tokens": 10}, True),
         ("max_tokens_lte", 64, {"max_tokens": 64}, True),
         ("max_tokens_lte", 64, {}, False),
         ("max_tokens_lte", 64, {"max_tokens": "64"}, False),
         ("prompt_chars_gte", 3, user("abc"), True),
         ("prompt_chars_gte", 3, user("😀😀"), False),
-        ("prompt_chars_gte", 8, {"prompt": [5, 6]}, True),
-        ("prompt_chars_gte", 9, {"prompt": [5, 6]}, False),
-        ("prompt_chars_lte", 3, {"prompt": ["ab", "cd"]}, False),
+        ("prompt_chars_gte", 8, {"path": "/v1/completions", "prompt": [5, 6]}, True),
+        ("prompt_chars_gte", 9, {"path": "/v1/completions", "prompt": [5, 6]}, False),
+        ("prompt_chars_lte", 3, {"path": "/v1/completions", "prompt": ["ab", "cd"]}, False),
         ("messages_gte", 2, {"messages": [{"role": "user", "content": "a"}] * 2}, True),
         ("messages_gte", 2, user("a"), False),
         ("stream", True, {"stream": True}, True),

@@ -131,6 +131,27 @@ def test_breakers_hold_back_at_most_their_share_of_a_pool_and_always_one() -> No
     assert alone.unroutable is Unroutable.NONE_READY
 
 
+@pytest.mark.parametrize("others", [1, 3])
+def test_a_breaker_does_not_hold_back_the_last_backend_that_health_leaves(others: int) -> None:
+    gone = [backend(f"x{i}", unusable=RejectedBecause.UNREACHABLE) for i in range(others)]
+    decision = decide(
+        small(), Snapshot(world(general=[*gone, backend("last", breaker_open=True)], long=[])), POLICY, 0.0
+    )
+    assert decision.chosen is not None
+    assert decision.chosen.name == "last"
+
+
+def test_a_breaker_holds_back_one_of_two_that_health_leaves() -> None:
+    members = [
+        backend("gone", unusable=RejectedBecause.UNREACHABLE),
+        backend("bad", breaker_open=True),
+        backend("good"),
+    ]
+    decision = decide(small(), Snapshot(world(general=members, long=[])), POLICY, 0.0)
+    assert decision.chosen is not None
+    assert decision.chosen.name == "good"
+
+
 def test_a_retry_never_goes_where_it_was_tried() -> None:
     pools = world(general=[backend("a"), backend("b")], long=[])
     decision = decide(small(), Snapshot(pools, tried=("a",), attempt="retry"), POLICY, 0.0)
@@ -148,7 +169,7 @@ def test_least_loaded_takes_turns_among_equals_and_round_robin_passes_over_the_u
             decision = decide(small(), Snapshot(pools), policy, 0.0)
             assert decision.chosen is not None
             seen.append(decision.chosen.name)
-            pools["general"].round_robin += 1
+            pools["general"].round_robin = decision.place + 1
         assert set(seen) == {"a", "b", "d"}, policy_name
 
 

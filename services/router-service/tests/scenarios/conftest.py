@@ -15,6 +15,7 @@ import yaml
 
 from harness.ports import free_port
 from harness.processes import answers, running
+from harness.servers.router_fleet import UNTIL_CLEARED
 from harness.waiting import eventually
 
 BIN = Path(sys.executable).parent
@@ -32,7 +33,9 @@ class Simulator:
     pid: int
 
     def fault(self, kind: str, **more: Any) -> None:
-        httpx.post(f"http://127.0.0.1:{self.port}/sim/faults", json={"kind": kind, **more}).raise_for_status()
+        httpx.post(
+            f"http://127.0.0.1:{self.port}/sim/faults", json={"kind": kind, "seconds": UNTIL_CLEARED, **more}
+        ).raise_for_status()
 
     def heal(self) -> None:
         httpx.delete(f"http://127.0.0.1:{self.port}/sim/faults").raise_for_status()

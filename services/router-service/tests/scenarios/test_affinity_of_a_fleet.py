@@ -12,7 +12,7 @@ import httpx
 import pytest
 import redis
 
-from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
+from harness.servers.router_fleet import MODEL, Fleet, RouterPart, fleet_in
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.service

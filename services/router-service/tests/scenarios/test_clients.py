@@ -69,7 +69,8 @@ def test_the_usage_event_is_there_only_when_it_was_asked_for(rig) -> None:
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] == 4
     record = rig.record(asked.headers["x-request-id"])
-    assert record["tokens"] == {"prompt": last["usage"]["prompt_tokens"], "completion": 4}
+    assert record["tokens"]["prompt"] == last["usage"]["prompt_tokens"]
+    assert record["tokens"]["completion"] == 4
 
 
 def test_tokens_are_told_to_the_edge_in_a_trailer_when_it_asks(rig) -> None:

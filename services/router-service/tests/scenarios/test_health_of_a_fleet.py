@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from harness.ports import free_port
-from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
+from harness.servers.router_fleet import MODEL, Fleet, RouterPart, fleet_in
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
@@ -91,7 +91,7 @@ def test_fifty_bad_requests_count_against_nobody(fleet: Fleet) -> None:
         answer = router.post(messages=too_long)
         assert (answer.status_code, answer.json()) == (400, direct.json())
         assert answer.headers["x-route-attempts"] == "1"
-    assert router.metric("router_breaker_open") == 0
+    assert router.metric("router_backend_rejected") == 0
     assert router.usable() == 1
     assert router.post().status_code == 200
 
@@ -105,7 +105,7 @@ def test_a_breaker_opens_lets_one_request_probe_and_closes(fleet: Fleet) -> None
     for _ in range(12):
         assert router.post().status_code == 200
     assert bad.hits("http_error") == 3, "it opened after three failures in a row"
-    assert router.metric("router_breaker_open", backend="engine-a") == 1
+    assert router.metric("router_backend_rejected", backend="engine-a", because="breaker_open") == 1
     # While it is open nobody goes there; when its time is over exactly one of many does.
     time.sleep(5.1)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
@@ -117,7 +117,7 @@ def test_a_breaker_opens_lets_one_request_probe_and_closes(fleet: Fleet) -> None
 
     def recovered() -> bool:
         assert router.post().status_code == 200
-        return router.metric("router_breaker_open", backend="engine-a") == 0
+        return router.metric("router_backend_rejected", backend="engine-a", because="breaker_open") == 0
 
     eventually(recovered, "the probe succeeds and the breaker closes")
     backends = collections.Counter(router.post().headers["x-route-backend"] for _ in range(10))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness.raw_streams import judged
+from harness.judges.raw_streams import judged
 
 DONE = b"data: [DONE]\n\n"
 ERROR = b'data: {"error":{"message":"dead"}}\n\n'

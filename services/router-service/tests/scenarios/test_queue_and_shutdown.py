@@ -24,7 +24,7 @@ def sections():
 
 
 def occupy(rig, eventually) -> list:
-    held = [rig.send(rig.body(max_tokens=1500)) for _ in range(2)]
+    held = [rig.send(rig.body(max_tokens=1500), headers=f"x-client-id: {n}\r\n") for n in range(2)]
     eventually(lambda: rig.in_flight() == 2, "both engines are at their limit")
     return held
 
@@ -55,6 +55,39 @@ def test_a_full_line_refuses_at_once_and_a_freed_place_goes_to_the_first_in_it(r
     record = rig.record(answers[0].headers["x-request-id"])
     assert record["queue_position"] is not None
     assert record["ttft_ledger_ms"]["router_queue"] > 0
+
+
+def test_a_client_that_fills_the_queue_keeps_no_other_client_out(rig, eventually) -> None:
+    held = occupy(rig, eventually)
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        greedy = {"headers": {"x-client-id": "greedy"}}
+        waiting = [threads.submit(rig.post, rig.body(max_tokens=1), **greedy) for _ in range(2)]
+        eventually(lambda: rig.metric("router_queue_length") == 2, "one client fills the queue")
+        assert rig.post(rig.body(max_tokens=1), **greedy).status_code == 503, "its own newest gives way"
+        modest = threads.submit(rig.post, rig.body(max_tokens=1), headers={"x-client-id": "modest"})
+        gave_way = next(concurrent.futures.as_completed(waiting, 10)).result()
+        assert gave_way.status_code == 503
+        assert gave_way.json()["error"]["code"] == "overloaded"
+        assert rig.record(gave_way.headers["x-request-id"])["client_id"] == "greedy"
+        for connection in held:
+            connection.close()
+        assert modest.result(20).status_code == 200
+        assert sorted(future.result(20).status_code for future in waiting) == [200, 503]
+    eventually(lambda: rig.in_flight() == 0, "every slot is free")
+
+
+def test_a_client_cannot_take_every_slot_while_another_one_is_active(rig, eventually) -> None:
+    assert rig.post(rig.body(max_tokens=1), headers={"x-client-id": "modest"}).status_code == 200
+    greedy = "x-client-id: greedy\r\n"
+    held = [rig.send(rig.body(max_tokens=1500), headers=greedy) for _ in range(2)]
+    eventually(lambda: rig.metric("router_queue_length") == 1, "its second request waits")
+    assert rig.in_flight() == 1, "a slot stays free"
+    assert rig.post(rig.body(max_tokens=1), headers={"x-client-id": "modest"}).status_code == 200
+    held[0].close()
+    eventually(lambda: rig.metric("router_queue_length") == 0, "the second one takes the first one's share")
+    assert rig.in_flight() == 1
+    held[1].close()
+    eventually(lambda: rig.in_flight() == 0, "every slot is free")
 
 
 def test_leaving_the_line_frees_the_place_in_it_at_once(rig, eventually) -> None:

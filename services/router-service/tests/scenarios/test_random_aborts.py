@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from harness.raw_streams import judged
-from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
+from harness.judges.raw_streams import judged
+from harness.servers.router_fleet import MODEL, Fleet, RouterPart, fleet_in
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
@@ -156,7 +156,12 @@ def flap(fleet: Fleet, router: RouterPart, name: str) -> None:
         assert engine.under_way() >= 1, "its streams go on"
         fleet.engines[name] = engine
         fleet.rewrite(router, timeouts=PATIENT)
-        eventually(lambda: router.metric("router_backend_usable", backend=name) == 1, "it is back")
+        eventually(
+            lambda: (
+                gauge in router.exposition() and router.metric("router_backend_rejected", backend=name) == 0
+            ),
+            "it is back",
+        )
         assert engine.under_way() >= 1, "a stream from before goes on"
     eventually(lambda: router.metric("router_in_flight", backend=name) >= 1, "it is sent requests again")
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.router_fleet import BIN, MODEL, Fleet, RouterPart, fleet_in
+from harness.servers.router_fleet import BIN, MODEL, Fleet, RouterPart, fleet_in
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
@@ -190,6 +190,8 @@ def test_requests_that_end_after_their_backend_was_removed_bring_none_of_its_ser
         answers = [one.result() for one in asked]
     assert {answer.status_code for answer in answers} == {200}
     assert "engine-b" in {answer.headers["x-route-backend"] for answer in answers}
-    eventually(lambda: router.metric("router_requests_total", backend="engine-a") >= 1, "all are counted")
+    eventually(
+        lambda: router.metric("router_backend_requests_total", backend="engine-a") >= 1, "all are counted"
+    )
     left = [line for line in router.exposition().splitlines() if 'backend="engine-b"' in line]
     assert left == [], "no series of it is left"

@@ -47,16 +47,15 @@ def test_the_client_sees_one_answer_with_one_id_and_whole_counts(rig, kind: str,
     assert rig.metric("router_stream_resumes_total", result="ok") >= 1
 
 
-def test_a_request_with_tools_is_not_resumed(rig) -> None:
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+def test_a_request_for_log_probabilities_is_not_resumed(rig) -> None:
     for engine in rig.engines.values():
         engine.fault("die_mid_stream", after_chunks=4)
-    with rig.send(rig.body(tools=tools), headers="x-request-id: with-tools\r\n") as connection:
+    with rig.send(rig.body(logprobs=True), headers="x-request-id: log-probabilities\r\n") as connection:
         data = b""
         while piece := connection.recv(65536):
             data += piece
     assert b"[DONE]" not in data
-    assert rig.record("with-tools")["outcome"] == "truncated"
+    assert rig.record("log-probabilities")["outcome"] == "truncated"
 
 
 def _unchunked(data: bytes) -> list[bytes]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
-from harness.scripted_engine import ScriptedEngine, Step, scripted_engine
+from harness.servers.router_fleet import MODEL, Fleet, RouterPart, fleet_in
+from harness.servers.scripted_engine import ScriptedEngine, Step, scripted_engine
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.service

@@ -10,13 +10,14 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
 
-from harness.raw_streams import judged
-from harness.router_fleet import MODEL, Fleet, RouterPart, fleet_in
+from harness.judges.raw_streams import judged
+from harness.servers.router_fleet import MODEL, Engine, Fleet, RouterPart, fleet_in
 from harness.waiting import eventually
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
@@ -139,6 +140,41 @@ def slope_kb_per_minute(samples: list[tuple[float, int]]) -> float:
     return statistics.linear_regression(times, sizes).slope * 60
 
 
+@dataclass
+class Disturbed:
+    """What was done to the engines, and the router's memory meanwhile as (seconds, kB)."""
+
+    memory: list[tuple[float, int]] = field(default_factory=list)
+    killed: int = 0
+    hits: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    def count_hits(self, engine: Engine) -> None:
+        """Add the faults that ``engine`` met since it started."""
+        for kind in FAULTS:
+            self.hits[kind] += engine.hits(kind)
+
+
+def disturb(fleet: Fleet, router: RouterPart, began: float, stop: float) -> Disturbed:
+    """Give random engines random faults until ``stop``, and kill one now and then."""
+    done = Disturbed()
+    dice = random.Random(SEED)
+    last_kill = began
+    while time.monotonic() < stop:
+        engine = fleet.engines[dice.choice(list(fleet.engines))]
+        with contextlib.suppress(Exception):
+            engine.fault(dice.choice(FAULTS), after_chunks=dice.randrange(20), seconds=2, count=3)
+        time.sleep(0.5)
+        done.memory.append((time.monotonic() - began, resident_kb(router.pid)))
+        if time.monotonic() - last_kill > KILL_EVERY_SECONDS:
+            done.count_hits(engine)
+            engine.kill()
+            done.killed += 1
+            time.sleep(dice.random() * 2)
+            engine.start()
+            last_kill = time.monotonic()
+    return done
+
+
 def test_memory_stays_flat_counters_do_not_drift_and_no_truncation_looks_whole(fleet: Fleet) -> None:
     router = fleet.add_router(
         routing={"default_pool": "general", "rules_file": "rules.yaml"},
@@ -150,29 +186,12 @@ def test_memory_stays_flat_counters_do_not_drift_and_no_truncation_looks_whole(f
     began = time.monotonic()
     clients = Clients(router, began + SECONDS)
     clients.start()
-    memory: list[tuple[float, int]] = []
-    dice = random.Random(SEED)
-    killed, last_kill = 0, began
-    hits: collections.Counter[str] = collections.Counter()
-    while time.monotonic() < clients.stop:
-        engine = fleet.engines[dice.choice(list(fleet.engines))]
-        with contextlib.suppress(Exception):
-            engine.fault(dice.choice(FAULTS), after_chunks=dice.randrange(20), seconds=2, count=3)
-        time.sleep(0.5)
-        memory.append((time.monotonic() - began, resident_kb(router.pid)))
-        if time.monotonic() - last_kill > KILL_EVERY_SECONDS:
-            for kind in FAULTS:
-                hits[kind] += engine.hits(kind)
-            engine.kill()
-            killed += 1
-            time.sleep(dice.random() * 2)
-            engine.start()
-            last_kill = time.monotonic()
+    disturbed = disturb(fleet, router, began, clients.stop)
     clients.join()
     for engine in fleet.engines.values():
-        for kind in FAULTS:
-            hits[kind] += engine.hits(kind)
+        disturbed.count_hits(engine)
         engine.heal()
+    memory, killed, hits = disturbed.memory, disturbed.killed, disturbed.hits
     counts = clients.counts
     sent = sum(counts.values()) + 1
     third = len(memory) // 3

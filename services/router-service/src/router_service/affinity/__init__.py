@@ -1,1 +1,1 @@
-"""Which backend a session is pinned to, shared by all replicas. Never makes a request wait for long."""
+"""The backend that each session is pinned to, shared by all replicas. Never delays a request for long."""

@@ -1,4 +1,4 @@
-"""Pins in this process: for one replica without Redis, and the fake beside the real store."""
+"""Session pins in process memory, for one replica without Redis and for tests."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,7 +7,7 @@ MAX_PINS = 100_000
 
 
 class MemoryStore:
-    """At most ``MAX_PINS`` pins; the ones unused longest go first. ``clock`` gives seconds."""
+    """Stores at most ``MAX_PINS`` pins and evicts the least recently used. ``clock`` returns seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -31,4 +31,4 @@ class MemoryStore:
             self._pins.popitem(last=False)
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""

@@ -1,8 +1,8 @@
-"""Tells other replicas over Redis that a backend looks bad here, and hears it from them.
+"""Sends hints about failing backends to the other replicas over Redis, and receives theirs.
 
-A hint makes a replica probe that backend at once; what it then does rests on its own probe. So a router
-with a bad network costs the others a few probes and never ejects a healthy backend from them. Hints are
-best effort: without Redis every replica finds out by itself, one interval later.
+A replica that receives a hint probes the backend at once and acts on the result of its own probe. A router with a bad
+network therefore costs the others a few probes and never makes them eject a healthy backend. Hints are best effort:
+without Redis every replica detects the failure itself, one probe interval later.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from redis.exceptions import RedisError
 CHANNEL = "llm:probe-now"
 
 AGAIN_SECONDS = 1.0
-"""How soon the same backend is hinted at again, and a lost connection is tried again."""
+"""Minimum time between two hints about one backend, and between two attempts to connect."""
 
 WAITING_MAX = 64
 
 
 class RedisHints:
-    """``clock`` gives seconds."""
+    """Publishes and receives hints. ``clock`` returns seconds."""
 
     def __init__(
         self, url: str, timeout_seconds: float, password: str | None, clock: Callable[[], float]
@@ -32,7 +32,7 @@ class RedisHints:
         self._replica = uuid.uuid4().hex
         self._waiting: asyncio.Queue[str] = asyncio.Queue(WAITING_MAX)
         self._last: dict[str, float] = {}
-        # No read timeout: a subscriber is silent for as long as nothing happens.
+        # No read timeout: a subscriber receives nothing for as long as nothing happens.
         self._redis = redis.Redis.from_url(
             url,
             password=password,
@@ -43,7 +43,7 @@ class RedisHints:
         )
 
     def tell(self, pool: str, backend: str) -> bool:
-        """Say that ``backend`` looks bad, soon and off the request path. False: just told, or too much waits."""
+        """Queue a hint about ``backend``. Return False if one was just sent or the queue is full."""
         about = f"{pool}\n{backend}"
         now = self._clock()
         if now - self._last.get(about, float("-inf")) < AGAIN_SECONDS:
@@ -58,13 +58,13 @@ class RedisHints:
         return True
 
     async def run(self, heard: Callable[[str, str], None]) -> None:
-        """Send and receive for ever; ``heard(pool, backend)`` is called for every other replica's hint."""
+        """Send and receive until cancelled; ``heard(pool, backend)`` is called for every hint of another replica."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._send())
             group.create_task(self._listen(heard))
 
     async def close(self) -> None:
-        """Give up connections."""
+        """Close the connections."""
         await self._redis.aclose()
 
     async def _send(self) -> None:

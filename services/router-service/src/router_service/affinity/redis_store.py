@@ -1,4 +1,4 @@
-"""Pins in Redis: `SET NX EX` to claim, shared by every replica. A slow Redis is an unavailable one."""
+"""Session pins in Redis, claimed with `SET NX EX` and shared by all replicas. A slow Redis counts as unavailable."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -19,7 +19,7 @@ class RedisStore:
 
     def __init__(self, url: str, timeout_seconds: float, password: str | None = None) -> None:
         self._timeout_seconds = timeout_seconds
-        # Blocking: many new sessions at once wait for a connection, they do not find Redis broken.
+        # Blocking: a burst of new sessions waits for connections instead of failing.
         pool = redis.BlockingConnectionPool.from_url(
             url,
             password=password,
@@ -37,7 +37,7 @@ class RedisStore:
 
     async def claim(self, key: str, backend: str, ttl_seconds: float) -> str:
         name = KEY_PREFIX + key
-        # NX GET: one round trip that says which pin holds; an own one is None.
+        # NX GET: one round trip returns the existing pin, or None if this call set the pin.
         held = await self._within(self._redis.set(name, backend, nx=True, get=True, ex=int(ttl_seconds) or 1))
         return _text(held) or backend
 
@@ -52,11 +52,11 @@ class RedisStore:
             async with asyncio.timeout(self._timeout_seconds):
                 return await call
         except TimeoutError as error:
-            raise AffinityUnavailable(f"no answer within {self._timeout_seconds * 1000:.0f} ms") from error
+            raise AffinityUnavailable(f"no reply within {self._timeout_seconds * 1000:.0f} ms") from error
         except (RedisError, OSError) as error:
             raise AffinityUnavailable(f"{type(error).__name__}: {error}") from error
 
 
 def _text(value: object) -> str:
-    """Redis answers with text here (``decode_responses``), or with nothing."""
+    """Return the reply as text. With ``decode_responses`` a reply is text or None."""
     return value if isinstance(value, str) else ""

@@ -1,8 +1,8 @@
-"""Session pins as the request path uses them: from a local cache, else from the store, never for long.
+"""Session pins for the request path, from a local cache or else from the store, within a short timeout.
 
-The store may be frozen, slow, full or gone: then requests are placed by rendezvous hashing, on which
-all replicas agree without it, and no request asks the store again until :meth:`Sessions.try_again` has
-found it working. Pins are written and renewed off the request path.
+When the store is frozen, slow, full or gone, requests are placed by rendezvous hashing, on which all replicas agree
+without the store. No request queries the store again until :meth:`Sessions.try_again` has found it working. Pins are
+written and renewed off the request path.
 """
 
 import asyncio
@@ -13,23 +13,23 @@ from typing import NamedTuple
 from router_service.ports import AffinityStore, AffinityUnavailable
 
 CACHE_SECONDS = 5.0
-"""How long a pin is believed without asking again: another replica's change is seen after this."""
+"""How long a cached pin is used. Another replica's change takes effect after at most this time."""
 
 RENEWED_OF_TTL = 0.1
-"""Part of its time to live after which a pin in use is written again, so that it does not expire meanwhile."""
+"""Share of its time to live after which a pin in use is written again, so that it does not expire."""
 
 RETRY_SECONDS = 1.0
-"""How long a store that failed is left alone; recovery is seen at most this much later."""
+"""How long a failed store is not queried. A recovery is detected at most this much later."""
 
 TRIAL_KEY = "trial"
-"""Written to find out whether the store works again: one that is full or read-only does not."""
+"""Key written to test whether the store works again: a write fails if the store is full or read-only."""
 
 WARN_SECONDS = 10.0
 MAX_CACHED = 50_000
 
 
 class _Pin(NamedTuple):
-    """What is known of a session: by the clock, until when it is believed and from when it is written again."""
+    """A cached pin: until when it is used and from when it is written again (clock seconds)."""
 
     backend: str
     believed_until: float
@@ -37,9 +37,9 @@ class _Pin(NamedTuple):
 
 
 class Sessions:
-    """Looks pins up and keeps them; ``up`` is false while the store fails.
+    """Looks up and stores pins; ``up`` is False while the store fails.
 
-    ``clock`` gives seconds; ``warn`` is called at most once per ``WARN_SECONDS``.
+    ``clock`` returns seconds; ``warn`` is called at most once per ``WARN_SECONDS``.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Sessions:
         self.up = True
 
     def reconfigure(self, ttl_seconds: float) -> None:
-        """Use another time to live from now on."""
+        """Apply a new time to live."""
         self._ttl_seconds = ttl_seconds
 
     def cached(self, key: str) -> str | None:
-        """The pin if it is known without asking ("" when there is none), or None: ask :meth:`pin`."""
+        """Return the cached pin ("" if there is none), or None if the caller must use :meth:`pin`."""
         found = self._cache.get(key)
         if not self.up:
             return found.backend if found is not None else ""
@@ -73,7 +73,7 @@ class Sessions:
         return None
 
     async def pin(self, key: str) -> str:
-        """The backend of a session, "" if it has none or the store cannot say in time."""
+        """Return the backend of a session, or "" if there is none or the store does not reply in time."""
         known = self.cached(key)
         if known is not None:
             return known
@@ -90,9 +90,9 @@ class Sessions:
         return backend
 
     def placed(self, key: str, backend: str, *, moved: bool = False) -> None:
-        """A request of the session went to ``backend``: keep or renew the pin, off the request path.
+        """Record off the request path that a request of the session went to ``backend``: set or renew the pin.
 
-        ``moved``: the pinned backend could not take it, so this one replaces it.
+        ``moved``: ``backend`` replaces the pinned backend, which could not accept the request.
         """
         known = self._cache.get(key)
         now = self._clock()
@@ -105,18 +105,18 @@ class Sessions:
         self._start(self._write(key, backend, moved))
 
     def forget(self, backend: str) -> None:
-        """A backend is gone: its sessions' pins are asked for again, another replica may have moved them."""
+        """Drop the cached pins to a removed backend; another replica may have moved these sessions."""
         for key in [key for key, pin in self._cache.items() if pin.backend == backend]:
             del self._cache[key]
 
     def try_again(self) -> None:
-        """While the store is down: see, off the request path, whether it works again. Called from time to time."""
+        """Test, off the request path, whether a failed store works again. Called periodically."""
         if not self.up and self._clock() >= self._resting_until:
             self._resting_until = self._clock() + RETRY_SECONDS
             self._start(self._try())
 
     async def close(self) -> None:
-        """Wait for writes under way, then close the store."""
+        """Wait for pending writes, then close the store."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
         await self._store.close()
@@ -128,7 +128,7 @@ class Sessions:
             else:
                 held = await self._store.claim(key, backend, self._ttl_seconds)
                 if held == backend:
-                    await self._store.replace(key, backend, self._ttl_seconds)  # renews its time to live
+                    await self._store.replace(key, backend, self._ttl_seconds)  # Renews its time to live.
                 else:
                     self._remember(key, held, 0.0)
         except AffinityUnavailable as error:
@@ -149,7 +149,7 @@ class Sessions:
         task.add_done_callback(self._tasks.discard)
 
     def _remember(self, key: str, backend: str, renew_at: float) -> None:
-        # What is learnt while the store is down is not believed longer: it is written once the store is back.
+        # Pins learnt while the store is down expire at once, so that they are written when it is back.
         believed_until = self._clock() + (CACHE_SECONDS if self.up else 0.0)
         self._cache[key] = _Pin(backend, believed_until, renew_at)
         self._cache.move_to_end(key)

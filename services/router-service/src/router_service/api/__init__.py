@@ -1,1 +1,1 @@
-"""HTTP in: the inference endpoint, probes, metrics and debug pages. Decides nothing."""
+"""The HTTP interface: inference endpoint, probes, metrics and debug pages. Makes no routing decision."""

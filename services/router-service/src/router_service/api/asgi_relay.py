@@ -1,4 +1,4 @@
-"""The plain relay: an answer through ASGI's ``send``, for any server; knows nothing of what it writes."""
+"""The standard relay: sends a response through ASGI's ``send``, on any server. Must not know the content it writes."""
 
 import asyncio
 from collections import deque
@@ -18,7 +18,7 @@ _LOW_WATER_BYTES = 16 * 1024
 class AsgiRelay:
     """:class:`~router_service.pipeline.relay.Relay` over ``send`` and ``receive`` of one request.
 
-    Made after the request's body was read: from then on ``receive`` only tells that the client left.
+    Created after the request body was read: from then on ``receive`` only reports the client's disconnect.
     """
 
     def __init__(self, send: Send, receive: Receive) -> None:
@@ -60,12 +60,12 @@ class AsgiRelay:
     def finish(self, trailers: Headers = ()) -> None:
         if self.gone or self._closed:
             return
-        # The server closes a body that its callable left open, so only a whole answer is ended here.
+        # The server closes a body that its callable left open, so only a complete response is ended here.
         self._messages.append({"type": "http.response.body", "body": b"", "more_body": False})
         self._end()
 
     def abort(self) -> None:
-        """Send what was written, then return without the end: the server closes the connection."""
+        """Send what was written, then return without the end of the body: the server closes the connection."""
         if not self._closed:
             self._end()
 
@@ -85,7 +85,8 @@ class AsgiRelay:
                 message = self._messages.popleft()
                 try:
                     await self._send(message)
-                except OSError:  # the ASGI spec lets a server raise it when the client is gone
+                # The ASGI specification allows a server to raise it after the client has disconnected.
+                except OSError:
                     self._left()
                     return
                 self._waiting_bytes -= len(message.get("body", b""))

@@ -1,5 +1,6 @@
-"""The inference endpoint as raw ASGI in front of FastAPI's own routes: a route there costs more than
-the whole rest of the router. It reads a request, makes its relay, and hands both to the pipeline."""
+"""The inference endpoint as raw ASGI in front of FastAPI's routes, because a FastAPI route costs more than the rest
+of the router. It reads a request, creates its relay, and passes both to the pipeline.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -8,12 +9,12 @@ from typing import Any
 from router_service.api.asgi_relay import AsgiRelay, Receive, Send
 from router_service.api.uvicorn_relay import EXTENSION
 from router_service.openai_api.errors import error_body
-from router_service.openai_api.paths import INFERENCE_PATHS
-from router_service.pipeline import refusals
+from router_service.openai_api.paths import INFERENCE_PATHS, InferencePath
+from router_service.pipeline import ends
+from router_service.pipeline.ends import Refusal
 from router_service.pipeline.headers import request_id
 from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.pipeline import Pipeline
-from router_service.pipeline.refusals import Refusal
 from router_service.pipeline.relay import Relay
 
 Scope = MutableMapping[str, Any]
@@ -21,7 +22,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class InferenceEndpoint:
-    """The application a server runs: answers the inference paths, passes everything else to ``app``."""
+    """The ASGI application: answers the inference paths and passes all other requests to ``app``."""
 
     def __init__(self, app: App, pipeline: Pipeline) -> None:
         self._app = app
@@ -33,30 +34,28 @@ class InferenceEndpoint:
             await self._app(scope, receive, send)
             return
         if scope["method"] != "POST":
-            await _method_not_allowed(scope, send)
+            await _method_not_allowed(scope, path, send)
             return
         pipeline = self._pipeline
-        query = scope["query_string"]
-        target = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
-        inbound = Inbound.now(path, target, scope["headers"])
+        inbound = Inbound.now(path, path.target, scope["headers"])
         settings = pipeline.settings
         extensions = scope.get("extensions")
         turn = extensions.get(EXTENSION) if extensions is not None else None
         refusal: Refusal | None = None
         body: bytes | None = turn.body() if turn is not None else None
         whole = body is not None and len(body) <= settings.max_body_bytes
-        if body is None:  # seldom; a timeout costs more than the rest of this
+        if body is None:  # Rare path: a timeout costs more than everything else here.
             body = b""
             try:
                 async with asyncio.timeout(settings.policy.timeouts.total_seconds):
                     body, whole = await _read(receive, settings.max_body_bytes)
             except TimeoutError:
-                refusal = refusals.BODY_LATE
+                refusal = ends.BODY_LATE
             if body is None:
                 pipeline.cancelled_early(inbound)
                 return
         if not whole:
-            refusal = refusal or refusals.too_large(settings.max_body_bytes)
+            refusal = refusal or ends.too_large(settings.max_body_bytes)
             if turn is not None:
                 turn.last()
         relay: Relay = turn() if turn is not None else AsgiRelay(send, receive)
@@ -67,11 +66,14 @@ class InferenceEndpoint:
             inbound.body = body
             await pipeline.handle(inbound, relay)
         finally:
+            # The request's objects refer to each other and stay until a rare garbage collection; release the body
+            # now.
+            inbound.body = b""
             await relay.settled()
 
 
 async def _read(receive: Receive, limit: int) -> tuple[bytes | None, bool]:
-    """The body and whether it is whole: (None, …) the client left, (…, False) it is over ``limit``."""
+    """Return (body, complete): (None, ...) if the client disconnected, (..., False) if it is over ``limit`` bytes."""
     message = await receive()
     if message["type"] == "http.disconnect":
         return None, False
@@ -92,8 +94,9 @@ async def _read(receive: Receive, limit: int) -> tuple[bytes | None, bool]:
     return b"", False
 
 
-async def _method_not_allowed(scope: Scope, send: Send) -> None:
-    body = error_body(405, f"{scope['method']} is not allowed here; use POST", "method_not_allowed")
+async def _method_not_allowed(scope: Scope, path: InferencePath, send: Send) -> None:
+    message = f"{scope['method']} is not allowed here; use POST"
+    body = error_body(405, message, "method_not_allowed", form=path.error_form)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),

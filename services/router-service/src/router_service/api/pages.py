@@ -1,37 +1,41 @@
-"""Probes, models, metrics and debug pages: small answers about the router itself; never an inference."""
+"""Probes, models, metrics and debug pages of the router itself. Must not run inference."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
-from prometheus_client import CollectorRegistry
+from fastapi import APIRouter, HTTPException, Request, Response
 from prometheus_client.exposition import choose_encoder
 
+from router_service.api.record_pages import Lookup, add_client_pages, add_record_pages
 from router_service.openai_api.errors import error_body
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.fleet import Fleet
-from router_service.pipeline.headers import request_id
+from router_service.pipeline.headers import request_id, safe_name
 from router_service.pipeline.pipeline import Pipeline
 from router_service.records.ring import Ring
-from router_service.routing.features import TooDeep
+from router_service.routing.client_text import bounded_model
 from router_service.routing.policy import ANY_MODEL
-from router_service.routing.vocabulary import Outcome
-
-MAX_LISTED = 1000
+from router_service.routing.prompt_reader import Excessive
+from router_service.telemetry.registry import Exposition
 
 
 @dataclass(slots=True)
 class Readiness:
-    """Whether the router may be sent requests, kept ready-made so that the answer costs nothing."""
+    """Whether the router may receive requests. The response is prepared in advance, so that a probe costs nothing."""
 
     swept: bool = False
     draining: bool = False
     usable: dict[str, int] = field(default_factory=dict)
 
+    def drain(self) -> None:
+        """Report "not ready" from the next probe on."""
+        self.draining = True
+
     def answer(self) -> tuple[int, bytes]:
-        """Status and body. Having no usable backend is not unreadiness: somebody must answer 503."""
+        """Return status and body. A router without a usable backend stays ready, because it has to answer 503."""
         ready = self.swept and not self.draining
         body = {
             "ready": ready,
@@ -46,17 +50,29 @@ def make_pages(
     pipeline: Callable[[], Pipeline],
     fleet: Callable[[], Fleet],
     ring: Callable[[], Ring],
-    registry: Callable[[], CollectorRegistry],
+    lookup: Lookup,
+    exposition: Callable[[], Exposition],
     readiness: Readiness,
+    card: Callable[[str, str], dict[str, Any]],
 ) -> APIRouter:
-    """The routes that FastAPI serves."""
+    """Return the routes that FastAPI serves."""
     pages = APIRouter()
+    _add_probes(pages, exposition, readiness)
+    _add_models(pages, pipeline, fleet, card)
+    add_record_pages(pages, ring, lookup)
+    add_client_pages(pages, lookup)
+    _add_state(pages, pipeline, fleet)
+    return pages
 
-    @pages.get("/healthz")
+
+def _add_probes(pages: APIRouter, exposition: Callable[[], Exposition], readiness: Readiness) -> None:
+    """Add the pages that Kubernetes and Prometheus poll."""
+
+    @pages.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz() -> Response:
         return _json(200, {"status": "ok"})
 
-    @pages.get("/readyz")
+    @pages.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz() -> Response:
         status, body = readiness.answer()
         return Response(body, status, media_type="application/json")
@@ -64,83 +80,102 @@ def make_pages(
     @pages.get("/metrics")
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry()), media_type=None, headers={"content-type": content_type})
+        pieces = []
+        for piece in exposition().pieces(encode):
+            pieces.append(piece)
+            await asyncio.sleep(0)  # streams go on between two pieces
+        return Response(b"".join(pieces), media_type=None, headers={"content-type": content_type})
+
+
+def _add_models(
+    pages: APIRouter,
+    pipeline: Callable[[], Pipeline],
+    fleet: Callable[[], Fleet],
+    card: Callable[[str, str], dict[str, Any]],
+) -> None:
+    """Add the list of models in OpenAI's format."""
 
     @pages.get("/v1/models")
     async def models(request: Request) -> Response:
-        return _json(200, {"object": "list", "data": _served(pipeline(), fleet())}, request)
+        listed = [
+            entry for entry in _served(pipeline(), fleet(), card) if _may_use(pipeline(), entry, request)
+        ]
+        return _json(200, {"object": "list", "data": listed}, request)
 
     @pages.get("/v1/models/{name:path}")
     async def model(name: str, request: Request) -> Response:
-        for entry in _served(pipeline(), fleet()):
-            if entry["id"] == name:
+        for entry in _served(pipeline(), fleet(), card):
+            if entry["id"] == name and _may_use(pipeline(), entry, request):
                 return _json(200, entry, request)
-        message = f"The model `{name[:128]}` does not exist."
+        message = f"The model `{bounded_model(name)}` does not exist."
         body = error_body(404, message, "model_not_found", "model")
         return Response(body, 404, _ids(request), "application/json")
 
-    @pages.get("/debug/decisions")
-    async def decisions(
-        outcome: str | None = None,
-        backend: str | None = None,
-        rule: str | None = None,
-        pool: str | None = None,
-        limit: int = 50,
-    ) -> Response:
-        if outcome is not None and outcome not in set(Outcome):
-            message = f"outcome: {outcome[:128]!r} is not one of {', '.join(Outcome)}"
-            return Response(
-                error_body(400, message, "invalid_parameter", "outcome"), 400, media_type="application/json"
-            )
-        found = ring().find(
-            outcome=outcome, backend=backend, rule=rule, pool=pool, limit=max(0, min(limit, MAX_LISTED))
-        )
-        return _json(200, {"decisions": list(found)})
 
-    @pages.get("/debug/decisions/{wanted}")
-    async def decision(wanted: str) -> Response:
-        record = ring().get(wanted)
-        if record is None:
-            message = f"no decision with the id {wanted[:128]} is remembered here"
-            return Response(
-                error_body(404, message, "decision_not_found"), 404, media_type="application/json"
-            )
-        return _json(200, record)
+def _add_state(pages: APIRouter, pipeline: Callable[[], Pipeline], fleet: Callable[[], Fleet]) -> None:
+    """Add the pages of the live state: the backends, and a dry run of a request."""
 
     @pages.get("/debug/backends")
     async def backends() -> Response:
         return _json(200, {"backends": [_backend(member.view) for member in fleet().members()]})
 
+    @pages.get("/debug/rules")
+    async def rules() -> Response:
+        settings = pipeline().settings
+        policy = settings.policy
+        found = {"config_hash": policy.hash, "default_pool": policy.default_pool, "rules": settings.rules}
+        return _json(200, {**found, "replica": settings.replica.decode("latin-1")})
+
     @pages.post("/debug/decide")
     async def try_decide(request: Request, path: str = "/v1/chat/completions") -> Response:
         try:
-            body = orjson.loads(await request.body())
+            body = orjson.loads(await _bounded_body(request, pipeline().settings.max_body_bytes))
         except orjson.JSONDecodeError as error:
             body = error
         if not isinstance(body, dict) or path not in INFERENCE_PATHS:
-            message = "the body must be the JSON object of a request, `path` an inference path"
+            message = "the body must be a request as a JSON object, and `path` an inference path"
             return Response(error_body(400, message, "invalid_body"), 400, media_type="application/json")
         try:
             found = await pipeline().try_decide(body, path, request.headers.raw)
-        except TooDeep as error:
+        except Excessive as error:
             return Response(error_body(400, str(error), "invalid_body"), 400, media_type="application/json")
         return _json(200, found)
 
-    return pages
+
+async def _bounded_body(request: Request, limit: int) -> bytes:
+    """Return a request's body.
+
+    Raises:
+        HTTPException: 413, the body has more than ``limit`` bytes.
+    """
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise HTTPException(413, f"the request body is larger than {limit} bytes")
+    return bytes(body)
 
 
-def _served(pipeline: Pipeline, fleet: Fleet) -> list[dict[str, Any]]:
-    """Models that some pool could serve now, with their aliases."""
+def _served(
+    pipeline: Pipeline, fleet: Fleet, card: Callable[[str, str], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the models and aliases that some pool can serve, with their model cards."""
     found: dict[str, dict[str, Any]] = {}
     for name, pool in pipeline.settings.policy.pools.items():
         if not fleet.usable(name):
             continue
         for model in (*pool.models, *pool.aliases):
             if model != ANY_MODEL:
-                found.setdefault(
-                    model, {"id": model, "object": "model", "created": 0, "owned_by": "platform"}
-                )
+                known = card(name, model) or card(name, pool.aliases.get(model, ""))
+                entry = {"id": model, "object": "model", "created": 0, "owned_by": "platform", **known}
+                found.setdefault(model, entry)
     return list(found.values())
+
+
+def _may_use(pipeline: Pipeline, entry: dict[str, Any], request: Request) -> bool:
+    """Return whether the requesting client may use the listed model. Forbidden models are not listed."""
+    client = safe_name(dict(request.headers.raw).get(b"x-client-id"))
+    return pipeline.settings.policy.may_use(client, entry["id"])
 
 
 def _backend(view: Any) -> dict[str, Any]:
@@ -153,6 +188,7 @@ def _backend(view: Any) -> dict[str, Any]:
         "in_flight": view.in_flight,
         "breaker_open": view.breaker_open,
         "ramp": view.ramp,
+        "round_trip_seconds": view.round_trip_seconds,
     }
 
 

@@ -1,18 +1,19 @@
-"""The fast relay: writes an answer straight to the client's transport, past ASGI's ``send``.
+"""The fast relay: writes a response directly to the client's transport, bypassing ASGI's ``send``.
 
-Everything in this project that touches uvicorn's internals is in this file, and
-``tests/api/test_uvicorn_internals.py`` fails when one of them changes. Why: one task switch and one
-``send`` per chunk cost more than moving the chunk (docs/performance.md). It knows nothing of what it
-writes.
+One task switch and one ``send`` per chunk cost more than moving the chunk (docs/performance.md). All code that uses
+uvicorn's internals is in this file, and ``tests/api/test_uvicorn_internals.py`` fails when one of them changes. Must
+not know the content it writes.
 """
 
 import asyncio
+import re
 import socket
 import struct
-from typing import Any, ClassVar
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from router_service.dead_peer import detect_dead_peer, expect_reading
 from router_service.openai_api.errors import error_body
 from router_service.pipeline.headers import request_id
 from router_service.pipeline.relay import ClientListener, Headers
@@ -21,16 +22,37 @@ EXTENSION = "router_service.relay"
 """Key in ``scope["extensions"]`` under which a request finds its relay."""
 
 _NO_BODY = frozenset({204, 304})
-"""Answers that end with their head: neither a length nor chunks may be announced."""
+"""Statuses without a body: the head must announce neither a length nor chunks."""
 
 _LINGER_SECONDS = 2.0
-"""How long the rest of a refused body is still read, and thrown away."""
+"""How long the rest of a refused body is read and discarded."""
 
 _FLUSH_SECONDS = 10.0
 """How long an aborted answer may still be flushed to a client that does not read."""
 
+_HEAD_BYTES = 8 * 1024
+"""How many of a request's first bytes are searched for an `Upgrade` header."""
+
+_UPGRADE = re.compile(rb"(?i)\r\nupgrade[ \t]*:")
+
 _RESET = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which closing a socket resets its connection."""
+
+
+class Draining:
+    """Whether a server is shutting down; shared by all its connections.
+
+    After :meth:`begin` every response closes its connection, so that no client sends on a closed one.
+    """
+
+    __slots__ = ("begun",)
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def begin(self) -> None:
+        """Make every connection close after its next response."""
+        self.begun = True
 
 
 class TransportRelay:
@@ -68,7 +90,7 @@ class TransportRelay:
 
     def start(self, status: int, headers: Headers) -> None:
         cycle = self._cycle
-        if RelayProtocol.draining:
+        if self._protocol.draining.begun:
             cycle.keep_alive = False
         parts = [STATUS_LINE[status]]
         for name, value in self._protocol.server_state.default_headers:
@@ -79,7 +101,7 @@ class TransportRelay:
                 sized = True
             parts += (name, b": ", value, b"\r\n")
         if not sized and status not in _NO_BODY:
-            # HTTP/1.0 has no chunks: there the end of the connection is the end of the body.
+            # HTTP/1.0 has no chunks: the end of the connection ends the body.
             self._chunked = cycle.scope["http_version"] == "1.1"
             self._until_close = not self._chunked
             if self._chunked:
@@ -92,7 +114,7 @@ class TransportRelay:
         self._head = b"".join(parts)
 
     def write(self, data: bytes) -> None:
-        if self.gone or not data:  # an empty chunk would end the body
+        if self.gone or not data:  # An empty chunk would end the body.
             return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
@@ -115,12 +137,14 @@ class TransportRelay:
             self._transport.write(end)
         self._release()
         cycle = self._cycle
-        if RelayProtocol.draining:  # begun before: its head could not say so
+        # Close after this response; its head was already sent without `connection: close`.
+        if self._protocol.draining.begun:
             cycle.keep_alive = False
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
-            if cycle.more_body:  # closing on a client that still sends would cost it the answer
+            # Closing while the client still sends would reset the connection and lose the response.
+            if cycle.more_body:
                 asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._transport.close)
             else:
                 self._transport.close()
@@ -136,18 +160,21 @@ class TransportRelay:
         self._release()
         self._cycle.response_started = True
         self._cycle.disconnected = True
-        if self._until_close and not self._transport.is_closing():  # an orderly close would be the body's end
+        if (
+            self._until_close and not self._transport.is_closing()
+        ):  # A clean FIN would look like a complete body.
             sock = self._transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.close()
         asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._transport.abort)
 
     async def settled(self) -> None:
-        """Nothing to wait for: the transport has everything."""
+        """Return at once: the transport has all bytes."""
 
     def client_gone(self) -> None:
-        """Called by the protocol when the connection is lost, or when it is found to be closing: then uvicorn has
-        not heard yet, and must not answer in the place of a request that ends without."""
+        """Called by the protocol when the connection is lost or closing. uvicorn does not know yet, and must not
+        answer in place of a request that ends without a response.
+        """
         self.gone = True
         self._cycle.disconnected = True
         listener, self._listener = self._listener, None
@@ -171,26 +198,38 @@ class TransportRelay:
 
 
 class RelayProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, giving each request a relay in its scope's extensions."""
+    """uvicorn's HTTP/1.1 protocol; adds a relay to the scope extensions of each request."""
 
     relay: TransportRelay | None = None
 
-    draining: ClassVar[bool] = False
-    """True while this process is about to end: every answer is its connection's last, so that a client that keeps
-    connections has given all of them up, one way or the other, before the rest is closed under it."""
+    def __init__(self, *arguments: Any, draining: Draining | None = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.draining = draining or Draining()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._socket = transport.get_extra_info("socket")
+        detect_dead_peer(self._socket)
+
+    def data_received(self, data: bytes) -> None:
+        # Ignore an offer to switch protocols: the parser would treat the body as that protocol's data.
+        if b"pgrade" in data[:_HEAD_BYTES] and (self.cycle is None or self.cycle.response_complete):
+            head, gap, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + gap + rest
+        super().data_received(data)
 
     def on_headers_complete(self) -> None:
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
-            if RelayProtocol.draining:
+            if self.draining.begun:
                 self.cycle.keep_alive = False
             scope: dict[str, Any] = self.scope  # type: ignore[assignment]
             scope["extensions"] = {EXTENSION: RelayTurn(self, self.cycle)}
-        self.headers = []  # what comes after the body (trailers) is nobody's header
+        self.headers = []  # Headers after the body are trailers and belong to no request.
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP in the shape every other refusal has; never into an answer under way."""
+        """Refuse invalid HTTP with the same error body as other refusals, unless a response has begun."""
         cycle = self.cycle
         if cycle is not None and cycle.response_started and not cycle.response_complete:
             self.transport.close()
@@ -211,26 +250,27 @@ class RelayProtocol(HttpToolsProtocol):
         relay, self.relay = self.relay, None
         if relay is not None:
             relay.client_gone()
-        # The transport, the cycle and the turn know this protocol: a closed connection would wait, with all
-        # that hangs on it, for the garbage collector. (Requests that were piped in behind one another still
-        # ask for them; they are rare.)
+        # The transport, the cycle and the turn refer to this protocol. Drop the references, or a closed connection
+        # and its objects wait for the garbage collector. Pipelined requests, which are rare, still need them.
         if not self.pipeline:
             self._unset_keepalive_if_required()
             self.transport = self.flow = self.cycle = self.scope = None  # type: ignore[assignment]
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        expect_reading(self._socket, False)
         if self.relay is not None:
             self.relay.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        expect_reading(self._socket, True)
         if self.relay is not None:
             self.relay.resume()
 
 
 class RelayTurn:
-    """Makes the relay when the request's turn has come: pipelined requests wait for theirs."""
+    """Creates the relay at the request's turn: pipelined requests wait for theirs."""
 
     __slots__ = ("_cycle", "_protocol")
 
@@ -239,7 +279,7 @@ class RelayTurn:
         self._cycle: RequestResponseCycle | None = cycle
 
     def body(self) -> bytes | None:
-        """Take the request's body if it is here to its end; None: it must be received."""
+        """Return the request body if all of it has arrived, else None: the caller must receive it."""
         cycle = self._cycle
         if cycle is None or cycle.more_body or cycle.disconnected:
             return None
@@ -249,16 +289,16 @@ class RelayTurn:
         return body
 
     def last(self) -> None:
-        """Serve nothing after this request, whose relay is not made yet: its body was not read to the end."""
+        """Close the connection after this request, whose body was not read to the end."""
         assert self._cycle is not None
         self._cycle.keep_alive = False
 
     def __call__(self) -> TransportRelay:
-        """The request's relay; its connection tells this one, and no other, about the client."""
+        """Return the request's relay; the connection reports the client's events only to this one."""
         protocol, cycle = self._protocol, self._cycle
         assert protocol is not None
         assert cycle is not None
-        self._protocol = self._cycle = None  # the cycle's scope holds this turn
+        self._protocol = self._cycle = None  # The cycle's scope refers to this turn.
         relay = TransportRelay(protocol, cycle)
         protocol.relay = relay
         return relay

@@ -1,4 +1,4 @@
-"""The FastAPI application behind the inference endpoint: pages and the shape of their errors."""
+"""The FastAPI application behind the inference endpoint: pages and the format of their errors."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +14,7 @@ from router_service.pipeline.headers import request_id
 def make_web(
     pages: APIRouter, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
 ) -> FastAPI:
-    """Put the parts together. ``lifespan`` opens and closes what they stand on."""
+    """Build the application. ``lifespan`` opens and closes the resources that the pages use."""
     web = FastAPI(
         title="router-service",
         docs_url=None,

@@ -1,1 +1,1 @@
-"""Commands that people run: check, decide, explain, replay. Each returns its exit code."""
+"""Command-line commands: check, decide, explain, replay. Each returns its exit code."""

@@ -1,4 +1,4 @@
-"""Arguments of the commands, and what each prints. Exit 0: fine; 1: a difference or a failed test; 2: bad input."""
+"""Arguments and output of the commands. Exit 0: success; 1: a difference or a failed test; 2: bad input."""
 
 import argparse
 import json
@@ -13,16 +13,18 @@ import httpx
 
 from router_service.cli.lint import lint
 from router_service.cli.rule_tests import run_rule_tests
-from router_service.cli.trial import try_request
 from router_service.config import BadConfig, RouterConfig, load
 from router_service.openai_api.paths import INFERENCE_PATHS
+from router_service.pipeline.dry_run import dry_run_idle
+from router_service.records.edge_line import explain_edge_line
 from router_service.records.explain import explain
 from router_service.records.replay import as_text, replay
-from router_service.routing.features import TooDeep
+from router_service.routing.client_text import printable
+from router_service.routing.prompt_reader import Excessive
 
 
 class BadInput(Exception):
-    """The command cannot do what was asked; the message says why and what would help."""
+    """The command cannot run; the message says why and what to do."""
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,7 +33,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     check.add_argument("--config", type=Path, required=True)
     check.set_defaults(run=_check)
 
-    decide = commands.add_parser("decide", help="dry run: where would this request go, and why")
+    decide = commands.add_parser("decide", help="dry run: print where a request would go, and why")
     decide.add_argument("--config", type=Path, required=True)
     decide.add_argument(
         "--request", type=Path, required=True, help="a file with the request body, or - for stdin"
@@ -40,18 +42,24 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--header", action="append", default=[], metavar="K=V", help="a request header; may repeat"
     )
     decide.add_argument("--path", default="/v1/chat/completions")
-    decide.add_argument("--client", default="", help="who is asking")
+    decide.add_argument("--client", default="", help="client id of the request")
     decide.set_defaults(run=_decide)
 
-    explaining = commands.add_parser("explain", help="what happened to a request, in sentences")
+    explaining = commands.add_parser("explain", help="describe what happened to a request")
     explaining.add_argument("id", help="the request's x-request-id")
     where = explaining.add_mutually_exclusive_group()
     port = os.environ.get("ROUTER_PORT", "8000")
-    where.add_argument("--url", default=f"http://127.0.0.1:{port}", help="the router that handled it")
-    where.add_argument("--log", type=Path, help="the router's log instead")
+    where.add_argument("--url", default=f"http://127.0.0.1:{port}", help="any router: it queries its peers")
+    where.add_argument("--log", type=Path, help="read the router's log instead")
+    explaining.add_argument(
+        "--edge-log",
+        type=Path,
+        default=Path(".run/logs/edge.jsonl"),
+        help="the edge's log, for requests that the edge refused (default: the local stack's, if it exists)",
+    )
     explaining.set_defaults(run=_explain)
 
-    replaying = commands.add_parser("replay", help="decide recorded requests by other rules and compare")
+    replaying = commands.add_parser("replay", help="decide recorded requests by different rules and compare")
     replaying.add_argument("--config", type=Path, required=True, help="the configuration to compare with")
     replaying.add_argument("file", type=Path, help="the router's log")
     replaying.add_argument("--json", action="store_true", help="print JSON")
@@ -59,13 +67,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the chosen command; a person's mistake ends in one sentence and exit code 2."""
+    """Run the chosen command; print bad input as one sentence and return exit code 2."""
     try:
         return int(options.run(options))
     except (BadConfig, BadInput) as problem:
         print(problem, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output left
+    except BrokenPipeError:  # The reader of the output closed the pipe.
         return 0
 
 
@@ -78,10 +86,18 @@ def _check(options: argparse.Namespace) -> int:
     for failure in failures:
         print(f"failed: {failure}")
     print(
-        f"{options.config}: configuration {config.hash}, {len(config.policy.rules)} rules, "
+        f"{_read_files(config)}: configuration {config.hash}, {len(config.policy.rules)} rules, "
         f"{len(config.tests)} tests, {len(failures)} failed, {len(warnings)} warnings"
     )
     return 1 if failures else 0
+
+
+def _read_files(config: RouterConfig) -> str:
+    """Return the files that a configuration was read from; `rules_file` may name a different file than the user
+    expects.
+    """
+    main, *rules = config.files
+    return f"{main} with the rules file {rules[0].absolute()}" if rules else f"{main} (no rules file)"
 
 
 def _decide(options: argparse.Namespace) -> int:
@@ -92,7 +108,9 @@ def _decide(options: argparse.Namespace) -> int:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{options.request}: not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise BadInput(f"{options.request}: a request body is a JSON object, not {type(body).__name__}")
+        raise BadInput(
+            f"{options.request}: the request body must be a JSON object, not {type(body).__name__}"
+        )
     headers: dict[str, str] = {}
     for pair in options.header:
         name, equals, value = pair.partition("=")
@@ -100,13 +118,16 @@ def _decide(options: argparse.Namespace) -> int:
             raise BadInput(f'--header "{pair}": write it as name=value')
         headers[name.lower()] = value
     if options.path not in INFERENCE_PATHS:
-        raise BadInput(f'--path "{options.path}" is no inference path (known: {", ".join(INFERENCE_PATHS)})')
+        raise BadInput(
+            f'--path "{options.path}" is not an inference path (known: {", ".join(INFERENCE_PATHS)})'
+        )
     try:
-        record, decision = try_request(
+        record, decision = dry_run_idle(
             config, body, path=options.path, headers=headers, client_id=options.client
         )
-    except TooDeep as error:
+    except Excessive as error:
         raise BadInput(f"{options.request}: {error}") from error
+    print(f"decided by {_read_files(config)}", file=sys.stderr)
     print(json.dumps(record.as_dict(whole=True), indent=2))
     return 0 if decision.chosen is not None else 1
 
@@ -119,32 +140,70 @@ def _explain(options: argparse.Namespace) -> int:
         return _print_explained(found[-1], str(options.log))
     try:
         response = httpx.get(
-            f"{options.url.rstrip('/')}/debug/decisions/{quote(options.id, safe='')}", timeout=5.0
+            f"{options.url.rstrip('/')}/debug/decisions/{quote(options.id, safe='')}",
+            timeout=10.0,
+            trust_env=False,
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BadInput(f"{options.url} does not answer ({error}); --log FILE reads a log instead") from error
+    if response.status_code == 404 and (line := _edge_line(options.edge_log, options.id)) is not None:
+        print(printable(explain_edge_line(line)))
+        return 0
     if response.status_code != 200:
         raise BadInput(
-            f"{options.url} knows no request {options.id}: it may be another replica's, or forgotten; "
-            "--log FILE reads a log instead"
+            f"{options.url}: {_error_message(response)}; the record may have been dropped: --log FILE reads a log instead"
         )
     try:
         record = response.json()
     except ValueError as error:
-        raise BadInput(f"{options.url} is no router: its answer is not JSON ({error})") from error
+        raise BadInput(f"{options.url} is not a router: its response is not JSON ({error})") from error
     return _print_explained(record, options.url)
+
+
+def _edge_line(log: Path, request_id: str) -> Mapping[str, Any] | None:
+    """Return the last line of a request in the edge's log, None without one or without the log."""
+    if not log.is_file():
+        return None
+    found = None
+    mark = json.dumps(request_id).encode()
+    with log.open("rb") as lines:
+        for text in lines:
+            if mark not in text:
+                continue
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if (
+                isinstance(line, dict)
+                and line.get("event") == "request"
+                and line.get("request_id") == request_id
+            ):
+                found = line
+    return found
+
+
+def _error_message(response: httpx.Response) -> str:
+    """Return the message of an OpenAI error, else the status."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {response.status_code}"
 
 
 def _print_explained(record: Any, where: str) -> int:
     try:
-        print(explain(record))
+        print(printable(explain(record)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadInput(f"what {where} has is no decision record: {type(error).__name__}: {error}") from error
+        raise BadInput(
+            f"the record from {where} is not a decision record: {type(error).__name__}: {error}"
+        ) from error
     return 0
 
 
 def _replay(options: argparse.Namespace) -> int:
     config: RouterConfig = load(options.config)
+    print(f"compared with {_read_files(config)}", file=sys.stderr)
     result = replay(_records(options.file), config.policy)
     if not result.total:
         raise BadInput(
@@ -165,12 +224,13 @@ def _replay(options: argparse.Namespace) -> int:
                     "cannot_tell": result.cannot_tell,
                     "ignored_lines": result.ignored_lines,
                     "moves": moves,
+                    "newly_refused": dict(result.newly_refused),
                 },
                 indent=2,
             )
         )
     else:
-        print(as_text(result))
+        print(printable(as_text(result)))
     return 1 if result.different else 0
 
 
@@ -182,9 +242,9 @@ def _text(path: Path) -> str:
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any] | None]:
-    """Yield each line of a log as a record, None for a line that is none."""
+    """Yield each line of a log as a record, or None for other lines."""
     try:
-        with path.open("rb") as lines:  # a log may be larger than memory, and hold anything
+        with path.open("rb") as lines:  # Read line by line: a log may be larger than memory.
             for line in lines:
                 if not line.strip():
                     continue
@@ -198,7 +258,7 @@ def _records(path: Path) -> Iterator[Mapping[str, Any] | None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The commands alone, without ``serve`` (for tests)."""
+    """Run the commands without ``serve`` (for tests)."""
     parser = argparse.ArgumentParser(prog="router-service")
     add_commands(parser.add_subparsers(required=True))
     return run(parser.parse_args(arguments))

@@ -1,17 +1,17 @@
-"""Whether one tree of conditions surely holds whenever another does; knows no pool and no rule's name.
+"""Whether one tree of conditions implies another. Must not know pools or the names of rules.
 
-The answer may be no where it is yes: a linter that cries wolf is switched off.
+A false "no" is allowed, a false "yes" is not: users ignore a linter with wrong findings.
 """
 
 from router_service.routing.conditions import Condition
-from router_service.routing.conditions.request import name_matcher
+from router_service.routing.conditions.request import is_glob, name_matcher
 from router_service.routing.rules import Group
 
 Node = Condition | Group
 
 
 def implies(strong: Node, weak: Node) -> bool:
-    """Whether every request that meets ``strong`` surely meets ``weak``."""
+    """Return True only if every request that meets ``strong`` also meets ``weak``."""
     if strong == weak:
         return True
     if isinstance(weak, Group) and weak.join == "all":
@@ -24,7 +24,7 @@ def implies(strong: Node, weak: Node) -> bool:
     if isinstance(weak, Group):
         if weak.join == "any":
             return any(implies(strong, member) for member in weak.members)
-        # weak: none of its members. It holds when each of them implies one that strong rules out.
+        # weak: none of its members may hold. True if each member implies one that strong excludes.
         return (
             isinstance(strong, Group)
             and strong.join == "not"
@@ -34,7 +34,9 @@ def implies(strong: Node, weak: Node) -> bool:
 
 
 def contradictory(group: Group) -> bool:
-    """Whether nothing can meet ``group``: a number at least this and at most less, one flag both ways."""
+    """Return True if no request can meet ``group``: an empty range of numbers, or a flag required both true and
+    false.
+    """
     if group.join != "all":
         return False
     least: dict[str, int] = {}
@@ -56,18 +58,15 @@ def contradictory(group: Group) -> bool:
 
 
 def texts(condition: Condition) -> set[str]:
-    """The value of a condition that takes one text or several."""
+    """Return the value of a condition as a set of texts."""
     value = condition.value
     return {value} if isinstance(value, str) else set(value)
 
 
-def is_glob(name: str) -> bool:
-    """Whether a name stands for several."""
-    return any(sign in name for sign in "*?[")
-
-
 def phrase_within(inner: str, outer: str) -> bool:
-    """Whether a text with the keyword ``outer`` surely has ``inner``: its words stand in it, side by side."""
+    """Return whether every text with the keyword ``outer`` contains ``inner``: the words of ``inner`` are adjacent in
+    it.
+    """
     a, b = inner.casefold().split(), outer.casefold().split()
     return any(b[start : start + len(a)] == a for start in range(len(b) - len(a) + 1))
 

@@ -1,13 +1,13 @@
-"""What is allowed in a configuration but probably not meant."""
+"""Finds parts of a valid configuration that are probably mistakes."""
 
 from itertools import combinations
 
-from router_service.cli.implication import contradictory, implies, is_glob, phrase_within, texts
-from router_service.cli.trial import try_request
+from router_service.cli.implication import contradictory, implies, phrase_within, texts
 from router_service.config import RouterConfig
 from router_service.openai_api.paths import INFERENCE_PATHS
+from router_service.pipeline.dry_run import dry_run_idle
 from router_service.routing.conditions import Condition
-from router_service.routing.conditions.request import name_matcher
+from router_service.routing.conditions.request import is_glob, name_matcher
 from router_service.routing.policy import ANY_MODEL, Policy
 from router_service.routing.rules import Group, Rule
 
@@ -18,7 +18,9 @@ def lint(config: RouterConfig) -> list[str]:
     return [
         *_unreachable(policy),
         *_unmeetable(policy),
+        *_trusted_aliases(policy),
         *_unknown_models(policy),
+        *_useless_model_lists(policy),
         *_unknown_paths(config),
         *_useless_fallbacks(policy),
         *_overlapping_keywords(policy),
@@ -27,33 +29,39 @@ def lint(config: RouterConfig) -> list[str]:
 
 
 def _unreachable(policy: Policy) -> list[str]:
-    """A rule is never asked when an earlier one, for the same pool or any model, always matches before it."""
+    """Find rules that an earlier rule for the same pool or any model always precedes."""
     found = []
     for index, rule in enumerate(policy.rules):
         for earlier in policy.rules[:index]:
             if implies(rule.when, earlier.when) and _takes_all_that(earlier, rule, policy):
                 found.append(
-                    f"rule {rule.name} is never reached: {earlier.name} matches whatever it would; move it up"
+                    f"rule {rule.name} is never reached: {earlier.name} matches the same requests first; move it up"
                 )
                 break
     return found
 
 
 def _takes_all_that(earlier: Rule, rule: Rule, policy: Policy) -> bool:
-    """Whether every model that ``rule`` could route is served by a pool of ``earlier``."""
+    """Return whether ``earlier`` refuses, or a pool of it serves, every model that ``rule`` could route."""
+    if earlier.refusal is not None:
+        return True
+    if rule.refusal is not None:
+        return any(ANY_MODEL in policy.pools[target.pool].served for target in earlier.targets)
     first = {name for target in earlier.targets for name in policy.pools[target.pool].served}
     wanted = {name for target in rule.targets for name in policy.pools[target.pool].served}
     return ANY_MODEL in first or wanted <= first
 
 
 def _unmeetable(policy: Policy) -> list[str]:
-    """Rules that no request can meet, and rules whose pools serve none of the models they ask for."""
+    """Find rules that no request can meet, and rules whose pools serve none of the models in their conditions."""
     found = [
         f"rule {rule.name} never applies: its conditions contradict each other"
         for rule in policy.rules
         if contradictory(rule.when)
     ]
     for rule in policy.rules:
+        if rule.refusal is not None:
+            continue
         pools = [policy.pools[target.pool] for target in rule.targets]
         for condition in _required(rule.when, "model"):
             matches = name_matcher(sorted(texts(condition)))
@@ -65,12 +73,22 @@ def _unmeetable(policy: Policy) -> list[str]:
             )
             if not served:
                 names = ", ".join(sorted({pool.name for pool in pools}))
-                found.append(f"rule {rule.name} never applies: {names} serves no model that it asks for")
+                found.append(f"rule {rule.name} never applies: {names} serves no model in its conditions")
     return found
 
 
+def _trusted_aliases(policy: Policy) -> list[str]:
+    """Find aliases that the router forwards unchanged: an engine started without them answers 404."""
+    return [
+        f"pool {pool.name} leaves its aliases {', '.join(sorted(pool.aliases))} to its engines "
+        "(engine_knows_aliases): start each of its engines with these names"
+        for pool in policy.pools.values()
+        if pool.aliases and not pool.rewrites
+    ]
+
+
 def _required(group: Group, kind: str) -> list[Condition]:
-    """The conditions of a kind that a request must meet, whatever else it meets."""
+    """Return the conditions of a kind that every matching request meets."""
     if group.join != "all":
         return []
     found = []
@@ -84,7 +102,7 @@ def _required(group: Group, kind: str) -> list[Condition]:
 
 def _unknown_paths(config: RouterConfig) -> list[str]:
     found = [
-        f"rule {rule.name} looks at path {path}, which is no inference path"
+        f"rule {rule.name} tests for path {path}, which is not an inference path"
         for rule in config.policy.rules
         for condition in rule.when.conditions()
         if condition.kind.name == "path"
@@ -92,7 +110,7 @@ def _unknown_paths(config: RouterConfig) -> list[str]:
         if path not in INFERENCE_PATHS
     ]
     return found + [
-        f'test "{test.name}" asks {test.path}, which is no inference path'
+        f'test "{test.name}" has path {test.path}, which is not an inference path'
         for test in config.tests
         if test.path not in INFERENCE_PATHS
     ]
@@ -103,12 +121,23 @@ def _unknown_models(policy: Policy) -> list[str]:
         return []
     known = set(policy.models())
     return [
-        f'rule {rule.name} asks for model "{name}", which no pool serves'
+        f'rule {rule.name} tests for model "{name}", which no pool serves'
         for rule in policy.rules
         for condition in rule.when.conditions()
         if condition.kind.name == "model"
         for name in sorted(texts(condition))
         if not is_glob(name) and name not in known
+    ]
+
+
+def _useless_model_lists(policy: Policy) -> list[str]:
+    """Find lists of models that allow a client nothing."""
+    if policy.access is None or any(pool.serves_any for pool in policy.pools.values()):
+        return []
+    return [
+        f'clients.models: "{client}" may use {", ".join(names) or "no model"}, and no pool serves any of these'
+        for client, names in policy.access.models.items()
+        if not any(map(name_matcher(names), policy.named))
     ]
 
 
@@ -127,7 +156,7 @@ def _useless_fallbacks(policy: Policy) -> list[str]:
 
 
 def _overlapping_keywords(policy: Policy) -> list[str]:
-    """Keywords of two rules that the same text holds: the same word, or one inside the other's phrase."""
+    """Find keywords of two rules that the same text can match: equal words, or a word within the other's phrase."""
     words_of = {
         rule.name: {
             word
@@ -139,7 +168,7 @@ def _overlapping_keywords(policy: Policy) -> list[str]:
     }
     found = []
     for first, second in combinations(policy.rules, 2):
-        if first.targets == second.targets:
+        if first.targets == second.targets and first.refusal == second.refusal:
             continue
         both = sorted(
             {
@@ -151,7 +180,7 @@ def _overlapping_keywords(policy: Policy) -> list[str]:
         )
         if both:
             found.append(
-                f"rules {first.name} and {second.name} both look for {', '.join(both)}: the first takes it"
+                f"rules {first.name} and {second.name} both match {', '.join(both)}: the first takes the request"
             )
     return found
 
@@ -159,7 +188,7 @@ def _overlapping_keywords(policy: Policy) -> list[str]:
 def _untested(config: RouterConfig) -> list[str]:
     matched = set()
     for test in config.tests:
-        _, decision = try_request(
+        _, decision = dry_run_idle(
             config, test.request, path=test.path, headers=test.headers, client_id=test.client_id
         )
         matched.add(decision.rule_name)

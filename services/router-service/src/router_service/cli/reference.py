@@ -1,4 +1,4 @@
-"""The generated references: every configuration key and every rule condition, from the types themselves."""
+"""Generates the references of configuration keys and rule conditions from their types."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from router_service.config.model import Configuration, RulesFile
+from router_service.config.model import Configuration
+from router_service.config.rules_model import RulesFile
 from router_service.routing.conditions import kinds
 from router_service.routing.policies import POLICIES
 from router_service.routing.vocabulary import Outcome, Reason, RejectedBecause
@@ -21,9 +22,9 @@ def configuration_reference() -> str:
         "# Configuration of the router",
         "",
         _NOTE,
-        "One YAML file, `router.yaml`, and the rules file that it names. Unknown keys are errors. Every mistake is told",
-        "with file, line, value and remedy, all at once: `router-service check --config router.yaml`. Both files are",
-        "reloaded when they change; a file with a mistake is refused and the last good one stays in use.",
+        "One YAML file, `router.yaml`, and the rules file that it names. Unknown keys are errors. Every mistake is reported",
+        "at once, with file, line, value and remedy, by `router-service check --config router.yaml`. Both files are",
+        "reloaded when they change; a file with a mistake is refused and the last valid one stays in use.",
         "",
         "Every section and key but `pools` and `routing` may be left out.",
         "",
@@ -38,10 +39,14 @@ def rules_reference() -> str:
         "# Routing rules",
         "",
         _NOTE,
-        "A rule sends requests that meet its conditions to a pool. Rules are asked in the order of the file and the",
-        "first match wins. A rule whose pools do not serve the requested model is passed over, and the decision record",
-        "says so. When no rule matches, `routing.default_pool` takes the request if it serves the model, else the",
-        "first pool that does; if none does the answer is 404 `model_not_found`.",
+        "A rule sends requests that meet its conditions to a pool. Rules are evaluated in file order and the",
+        "first match wins. A rule whose pools do not serve the requested model is skipped, and the decision record",
+        "lists it. When no rule matches, `routing.default_pool` takes the request if it serves the model, else the",
+        "first pool that does; if none does, the response is 404 `model_not_found`.",
+        "",
+        "A rule with `refuse` instead of `route_to` answers its requests with a status and a sentence. `clients.models` in",
+        "the configuration lists the models of each client and is checked before the rules. Both are dry-run and replayed",
+        "like every rule: `replay` counts by client which recorded requests would have been refused.",
         "",
         "```yaml",
         "rules:",
@@ -54,28 +59,16 @@ def rules_reference() -> str:
         "      not: {has_tools: true}",
         "    route_to: [{pool: general, weight: 9}, {pool: long-form, weight: 1}]",
         "    split_by: session_id",
+        "  - name: no-batch-of-long-answers",
+        "    when: {client_id: batch-*, max_tokens_gte: 5000}",
+        "    refuse: {status: 429, message: Long answers run at night only.}",
         "tests:",
         "  - name: a long answer alone does not move a request",
         "    request: {max_tokens: 900, messages: [{role: user, content: hi}]}",
         "    expect: {pool: general, rule: default}",
         "```",
         "",
-        "## Conditions",
-        "",
-        "All conditions under `when` must hold. `all`, `any` and `not` take conditions, or a list of them, and nest.",
-        "An empty `when: {}` matches every request.",
-        "",
-        "| condition | value | it holds when | example | recorded as |",
-        "|---|---|---|---|---|",
-    ]
-    for kind in kinds().values():
-        how = "its truth value" if kind.unrecorded else "the feature itself"
-        lines.append(f"| `{kind.name}` | {kind.value} | {kind.meaning} | `{_cell(kind.example)}` | {how} |")
-    lines += [
-        "",
-        "Text and headers are never recorded. A replayed request that meets a condition on text or headers which its",
-        "record has no truth value for counts as *cannot be told*.",
-        "",
+        *_conditions(),
         "## Keys of a rule and of a test",
         "",
         *_table(RulesFile, ""),
@@ -86,8 +79,8 @@ def rules_reference() -> str:
         "|---|---|",
         *(f"| `{name}` | `{reason.value}` |" for name, (_, reason) in POLICIES.items()),
         "",
-        "Session affinity stands above every policy: a request with the affinity header goes to the backend its session",
-        "is pinned to while that can take it.",
+        "Session affinity takes precedence over every policy: a request with the affinity header goes to its session's",
+        "backend while that backend can accept requests.",
         "",
         "## Words in records, headers and metrics",
         "",
@@ -96,6 +89,29 @@ def rules_reference() -> str:
         f"- `outcome`: {_words(Outcome)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _conditions() -> list[str]:
+    """Return the section on conditions, one row of the table per kind."""
+    lines = [
+        "## Conditions",
+        "",
+        "All conditions under `when` must hold. `all`, `any` and `not` take conditions, or a list of them, and nest.",
+        "An empty `when: {}` matches every request.",
+        "",
+        "| condition | value | it holds when | example | recorded as |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in kinds().values():
+        how = "its result" if kind.unrecorded else "the feature"
+        lines.append(f"| `{kind.name}` | {kind.value} | {kind.meaning} | `{_cell(kind.example)}` | {how} |")
+    lines += [
+        "",
+        "Text and headers are never recorded. If a rule tests text or headers and the record has no result for that",
+        "condition, `replay` counts the request as *undecidable*.",
+        "",
+    ]
+    return lines
 
 
 def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -137,7 +153,7 @@ _WORDS = {str: "text", int: "whole number", float: "number", bool: "true or fals
 
 
 def _type(annotation: Any) -> str:
-    """A type as people say it."""
+    """Return a type in words for the reference."""
     if annotation in _WORDS:
         return _WORDS[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)

@@ -1,4 +1,4 @@
-"""YAML in, typed configuration out, or every mistake with its file, line, value and remedy."""
+"""Loads YAML into a typed configuration, or reports every mistake with file, line, value and remedy."""
 
 from router_service.config.load import BadConfig, RouterConfig, load, redis_password
 from router_service.config.model import Configuration

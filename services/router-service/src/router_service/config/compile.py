@@ -1,22 +1,26 @@
-"""Typed configuration into the compiled routing policy."""
+"""Compiles the typed configuration into the routing policy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from router_service.config.document import Place
-from router_service.config.model import Configuration, RuleSection, TimeoutsSection
+from platform_contracts.yaml_document import Place
+from router_service.config.model import ClassSection, Clients, Configuration, TimeoutsSection
+from router_service.config.rules_model import RuleSection
+from router_service.routing.access import ModelAccess
+from router_service.routing.classes import Classes
 from router_service.routing.conditions import Condition, kinds, make
 from router_service.routing.policy import Policy, Pool
-from router_service.routing.rules import Group, Rule, Target, Timeouts
+from router_service.routing.privacy import Privacy
+from router_service.routing.rules import Group, Rule, RuleRefusal, Target, Timeouts
 
 _JOINS = ("all", "any", "not")
 
 
 @dataclass
 class When:
-    """The compiled conditions of a rule, and what was wrong with them."""
+    """The compiled conditions of a rule, and the mistakes found in them."""
 
     group: Group
     problems: list[tuple[Place, str]] = field(default_factory=list)
@@ -31,7 +35,7 @@ def compile_when(when: Mapping[str, Any], place: Place) -> When:
 def _group(
     join: Literal["all", "any", "not"], value: Any, place: Place, problems: list[tuple[Place, str]]
 ) -> Group:
-    """A mapping is a set of conditions that must all hold; a list has one such mapping per item."""
+    """Compile a group. A mapping is a set of conditions that must all hold; a list has one such mapping per item."""
     members: list[Condition | Group] = []
     if isinstance(value, list):
         for index, item in enumerate(value):
@@ -67,7 +71,13 @@ def compile_policy(values: Configuration, rules: Sequence[RuleSection], identity
     timeouts = compile_timeouts(values.timeouts)
     return Policy(
         pools={
-            name: Pool(name, pool.policy, tuple(pool.models), dict(pool.aliases))
+            name: Pool(
+                name,
+                pool.policy,
+                tuple(pool.models),
+                dict(pool.aliases),
+                {} if pool.engine_knows_aliases else dict(pool.aliases),
+            )
             for name, pool in values.pools.items()
         },
         rules=tuple(_rule(rule, timeouts) for rule in rules),
@@ -76,7 +86,29 @@ def compile_policy(values: Configuration, rules: Sequence[RuleSection], identity
         timeouts=timeouts,
         affinity=values.affinity.enabled,
         max_ejected_ratio=values.breaker.max_ejected_ratio,
+        privacy=Privacy(
+            tuple(values.privacy.share_prefixes_between), tuple(values.privacy.show_engine_metrics_to)
+        ),
+        access=_access(values.clients),
+        classes=_classes(values.classes),
         hash=identity,
+    )
+
+
+def _access(section: Clients) -> ModelAccess | None:
+    if not section.models:
+        return None
+    models = {client: tuple(names) for client, names in section.models.items()}
+    return ModelAccess(models, section.hide_forbidden)
+
+
+def _classes(sections: Mapping[str, ClassSection]) -> Classes | None:
+    if not sections:
+        return None
+    return Classes(
+        {client: name for name, section in sections.items() for client in section.clients},
+        {tier: name for name, section in sections.items() for tier in section.service_tiers},
+        {name: section.priority for name, section in sections.items() if section.priority is not None},
     )
 
 
@@ -86,10 +118,11 @@ def compile_timeouts(section: TimeoutsSection) -> Timeouts:
 
 
 def _rule(rule: RuleSection, base: Timeouts) -> Rule:
-    target = rule.route_to
+    target = rule.route_to or ()
     targets = (
         (Target(target),) if isinstance(target, str) else tuple(Target(t.pool, t.weight) for t in target)
     )
+    refusal = None if rule.refuse is None else RuleRefusal(rule.refuse.status, rule.refuse.message)
     timeouts = None
     if rule.timeouts is not None:
         own = {name: value for name, value in rule.timeouts.model_dump().items() if value is not None}
@@ -103,4 +136,7 @@ def _rule(rule: RuleSection, base: Timeouts) -> Rule:
         timeouts=timeouts,
         policy=rule.policy,
         resume=rule.resume,
+        engine_fields={str(name): value for name, value in rule.engine_fields.items()},
+        refusal=refusal,
+        request_class=rule.request_class or "",
     )

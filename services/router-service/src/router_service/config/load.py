@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from platform_contracts.yaml_document import Document, Place, Problem, read
 from router_service.config.compile import compile_policy, compile_when
-from router_service.config.document import Document, Place, Problem, read
-from router_service.config.model import Configuration, RulesFile, RuleTest
+from router_service.config.model import Configuration
+from router_service.config.rules_model import RuleSection, RulesFile, RuleTest
+from router_service.routing.conditions.request import is_glob
 from router_service.routing.hashing import digest
 from router_service.routing.policy import ANY_MODEL, Policy
 from router_service.routing.vocabulary import Reason
@@ -20,7 +22,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class BadConfig(Exception):
-    """The configuration cannot be used. ``problems`` are all its mistakes; the text is one line each."""
+    """The configuration cannot be used. ``problems`` lists all mistakes; the text has one line per mistake."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(set(problems))
@@ -29,13 +31,14 @@ class BadConfig(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RouterConfig:
-    """A configuration that is free of mistakes. ``hash`` changes when anything in it does.
+    """A configuration without mistakes. ``hash`` changes with any change of the configuration.
 
-    ``files`` are what it was read from, for whoever watches them.
+    ``files`` are the files it was read from, for file watchers.
     """
 
     values: Configuration
     policy: Policy
+    rules: tuple[RuleSection, ...]
     tests: tuple[RuleTest, ...]
     files: tuple[Path, ...]
     hash: str
@@ -59,11 +62,13 @@ def load(path: Path) -> RouterConfig:
             rules = read(path.parent / name)
             files.append(rules.path)
             if not (path.parent / name).is_file():
-                main.problem(("routing", "rules_file"), f'"{name}": there is no such file beside this one')
+                main.problem(("routing", "rules_file"), f'"{name}": no such file in the folder of this one')
                 rules = Document(rules.path)
             rules_values = None if rules.problems else _typed(rules, RulesFile)
         _check_pools(main)
         _check_rules(rules, main)
+        _check_clients(main)
+        _check_classes(main)
     problems = [*main.problems, *rules.problems]
     if problems or values is None or rules_values is None:
         raise BadConfig(problems)
@@ -73,13 +78,15 @@ def load(path: Path) -> RouterConfig:
         json.dumps(rules_values.model_dump(mode="json"), sort_keys=False),
     )[:12]
     policy = compile_policy(values, rules_values.rules, identity)
-    return RouterConfig(values, policy, tuple(rules_values.tests), tuple(files), identity)
+    return RouterConfig(
+        values, policy, tuple(rules_values.rules), tuple(rules_values.tests), tuple(files), identity
+    )
 
 
 def redis_password(path: Path, values: Configuration) -> str | None:
-    """Read the password that the configuration at ``path`` points to; None when Redis has none.
+    """Read the password that the configuration at ``path`` points to; None if no password file is set.
 
-    Not part of :func:`load`: a configuration can be checked where its secrets are not.
+    Separate from :func:`load`, so that a configuration can be checked without access to its secrets.
 
     Raises:
         BadConfig: the file cannot be read, or is empty.
@@ -109,18 +116,18 @@ def _typed(document: Document, model: type[Model]) -> Model | None:
     except ValidationError as error:
         for found in error.errors():
             if found["type"] == "string_type" and isinstance(found["input"], list):
-                continue  # the other form of a key that takes a text or a list; its own mistakes are listed
+                continue  # The other form of a key that takes a text or a list; that form's own mistakes are listed.
             place = _real_place(document, found["loc"])
             document.problem(place, _sentence(found, model))
         return None
 
 
 def _real_place(document: Document, loc: tuple[str | int, ...]) -> Place:
-    """Drop the names of union members, which pydantic puts into its path, and keys of mappings."""
+    """Drop the names of union members and mapping keys, which pydantic adds to its path."""
     place: Place = ()
     data = {} if document.data is None else document.data
     for index, part in enumerate(loc):
-        if part == "[key]":  # the name itself is wrong, not what it stands for
+        if part == "[key]":  # The key itself is wrong, not its value.
             continue
         last = index == len(loc) - 1
         if isinstance(data, Mapping) and (part in data or last):
@@ -144,7 +151,7 @@ def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
     if kind == "missing":
         return "is missing and has no default"
     if isinstance(value, str) and "://" in value and "@" in value:
-        return "an address takes no user and no password (the value is not shown)"
+        return "an address must not contain a user or password (the value is not shown)"
     if kind == "string_pattern_mismatch":
         return f"{shown} must match {context['pattern']}"
     if kind == "literal_error":
@@ -154,7 +161,7 @@ def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The keys known where an unknown one stands, found by walking the model along its path."""
+    """Return the known keys at the place of an unknown one, by following its path through the model."""
     current: Any = model
     for part in loc:
         if isinstance(current, type) and issubclass(current, BaseModel):
@@ -180,7 +187,7 @@ def _inner_model(annotation: Any) -> Any:
 
 
 def _at(data: Any, *place: str | int) -> Any:
-    """The value at a place of unchecked data, or None."""
+    """Return the value at a place of unchecked data, or None."""
     for part in place:
         if isinstance(data, Mapping):
             data = data.get(part)
@@ -196,8 +203,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _check_pools(document: Document) -> None:
-    """What no single key can tell: references between pools. Works on unchecked data, so that a mistake
-    elsewhere does not hide these."""
+    """Check references between pools. Works on unchecked data, so that mistakes elsewhere do not hide these."""
     pools = _mapping(_at(document.data, "pools"))
     seen: dict[str, str] = {}
     for name, pool in pools.items():
@@ -224,6 +230,9 @@ def _check_pools(document: Document) -> None:
                     (*here, "aliases", alias),
                     f'"{model}" is not a model of this pool (known: {_list(models)})',
                 )
+    peers = _mapping(_at(document.data, "peers"))
+    if _at(document.data, "peers") is not None and bool(peers.get("urls")) == (peers.get("dns") is not None):
+        document.problem(("peers",), "needs exactly one of urls and dns")
     _must_be_pool(document, ("routing", "default_pool"), pools)
     for name, others in _mapping(_at(document.data, "routing", "fallback")).items():
         place: Place = ("routing", "fallback", name)
@@ -233,6 +242,48 @@ def _check_pools(document: Document) -> None:
             _must_be_pool(document, (*place, index), pools)
             if other == name:
                 document.problem((*place, index), f'"{name}" cannot be its own fallback')
+
+
+def _check_clients(document: Document) -> None:
+    """A model that no pool serves is a mistake in a client's list; a glob may wait for models to come."""
+    served: set[str] = set()
+    for pool in _mapping(_at(document.data, "pools")).values():
+        models = _at(pool, "models")
+        served.update(str(name) for name in (models if isinstance(models, list) else []))
+        served.update(str(alias) for alias in _mapping(_at(pool, "aliases")))
+    if ANY_MODEL in served:
+        return
+    for client, names in _mapping(_at(document.data, "clients", "models")).items():
+        for index, name in enumerate(names if isinstance(names, list) else []):
+            if isinstance(name, str) and name not in served and not is_glob(name):
+                near = get_close_matches(name, served, 1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                document.problem(
+                    ("clients", "models", client, index),
+                    f'"{name}" is served by no pool ({hint}known: {_list(served)})',
+                )
+
+
+def _check_classes(document: Document) -> None:
+    """Shares must fit into a pool, and a client or a service tier can have only one class."""
+    total = 0.0
+    owners: dict[tuple[str, str], str] = {}
+    for name, section in _mapping(_at(document.data, "classes")).items():
+        share = _at(section, "share")
+        total += share if isinstance(share, int | float) and not isinstance(share, bool) else 0.0
+        if total > 1.0 + 1e-9:
+            document.problem(
+                ("classes", name, "share"), f"all shares together are {total:g}, over 1; lower some"
+            )
+            return
+        for key in ("clients", "service_tiers"):
+            values = _at(section, key)
+            for index, value in enumerate(values if isinstance(values, list) else []):
+                owner = owners.setdefault((key, str(value)), str(name))
+                if owner != name:
+                    document.problem(
+                        ("classes", name, key, index), f'"{value}" has the class {owner} already; remove one'
+                    )
 
 
 def _check_rules(document: Document, main: Document) -> None:
@@ -246,10 +297,12 @@ def _check_rules(document: Document, main: Document) -> None:
             document.problem(("rules", index, "name"), f'"{name}" is the name of an earlier rule, too')
         if name == "default":
             document.problem(
-                ("rules", index, "name"), '"default" stands for "no rule matched"; choose another'
+                ("rules", index, "name"), '"default" means that no rule matched; choose another name'
             )
         names.add(str(name))
         target = rule.get("route_to")
+        _check_action(document, rule, ("rules", index))
+        _must_be_class(document, ("rules", index, "request_class"), main)
         if isinstance(target, list):
             if not target:
                 document.problem(("rules", index, "route_to"), "is empty; name at least one pool")
@@ -278,6 +331,26 @@ def _check_rules(document: Document, main: Document) -> None:
             document.problem(
                 ("tests", index, "expect", "rule"), f'"{rule_name}" is not a rule (known: {_list(names)})'
             )
+
+
+_ROUTING_KEYS = ("split_by", "policy", "timeouts", "resume", "engine_fields", "request_class")
+
+
+def _check_action(document: Document, rule: Mapping[str, Any], place: Place) -> None:
+    """A rule either routes or refuses, and a refusal has no keys of a route."""
+    refuses = rule.get("refuse") is not None
+    if refuses == (rule.get("route_to") is not None):
+        document.problem(place, "needs exactly one of route_to and refuse")
+    for key in _ROUTING_KEYS if refuses else ():
+        if key in rule:
+            document.problem((*place, key), "has no effect in a rule that refuses; remove it")
+
+
+def _must_be_class(document: Document, place: Place, main: Document) -> None:
+    value = _at(document.data, *place)
+    classes = _mapping(_at(main.data, "classes"))
+    if isinstance(value, str) and value not in classes:
+        document.problem(place, f'"{value}" is not one of `classes` (known: {_list(classes)})')
 
 
 def _must_be_pool(document: Document, place: Place, pools: Mapping[str, Any]) -> None:

@@ -1,20 +1,21 @@
-"""The configuration's shape: every key, its type, its bounds, its default and what it means.
+"""The schema of the configuration: every key with type, bounds, default and description.
 
 `docs/configuration.md` is generated from these descriptions.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from router_service.routing.features import ServiceTier
 from router_service.routing.policies import POLICIES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
 
 def _reachable(url: str) -> str:
-    """Refuse what no connection could be opened to, where the mistake can still be shown with its place."""
+    """Refuse URLs to which no connection can be opened while the place of the mistake is known."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -36,21 +37,21 @@ else:
 
 
 class Section(BaseModel):
-    """A mapping that refuses keys it does not know."""
+    """A mapping that rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Server(Section):
-    """Where the router listens and how it ends."""
+    """The router's listener and its shutdown."""
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 or :: in a pod")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     settle_seconds: float = Field(
         3.0,
         ge=0,
-        description="after SIGTERM: not ready, but still accepting for this long, until load balancers notice; longer "
-        "than they keep idle connections (the edge: 2 s)",
+        description="after SIGTERM: time during which the router is not ready but still accepts requests, until load "
+        "balancers notice; longer than they keep idle connections (the edge: 2 s)",
     )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, gt=0, description="larger request bodies are refused with 413"
@@ -61,7 +62,7 @@ class Backend(Section):
     """One engine."""
 
     url: HttpUrl = Field(description="address of the engine")
-    health_url: HttpUrl | None = Field(None, description="what is asked for health (default: url + /health)")
+    health_url: HttpUrl | None = Field(None, description="URL of the health probe (default: url + /health)")
 
 
 class EndpointSlices(Section):
@@ -72,54 +73,98 @@ class EndpointSlices(Section):
 
 
 class Discover(Section):
-    """Backends that come and go. Exactly one of dns and endpoint_slices."""
+    """Discovery of changing backends. Exactly one of dns and endpoint_slices."""
 
     dns: str | None = Field(None, min_length=1, description="name of a headless Service, re-resolved")
     endpoint_slices: EndpointSlices | None = Field(None, description="EndpointSlices to watch")
     port: int = Field(8000, ge=1, le=65535, description="port of the engine")
     health_port: int | None = Field(None, ge=1, le=65535, description="port of the agent (default: port)")
-    health_path: str = Field("/health", pattern="^/", description="path asked for health")
-    interval_seconds: float = Field(5.0, gt=0, description="how often a DNS name is resolved again")
+    health_path: str = Field("/health", pattern="^/", description="path of the health probe")
+    interval_seconds: float = Field(5.0, gt=0, description="interval of DNS lookups")
 
 
 class PoolSection(Section):
     """A set of interchangeable backends. Exactly one of backends and discover."""
 
-    policy: PolicyName = Field("least_loaded", description="how a backend is chosen")
-    models: list[str] = Field(min_length=1, description='names this pool answers to; "*" for any')
-    aliases: dict[str, str] = Field({}, description="further names, each for one of models")
+    policy: PolicyName = Field("least_loaded", description="policy that chooses a backend")
+    models: list[str] = Field(min_length=1, description='models that this pool serves; "*" for any')
+    aliases: dict[str, str] = Field({}, description="additional names, each for one of models")
+    engine_knows_aliases: bool = Field(
+        False,
+        description="the engines serve the aliases themselves: the request passes unchanged. By default the router "
+        "writes the model's own name into the request and the alias into the answer",
+    )
     backends: dict[Name, Backend] | None = Field(None, description="the engines, by name")
-    discover: Discover | None = Field(None, description="where to find the engines")
+    discover: Discover | None = Field(None, description="discovery of the engines")
 
 
 class Routing(Section):
-    """Which pool takes a request that no rule sends elsewhere."""
+    """The pool of requests that no rule matches, and fallbacks."""
 
     default_pool: str = Field(description="the pool of requests that no rule matches")
-    fallback: dict[str, list[str]] = Field({}, description="pools asked when nothing in a pool is ready")
+    fallback: dict[str, list[str]] = Field({}, description="pools to try if no backend of a pool is ready")
     rules_file: str | None = Field(None, description="file with the rules, relative to this one")
 
 
-class Affinity(Section):
-    """Sessions that stay on their backend."""
+SessionSource = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(header:[a-z0-9_-]{1,64}|body:[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64}){0,3})$"
+    ),
+]
 
-    enabled: bool = Field(True, description="whether the header is looked at")
-    header: str = Field("x-session-id", pattern="^[a-z0-9-]+$", description="header with the session's id")
+
+class Affinity(Section):
+    """Session affinity: the requests of a session go to one backend."""
+
+    enabled: bool = Field(True, description="whether the requests of a session go to one backend")
+    header: str = Field(
+        "x-session-id",
+        pattern="^[a-z0-9-]+$",
+        description="header with the session id; read before the sources",
+    )
+    sources: list[SessionSource] = Field(
+        [
+            "header:x-claude-code-session-id",
+            "header:session-id",
+            "header:session_id",
+            "body:prompt_cache_key",
+            "body:metadata.user_id",
+        ],
+        description="other places of the session id, read in this order: header:NAME, then body:FIELD or "
+        "body:FIELD.FIELD. The record has the used one. Do not list a field that many conversations share: they "
+        "would all go to one backend",
+    )
     ttl_seconds: float = Field(1800.0, gt=0, description="how long a session without requests stays pinned")
 
 
 class Redis(Section):
-    """Shared state. Left out: state is kept in memory and each replica is on its own."""
+    """State shared by all replicas. Without it, each replica keeps its own state in memory."""
 
     url: str = Field(
         pattern="^(redis|rediss|unix)://[^@]*$", description="address; a password belongs in password_file"
     )
     password_file: str | None = Field(None, description="file with the password")
-    timeout_seconds: float = Field(0.05, gt=0, le=1, description="most that a request ever waits for Redis")
+    timeout_seconds: float = Field(
+        0.05, gt=0, le=1, description="longest time that a request waits for Redis"
+    )
+
+
+class BudgetsSection(Section):
+    """Token budgets that the edge reserves. Left out: only the edge settles them."""
+
+    address: str = Field(
+        pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$|^\[[0-9a-fA-F:.]+\]:[0-9]{1,5}$",
+        description="host:port of the rate limit service, where the router settles answers whose client left or "
+        "that broke off",
+    )
+    timeout_seconds: float = Field(
+        2.0, gt=0, le=30, description="for one settlement; no request waits for it"
+    )
 
 
 class TimeoutsSection(Section):
-    """Four timeouts. The first two apply to every attempt, total to the whole request."""
+    """Four timeouts. The first three apply to each attempt, total to the whole request."""
 
     connect_seconds: float = Field(1.0, gt=0, description="to connect to a backend")
     first_token_seconds: float = Field(60.0, gt=0, description="until the first body byte of a stream")
@@ -129,64 +174,99 @@ class TimeoutsSection(Section):
     total_seconds: float = Field(600.0, gt=0, description="for the whole request, all attempts together")
 
 
-class RuleTimeouts(Section):
-    """Timeouts of a rule; what is left out stays as in the configuration."""
-
-    connect_seconds: float | None = Field(None, gt=0, description="to connect to a backend")
-    first_token_seconds: float | None = Field(None, gt=0, description="until the first body byte of a stream")
-    idle_seconds: float | None = Field(None, gt=0, description="between two events of a stream")
-    total_seconds: float | None = Field(None, gt=0, description="for the whole request")
-
-
 class Retries(Section):
-    """When an attempt that failed before the first body byte is repeated on another backend."""
+    """Conditions for repeating, on another backend, an attempt that failed before the first body byte."""
 
-    max_attempts: int = Field(3, ge=1, le=10, description="attempts of one request, the first one included")
+    max_attempts: int = Field(3, ge=1, le=10, description="attempts of one request, including the first")
     budget_ratio: float = Field(
         0.2,
         ge=0,
         le=1,
-        description="retries under way, as a share of active requests; not those of lost connections",
+        description="concurrent retries, as a share of active requests; retries after lost connections do not count",
     )
-    budget_min: int = Field(3, ge=0, description="retries always allowed to be under way")
+    budget_min: int = Field(3, ge=0, description="number of concurrent retries that is always allowed")
     on_status: list[ServerError] = Field(
-        [502, 503, 504], description="answers of a backend that count as a failed attempt; never a 4xx"
+        [502, 503, 504], description="statuses of a backend that count as a failed attempt; never a 4xx"
     )
 
 
 class Limits(Section):
-    """What a backend may have at once, and who may wait."""
+    """Limits of concurrent and waiting requests."""
 
-    max_in_flight_per_backend: int = Field(64, ge=1, description="requests of this router per backend")
+    max_in_flight_per_backend: int | None = Field(
+        None,
+        ge=1,
+        description="concurrent requests of this router per backend; default: the engine's `--max-num-seqs`, as its "
+        "agent reports it, else 64",
+    )
     queue_size: int = Field(64, ge=0, description="requests that may wait per pool")
     queue_seconds: float = Field(5.0, gt=0, description="longest wait; then 503 overloaded")
+    client_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="share of a pool's slots that one client may take while another client has used the pool within "
+        "ten minutes; 1 lets one client take all",
+    )
+    lend_after_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="other classes may use a class's kept slots after it has sent no request for this time",
+    )
 
 
 class Breaker(Section):
-    """When a backend that fails is left alone."""
+    """When a failing backend receives no requests."""
 
-    failures: int = Field(5, ge=1, description="failures in a row that open the breaker")
-    open_seconds: float = Field(10.0, gt=0, description="until one request may probe")
+    failures: int = Field(5, ge=1, description="consecutive failures that open the breaker")
+    open_seconds: float = Field(10.0, gt=0, description="time until one request may probe the backend")
     slow_start_seconds: float = Field(
-        30.0, ge=0, description="until a recovered backend has its full share again"
+        30.0, ge=0, description="time until a recovered backend has its full load again"
     )
     max_ejected_ratio: float = Field(
-        0.5, ge=0, le=1, description="share of a pool that breakers may hold back"
+        0.5,
+        ge=0,
+        le=1,
+        description="largest share of a pool that breakers may block; never its last usable backend of several",
     )
 
 
 class HealthSection(Section):
     """How backends are probed."""
 
-    interval_seconds: float = Field(1.0, gt=0, description="between two probes of a backend")
-    timeout_seconds: float = Field(1.0, gt=0, description="for one probe")
-    failures: int = Field(3, ge=1, description="failed probes in a row until a backend is unreachable")
+    interval_seconds: float = Field(1.0, gt=0, description="interval between two probes of a backend")
+    timeout_seconds: float = Field(1.0, gt=0, description="timeout of one probe")
+    failures: int = Field(3, ge=1, description="consecutive failed probes until a backend is unreachable")
+    max_in_flight: int = Field(256, ge=1, description="maximum number of concurrent probes")
 
 
 class Decisions(Section):
-    """What is remembered of past requests."""
+    """Storage of decision records."""
 
     ring: int = Field(10_000, ge=1, le=1_000_000, description="decision records kept in memory")
+    ring_bytes: int = Field(
+        64 * 1024 * 1024, ge=65_536, description="largest total size of the decision records in memory"
+    )
+
+
+class Peers(Section):
+    """The other replicas of this router. Exactly one of urls and dns."""
+
+    urls: list[HttpUrl] = Field(
+        [], max_length=64, description="addresses of the replicas; this one may be among them"
+    )
+    dns: str | None = Field(
+        None,
+        min_length=1,
+        description="name of a headless Service, resolved at each lookup; at most 64 addresses",
+    )
+    port: int = Field(8000, ge=1, le=65535, description="port of the addresses that dns resolves to")
+    timeout_seconds: float = Field(
+        0.5,
+        gt=0,
+        le=5,
+        description="timeout of one lookup of a record; all replicas are queried concurrently",
+    )
 
 
 class Telemetry(Section):
@@ -195,10 +275,59 @@ class Telemetry(Section):
     slow_first_token_seconds: float = Field(
         2.0,
         gt=0,
-        description="a time to first token over this is slow (label slow, spans of unsampled requests)",
+        description="a longer time to first token counts as slow (label slow, spans of unsampled requests)",
     )
     otlp_endpoint: str | None = Field(
         None, pattern="^https?://", description="OTLP/HTTP endpoint for spans (default: none are sent)"
+    )
+
+
+class PrivacySection(Section):
+    """What clients can learn about each other."""
+
+    share_prefixes_between: list[str] = Field(
+        [],
+        description="clients (ids or globs) that share prefix-cache entries; each of them can find out by timing "
+        "whether another one sent a prompt. By default each client has separate entries",
+    )
+    show_engine_metrics_to: list[str] = Field(
+        [], description="clients (ids or globs) whose answers keep the engine's `metrics`"
+    )
+
+
+class Clients(Section):
+    """The models that each client may use."""
+
+    models: dict[str, list[str]] = Field(
+        {},
+        description="client ids or globs, each with the models it may use (names, aliases or globs). A client's own id "
+        "decides before a glob, the first matching glob before later ones; a client that nothing matches may use "
+        "every model. An alias is allowed by its own name or if its model is allowed",
+    )
+    hide_forbidden: bool = Field(
+        False, description="answer 404 model_not_found for a model that the client may not use, not 403"
+    )
+
+
+class ClassSection(Section):
+    """One class of requests. A rule's request_class decides before clients, and clients before service_tiers."""
+
+    share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="part of each pool's slots and queue that this class keeps, at least one of each; 0 keeps none. All "
+        "shares together are at most 1",
+    )
+    clients: list[str] = Field([], description="clients (ids or globs) whose requests have this class")
+    service_tiers: list[ServiceTier] = Field(
+        [],
+        description="values of `service_tier` in a request that select this class; every client may send every value",
+    )
+    priority: int | None = Field(
+        None,
+        description="`priority` in the engine's request; the engines must run with `--scheduling-policy priority`. Lower "
+        "values are scheduled first",
     )
 
 
@@ -208,61 +337,28 @@ class Configuration(Section):
     server: Server = Field(default_factory=Server, description="where the router listens")
     pools: dict[Name, PoolSection] = Field(min_length=1, description="the pools, by name; order matters")
     routing: Routing = Field(description="which pool takes which request")
-    affinity: Affinity = Field(default_factory=Affinity, description="sessions that stay on their backend")
+    affinity: Affinity = Field(
+        default_factory=Affinity, description="session affinity: the requests of a session go to one backend"
+    )
     redis: Redis | None = Field(None, description="state shared by all replicas")
+    budgets: BudgetsSection | None = Field(None, description="settles the token budgets of cut-off answers")
     timeouts: TimeoutsSection = Field(default_factory=TimeoutsSection, description="the four timeouts")
     retries: Retries = Field(default_factory=Retries, description="bounded retries")
-    limits: Limits = Field(default_factory=Limits, description="load per backend and the waiting line")
+    limits: Limits = Field(default_factory=Limits, description="load per backend, and the queue")
     breaker: Breaker = Field(default_factory=Breaker, description="circuit breaker per backend")
     health: HealthSection = Field(default_factory=HealthSection, description="active probes")
     decisions: Decisions = Field(default_factory=Decisions, description="decision records")
+    peers: Peers | None = Field(
+        None,
+        description="replicas that are queried for the record of a request that this router did not handle",
+    )
+    privacy: PrivacySection = Field(
+        default_factory=PrivacySection, description="what clients can learn about each other"
+    )
+    clients: Clients = Field(default_factory=Clients, description="which models each client may use")
+    classes: dict[Name, ClassSection] = Field(
+        {},
+        description="classes of requests, by name. A request that nothing assigns has the class `default`, which keeps "
+        "nothing unless it is listed. Empty: requests have no class",
+    )
     telemetry: Telemetry = Field(default_factory=Telemetry, description="logs and traces")
-
-
-class TargetSection(Section):
-    """One pool of a weighted rule."""
-
-    pool: str = Field(description="name of the pool")
-    weight: float = Field(1.0, gt=0, description="its share, relative to the others")
-
-
-class RuleSection(Section):
-    """One rule."""
-
-    name: Name = Field(description="shows in records, headers and metrics")
-    when: dict[str, Any] = Field(
-        description="conditions, all of which must hold; all, any and not combine them"
-    )
-    route_to: str | list[TargetSection] = Field(description="a pool, or weighted pools")
-    split_by: Literal["session_id", "client_id", "request_id"] = Field(
-        "session_id", description="what a weighted split is stable for"
-    )
-    policy: PolicyName | None = Field(None, description="overrides the pool's policy")
-    timeouts: RuleTimeouts | None = Field(None, description="overrides single timeouts")
-    resume: bool = Field(False, description="continue a broken stream on another backend")
-
-
-class Expectation(Section):
-    """What a rule test expects; what is left out is not compared."""
-
-    pool: str | None = Field(None, description="pool of the decision")
-    rule: str | None = Field(None, description="name of the rule, or default")
-    reason: str | None = Field(None, description="reason of the decision")
-
-
-class RuleTest(Section):
-    """One test of the rules, run by `router-service check`."""
-
-    name: str = Field(min_length=1, description="a sentence")
-    request: dict[str, Any] = Field(description="a request body; model defaults to the default pool's first")
-    path: str = Field("/v1/chat/completions", description="path of the request")
-    headers: dict[str, str] = Field({}, description="headers of the request")
-    client_id: str = Field("", description="who is asking")
-    expect: Expectation = Field(description="what must come out")
-
-
-class RulesFile(Section):
-    """The rules file."""
-
-    rules: list[RuleSection] = Field([], description="first match wins")
-    tests: list[RuleTest] = Field([], description="run by `router-service check`")

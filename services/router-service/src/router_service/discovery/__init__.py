@@ -1,1 +1,1 @@
-"""Where a pool's backends are: configured, in DNS, or in Kubernetes. Knows nothing of their health."""
+"""Lists the backends of a pool: from the configuration, DNS or Kubernetes. Must not depend on their health."""

@@ -1,4 +1,4 @@
-"""Backends behind one DNS name (a headless Service), resolved again and again."""
+"""Backends behind one DNS name (a headless Service), resolved periodically."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ async def resolve(name: str, port: int) -> list[str]:
     """Return the addresses of a name, IPv4 and IPv6, in a stable order.
 
     Raises:
-        DiscoveryFailed: the name cannot be resolved now.
+        DiscoveryFailed: the name cannot be resolved.
     """
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
@@ -25,9 +25,9 @@ async def resolve(name: str, port: int) -> list[str]:
 
 
 class DnsDiscovery:
-    """Resolves every ``interval_seconds``; while that fails, the last list stays.
+    """Resolves the name every ``interval_seconds`` and keeps the last list if that fails.
 
-    ``report`` hears every time what went wrong, or None.
+    It calls ``report`` after every attempt with the error, or with None.
     """
 
     def __init__(
@@ -59,4 +59,4 @@ class DnsDiscovery:
             await asyncio.sleep(self._discover.interval_seconds)
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""

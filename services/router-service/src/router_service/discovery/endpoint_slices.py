@@ -1,19 +1,22 @@
 """Backends behind a Kubernetes Service, from its EndpointSlices: listed once, then watched.
 
-A watch ends now and then and may miss its place (410 Gone): then everything is listed again. While the
-API server cannot be reached the last known list stays.
+A watch ends from time to time and may lose its position (410 Gone); then all slices are listed again. While the API
+server cannot be reached, the last known list stays in use.
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
+from aiohttp.connector import AddrInfoType
 from kubernetes_asyncio import client, config, watch
 from kubernetes_asyncio.client import ApiException
 from kubernetes_asyncio.config import ConfigException
 
 from router_service.config.model import Discover
+from router_service.dead_peer import detect_dead_peer
 from router_service.discovery.naming import endpoint
 from router_service.ports import Endpoint
 
@@ -26,9 +29,9 @@ MAX_RETRY_SECONDS = 10.0
 class EndpointSlicesDiscovery:
     """Yields the ready endpoints of one Service whenever they change.
 
-    An endpoint that is terminating leaves the list at once: it gets no new request and finishes what it
-    has. ``api`` is given in tests; else the pod's service account (or a kubeconfig) says where to ask. ``report`` hears what
-    went wrong whenever something did, and None when the list is known again.
+    A terminating endpoint is removed at once: it receives no new requests and completes its running ones. ``api`` is
+    for tests; otherwise the pod's service account, or a kubeconfig, provides the API server. ``report`` is called
+    with every error, and with None when the list is known again.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class EndpointSlicesDiscovery:
                     if found != known:
                         known = found
                         yield found
-                # The watch ended, as it does now and then: list and watch again, but never in a tight loop.
+                # The watch ended, as expected from time to time: list and watch again, but never in a tight loop.
                 await asyncio.sleep(0.2)
                 continue
             except ApiException as error:
@@ -67,7 +70,7 @@ class EndpointSlicesDiscovery:
                     continue
                 self._report(f"EndpointSlices of {self._service.service}: {error.status} {error.reason}")
             except (aiohttp.ClientError, TimeoutError, ConfigException, OSError, ValueError) as error:
-                # ValueError: what came is not JSON, as from a proxy that answers for the API server
+                # ValueError: the response is not JSON, for example from a proxy in front of the API server.
                 self._report(f"EndpointSlices of {self._service.service}: {type(error).__name__}: {error}")
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_RETRY_SECONDS)
@@ -78,7 +81,7 @@ class EndpointSlicesDiscovery:
             await self._api.close()
 
     async def _follow(self, api: client.ApiClient) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield all slices by name: once listed, then after every change, until the watch ends."""
+        """Yield all slices by name: after listing them, and after every change, until the watch ends."""
         slices_api = client.DiscoveryV1Api(api)
         selector = f"kubernetes.io/service-name={self._service.service}"
         namespace = self._service.namespace
@@ -112,14 +115,35 @@ class EndpointSlicesDiscovery:
                 name = target.name if target is not None and target.kind == "Pod" else None
                 for address in member.addresses or ():
                     one = endpoint(self._pool, address, self._discover, name)
-                    found[one.name] = one  # a pod may stand in two slices while they are rebalanced
+                    found[one.name] = one  # A pod may be in two slices while they are rebalanced.
         return [found[name] for name in sorted(found)]
 
 
 async def _connect() -> client.ApiClient:
-    """Use the pod's service account, else the kubeconfig of whoever runs this."""
+    """Use the pod's service account, else the kubeconfig of the current user."""
     try:
         config.load_incluster_config()  # type: ignore[no-untyped-call]
     except ConfigException:
         await config.load_kube_config()
-    return client.ApiClient()
+    return watched_client()
+
+
+def watched_client(settings: client.Configuration | None = None) -> client.ApiClient:
+    """Return a client whose connections break within seconds when the API server's host is gone.
+
+    ``settings`` are those of the pod or kubeconfig unless given.
+    """
+    api = client.ApiClient(settings)
+    # A watch is silent while nothing changes: without this a lost API server is found only when the watch would end.
+    # The client has no option for its connector's sockets.
+    # No type: aiohttp declares neither the attribute nor that a pool has a connector.
+    connector: Any = api.rest_client.pool_manager.connector
+    connector._socket_factory = _watched_socket
+    return api
+
+
+def _watched_socket(address: AddrInfoType) -> socket.socket:
+    """Return an unconnected socket whose connection breaks within seconds when its peer's host is gone."""
+    sock = socket.socket(*address[:3])
+    detect_dead_peer(sock)
+    return sock

@@ -1,11 +1,11 @@
-"""How a discovered address becomes a backend."""
+"""Converts a discovered address to a backend endpoint."""
 
 from router_service.config.model import Discover
 from router_service.ports import Endpoint
 
 
 def endpoint(pool: str, address: str, discover: Discover, name: str | None = None) -> Endpoint:
-    """Name a discovered backend after its pod where that is known, else ``pool/ip:port``."""
+    """Name a discovered backend after its pod if the pod is known, else ``pool/ip:port``."""
     host = f"[{address}]" if ":" in address else address
     health_port = discover.health_port or discover.port
     return Endpoint(

@@ -1,4 +1,4 @@
-"""Backends that are configured by name."""
+"""Backends configured by name."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from router_service.ports import Endpoint
 
 
 class StaticDiscovery:
-    """Yields the configured list once; it changes only with the configuration."""
+    """Yields the configured list once, because it changes only with the configuration."""
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         self._endpoints = [
@@ -21,4 +21,4 @@ class StaticDiscovery:
         await asyncio.Event().wait()
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""

@@ -1,1 +1,1 @@
-"""Active probes: how each backend says it is. Knows no request and decides nothing."""
+"""Active health probes of backends. Must not know requests or make routing decisions."""

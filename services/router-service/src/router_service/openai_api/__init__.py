@@ -1,1 +1,1 @@
-"""OpenAI's wire format: paths, errors, event streams. Knows no backend, no rule, no connection."""
+"""OpenAI's wire format: paths, errors, event streams. Must not know backends, rules or connections."""

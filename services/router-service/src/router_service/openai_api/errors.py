@@ -1,5 +1,9 @@
-"""OpenAI's error body, and the translation of an engine's other shapes; chooses no status itself."""
+"""Error bodies and error events in the format of each API, and the translation of engines' other error formats.
 
+Does not choose statuses.
+"""
+
+from enum import StrEnum
 from typing import Any
 
 import orjson
@@ -16,7 +20,30 @@ _TYPE_OF_STATUS = {
     429: "rate_limit_error",
 }
 
+_ANTHROPIC_TYPE_OF_STATUS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_ANTHROPIC_TYPES = frozenset({*_ANTHROPIC_TYPE_OF_STATUS.values(), "api_error", "billing_error"})
+
 _MAX_MESSAGE_CHARS = 2000
+
+
+class ErrorForm(StrEnum):
+    """The API whose clients read the error."""
+
+    OPENAI = "openai"
+    RESPONSES = "responses"
+    """OpenAI's error body, in streams whose events have names."""
+    ANTHROPIC = "anthropic"
 
 
 def error_type(status: int) -> str:
@@ -27,60 +54,78 @@ def error_type(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-def error_body(status: int, message: str, code: str | None = None, param: str | None = None) -> bytes:
-    """The JSON body of an error answer."""
+def anthropic_type(status: int) -> str:
+    """Return Anthropic's ``type`` for a status: ``api_error`` for other 5xx, ``invalid_request_error`` for 4xx."""
+    known = _ANTHROPIC_TYPE_OF_STATUS.get(status)
+    if known is not None:
+        return known
+    return "api_error" if status >= 500 else "invalid_request_error"
+
+
+def error_body(
+    status: int,
+    message: str,
+    code: str | None = None,
+    param: str | None = None,
+    form: ErrorForm = ErrorForm.OPENAI,
+) -> bytes:
+    """Return the JSON body of an error response. Anthropic's form has neither code nor param."""
+    if form is ErrorForm.ANTHROPIC:
+        return orjson.dumps({"type": "error", "error": {"type": anthropic_type(status), "message": message}})
     return orjson.dumps(
         {"error": {"message": message, "type": error_type(status), "param": param, "code": code}}
     )
 
 
-def error_event(message: str, code: str, status: int = 500) -> bytes:
-    """One server-sent event that makes the SDKs raise; a stream's last, never followed by ``[DONE]``."""
-    return b"data: " + error_body(status, message, code) + b"\n\n"
+def error_event(message: str, code: str, status: int = 500, form: ErrorForm = ErrorForm.OPENAI) -> bytes:
+    """Return one server-sent event on which the SDKs raise. It is the last event of a stream, without ``[DONE]``
+    after it.
 
-
-def is_openai_error(body: bytes) -> bool:
-    """True when ``body`` already is ``{"error": {"message": …}}``."""
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    return isinstance(error, dict) and isinstance(error.get("message"), str)
-
-
-def translated_error(status: int, body: bytes) -> bytes:
-    """The engine's error ``body`` in OpenAI's shape: unchanged when it has it already.
-
-    Understands FastAPI's ``detail`` (a text, or a list of field errors), ``{"message": …}`` (older
-    vLLM), ``{"error": "text"}`` and plain text. ``code`` is the status, as vLLM writes it.
+    In the form of Responses it is that API's ``error`` event with an additional ``error`` key, because OpenAI's SDKs
+    raise only on that key.
     """
-    if is_openai_error(body):
-        return body
+    if form is ErrorForm.OPENAI:
+        return b"data: " + error_body(status, message, code) + b"\n\n"
+    if form is ErrorForm.ANTHROPIC:
+        return b"event: error\ndata: " + error_body(status, message, code, form=form) + b"\n\n"
+    error = {"message": message, "type": error_type(status), "param": None, "code": code}
+    event = {"type": "error", "code": code, "message": message, "param": None, "error": error}
+    return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
+
+
+def has_form(parsed: Any, form: ErrorForm) -> bool:
+    """Return whether a parsed error body already has the form of the API."""
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return False
+    if form is ErrorForm.ANTHROPIC:
+        return parsed.get("type") == "error" and error.get("type") in _ANTHROPIC_TYPES
+    return bool(parsed.get("type") != "error")
+
+
+def translated_error(status: int, body: bytes, form: ErrorForm = ErrorForm.OPENAI) -> bytes:
+    """Return the engine's error ``body`` in the API's form, unchanged if it already has that form.
+
+    Understands FastAPI's ``detail`` (a text, or a list of field errors), ``{"message": ...}`` (older vLLM),
+    ``{"error": "text"}`` and plain text. ``code`` is the status, as in vLLM's own errors.
+    """
     try:
         parsed: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
         parsed = None
+    if has_form(parsed, form):
+        return body
     param: str | None = None
     message = ""
     if isinstance(parsed, dict):
         message, param = _message_of(parsed)
     elif parsed is None:
         message = body.decode("utf-8", "replace").strip()
-        if message[:1] == "<":  # a proxy's HTML page says nothing to an API client
+        if message[:1] == "<":  # A proxy's HTML page has no meaning for an API client.
             message = ""
     if not message:
         message = f"the backend answered {status}"
-    return orjson.dumps(
-        {
-            "error": {
-                "message": message[:_MAX_MESSAGE_CHARS],
-                "type": error_type(status),
-                "param": param,
-                "code": str(status),
-            }
-        }
-    )
+    return error_body(status, message[:_MAX_MESSAGE_CHARS], str(status), param, form)
 
 
 def _message_of(parsed: dict[str, Any]) -> tuple[str, str | None]:

@@ -1,26 +1,33 @@
-"""Cuts a relayed byte stream at event boundaries and keeps its tail; parses nothing while it flows.
+"""Splits a relayed byte stream at event boundaries and keeps its tail. Parses nothing while bytes flow.
 
-Whole events pass through unchanged the moment they are whole. What a router must see in them is found
-by byte tests: an engine's in-band error, the usage event nobody asked for, comments. JSON strings
-escape their quotes, so none of the tests can be fooled by text a model wrote. It refuses to know who
-reads or writes.
+Events pass unchanged as soon as they are complete. Byte tests find what the router needs: an engine's in-band error,
+a usage event that the client did not request, comments. JSON strings escape their quotes, so text written by a model
+cannot match. Must not know the reader or the writer.
 """
 
 import re
 
 import orjson
 
+from router_service.openai_api.body_edit import PieceEditor
+from router_service.openai_api.errors import ErrorForm
+
 MAX_HELD_BYTES = 256 * 1024
-"""An event longer than this is passed on in pieces: memory per stream stays bounded."""
+"""An event longer than this is forwarded in pieces, which bounds the memory per stream."""
 
 MAX_KEPT_BYTES = 4 * 1024 * 1024
-"""An answer longer than this is no longer kept, and so cannot be continued elsewhere."""
+"""A response longer than this is no longer stored, and so cannot be continued elsewhere."""
 
 _NAME_BYTES = 64
-"""How much of an event that is passed on in pieces is remembered: what kind of event it is stands at its beginning."""
+"""How many bytes of an event forwarded in pieces are remembered; its type is at its beginning."""
 
 _ERROR = b'data: {"error"'
 _ERROR_TIGHT = b'data:{"error"'
+_NAMED_ERRORS = (
+    *(b"event: error\n", b"event: error\r", b"event:error\n", b"event:error\r"),
+    *(b'data: {"type":"error"', b'data: {"type": "error"', _ERROR, _ERROR_TIGHT),
+)
+"""Beginnings of an error event in the APIs whose events have names."""
 _NO_CHOICES = b'"choices":[]'
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _NOTHING_SAID = re.compile(rb"(?:(?::[^\r\n]*)?[\r\n])*\Z")
@@ -28,21 +35,24 @@ _NOTHING_SAID = re.compile(rb"(?:(?::[^\r\n]*)?[\r\n])*\Z")
 
 
 class EventStream:
-    """One answer's event stream.
+    """The event stream of one response.
 
-    ``last`` and ``before_last`` are the latest blocks of whole events given out (or dropped): the
-    usage and the terminal event are found in them. ``progressed`` is False when the last :meth:`feed`
-    brought nothing but comments, blank lines or an incomplete event. ``oversized`` is True while an
-    event that is passed on in pieces has not come to its end. ``error`` is the in-band error event, when
-    one came: neither it nor anything after it is given out. ``kept`` holds every block given out while
-    it is a list (see :meth:`keep`).
+    ``last`` and ``before_last`` are the latest blocks of whole events that were returned or dropped; usage and the
+    terminal event are found in them. ``progressed`` is False if the last :meth:`feed` received only comments, blank
+    lines or an incomplete event. ``oversized`` is True until the end of an event that is forwarded in pieces.
+    ``error`` is the in-band error event, if one arrived: neither it nor any later byte is returned. ``kept`` stores
+    every returned block while it is a list (see :meth:`keep`).
     """
 
-    __slots__ = ("_drop_usage", "_held", "_name", "before_last", "error", "kept", "kept_bytes", "last",
-                 "oversized", "progressed")  # fmt: skip
+    __slots__ = ("_drop_usage", "_editor", "_held", "_name", "_named", "before_last", "error", "kept", "kept_bytes",
+                 "last", "oversized", "progressed")  # fmt: skip
 
-    def __init__(self, drop_usage: bool) -> None:
+    def __init__(
+        self, drop_usage: bool, form: ErrorForm = ErrorForm.OPENAI, editor: PieceEditor | None = None
+    ) -> None:
+        self._editor = editor
         self._drop_usage = drop_usage
+        self._named = form is not ErrorForm.OPENAI
         self._held = b""
         self._name = b""
         self.oversized = False
@@ -54,11 +64,11 @@ class EventStream:
         self.kept_bytes = 0
 
     def keep(self) -> None:
-        """Keep every block from now on, so that the answer can be continued elsewhere."""
+        """Store every block from this call on, so that the response can be continued elsewhere."""
         self.kept = []
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, give the whole events among them (and what was held before)."""
+        """Add the next bytes; return the complete events, including bytes held before."""
         if self._held:
             data = self._held + data
             self._held = b""
@@ -67,16 +77,18 @@ class EventStream:
             if not data:
                 self.progressed = self.oversized
                 return b""
-        if _ERROR in data or _ERROR_TIGHT in data:
+        if (_ERROR in data or _ERROR_TIGHT in data) if not self._named else b"error" in data:
             data = self._stop_at_error(data)
             if not data:
                 self.progressed = True
                 return b""
-        # A comment begins with byte 58, a line end is lower, a field's name is higher.
+        # A comment begins with byte 58. Line ends are lower, and the names of fields are higher.
         self.progressed = data[0] > 58 or _NOTHING_SAID.match(data) is None
         if self.progressed:
             self.before_last = self.last
             self.last = data
+        if self._editor is not None:
+            data = self._editor.whole(data)
         if self._drop_usage and _NO_CHOICES in data:
             data = self._without_usage(data)
         if self.kept is not None:
@@ -88,13 +100,13 @@ class EventStream:
         return data
 
     def rest(self, terminals: tuple[bytes, ...]) -> bytes:
-        """What may be given out of an event whose closing blank line never came when the stream ended.
+        """Return the part of an event without closing blank line that can be sent at the end of the stream.
 
-        That is the terminal event, or anything where the path has none. Another one was cut short: what
-        is written behind it would become a part of it.
+        That is the terminal event, or any event if the path has none. Other events were cut short, and bytes written
+        after them would become part of them.
         """
         held, self._held = self._held, b""
-        if _ERROR in held[:32] or _ERROR_TIGHT in held[:32]:
+        if self._is_error(held):
             self.error = held
             return b""
         if terminals and not (_has_any(held, terminals) and _is_whole(held)):
@@ -105,17 +117,17 @@ class EventStream:
         return held
 
     def ends_with_any(self, terminals: tuple[bytes, ...]) -> bool:
-        """True when one of ``terminals`` is in the last events seen, and whole."""
+        """Return True if the last events contain one of ``terminals``, complete."""
         return not self.oversized and (_has_any(self.last, terminals) or _has_any(self._name, terminals))
 
     def tail(self) -> bytes:
-        """The last two blocks: where usage and the engine's own timing are."""
+        """Return the last two blocks, which contain usage and the engine's own timing."""
         return self.before_last + self.last
 
     def _cut(self, data: bytes) -> bytes:
-        """Hold back the incomplete event at the end of ``data``; give what is before it."""
+        """Hold back the incomplete event at the end of ``data``; return the bytes before it."""
         end = 0
-        # Only the part that can be new is searched from behind: an event is rarely over a few kB.
+        # Search backwards and only in the new part: an event is rarely over a few kB.
         cut = max(data.rfind(b"\n\n"), data.rfind(b"\r\r"))
         if cut >= 0:
             end = cut + 2
@@ -127,7 +139,7 @@ class EventStream:
         if self.oversized:
             if not continues:
                 self._name = data[end : end + _NAME_BYTES]
-            end = len(data.rstrip(b"\r\n"))  # a line end may be half of the blank line that closes the event
+            end = len(data.rstrip(b"\r\n"))  # A line end may be half of the blank line that closes the event.
         self._held = data[end:]
         return data[:end]
 
@@ -135,11 +147,18 @@ class EventStream:
         """Split ``data`` before its first event that is an error."""
         start = 0
         for event in _events(data):
-            if event.startswith((_ERROR, _ERROR_TIGHT)) or b"\n" + _ERROR in event:
+            if self._is_error(event):
                 self.error = event
                 return data[:start]
             start += len(event)
         return data
+
+    def _is_error(self, event: bytes) -> bool:
+        """Return whether a line of the event begins like an error. A JSON text contains no line end."""
+        marks = _NAMED_ERRORS if self._named else (_ERROR, _ERROR_TIGHT)
+        if event.startswith(marks):
+            return True
+        return any(b"\n" + mark in event or b"\r" + mark in event for mark in marks)
 
     def _without_usage(self, data: bytes) -> bytes:
         return b"".join(event for event in _events(data) if _NO_CHOICES not in event)
@@ -149,7 +168,7 @@ def _has_any(data: bytes, terminals: tuple[bytes, ...]) -> bool:
     for terminal in terminals:
         at = data.find(terminal)
         while at >= 0:
-            # A field's name stands at the beginning of a line; a model may write the same words in its text.
+            # The name of a field is at the beginning of a line; a model may write the same words in its text.
             if at == 0 or terminal[0] == 34 or data[at - 1] in b"\r\n":
                 return True
             at = data.find(terminal, at + 1)
@@ -157,7 +176,7 @@ def _has_any(data: bytes, terminals: tuple[bytes, ...]) -> bool:
 
 
 def _is_whole(event: bytes) -> bool:
-    """Whether nothing but its blank line is missing of a terminal event."""
+    """Return whether a terminal event is complete except for its blank line."""
     line = event.splitlines()[-1]
     if not line.startswith(b"data:"):
         return False
@@ -172,7 +191,7 @@ def _is_whole(event: bytes) -> bool:
 
 
 def _events(data: bytes) -> list[bytes]:
-    """Split whole events, each with its closing blank line."""
+    """Split complete events, each with its closing blank line."""
     events = []
     start = 0
     for boundary in _BOUNDARY.finditer(data):
@@ -184,5 +203,5 @@ def _events(data: bytes) -> list[bytes]:
 
 
 def split_events(data: bytes) -> list[bytes]:
-    """The events in ``data``, each with its closing blank line; the last may be incomplete."""
+    """Return the events in ``data``, each with its closing blank line; the last may be incomplete."""
     return _events(data)

@@ -1,15 +1,18 @@
-"""The paths a client may use and what each one's stream ends with; knows no handler."""
+"""The client paths, with the end of their streams and the form of their errors. Must not know handlers."""
 
 from dataclasses import dataclass
+
+from router_service.openai_api.errors import ErrorForm
 
 
 @dataclass(frozen=True, slots=True)
 class InferencePath:
     """One path that is forwarded to a backend.
 
-    ``operation`` is the GenAI semantic conventions' name. A stream is complete only when its last
-    event contains one of ``terminals``. ``usage_option`` says that clients ask for the usage event
-    with ``stream_options.include_usage`` and must not get it otherwise.
+    ``operation`` is the name in the GenAI semantic conventions. A stream is complete only if its last event contains
+    one of ``terminals``. ``usage_option``: clients request the usage event with ``stream_options.include_usage`` and
+    must not receive it otherwise. ``salted``: the engine reads ``cache_salt``. ``engine_path`` is the engine's path
+    if it differs.
     """
 
     path: str
@@ -17,6 +20,14 @@ class InferencePath:
     terminals: tuple[bytes, ...] = ()
     usage_option: bool = False
     resumable: bool = False
+    error_form: ErrorForm = ErrorForm.OPENAI
+    salted: bool = True
+    engine_path: str = ""
+
+    @property
+    def target(self) -> bytes:
+        """Return the request target for the engine, without a query: engines read no query on these paths."""
+        return (self.engine_path or self.path).encode()
 
 
 _DONE = (b"data: [DONE]", b"data:[DONE]")
@@ -35,10 +46,25 @@ INFERENCE_PATHS: dict[str, InferencePath] = {
                 for form in (b"event: response.%b", b'"type":"response.%b"')
                 for end in (b"completed", b"incomplete", b"failed")
             ),
+            error_form=ErrorForm.RESPONSES,
         ),
-        InferencePath("/v1/messages", "chat", (b"event: message_stop", b'"type":"message_stop"')),
-        InferencePath("/v1/rerank", "rerank"),
-        InferencePath("/tokenize", "tokenize"),
+        InferencePath(
+            "/v1/messages",
+            "chat",
+            (b"event: message_stop", b'"type":"message_stop"'),
+            error_form=ErrorForm.ANTHROPIC,
+        ),
+        InferencePath(
+            "/v1/messages/count_tokens", "count_tokens", error_form=ErrorForm.ANTHROPIC, salted=False
+        ),
+        *(InferencePath(path, "rerank") for path in ("/v1/rerank", "/rerank", "/v2/rerank")),
+        *(InferencePath(path, "score") for path in ("/v1/score", "/score")),
+        *(InferencePath(path, "classify", engine_path="/classify") for path in ("/v1/classify", "/classify")),
+        InferencePath("/pooling", "pooling"),
+        InferencePath("/tokenize", "tokenize", salted=False),
+        InferencePath("/detokenize", "detokenize", salted=False),
     )
 }
-"""Every POST path that reaches a backend; the edge's allow-list has the same ones."""
+"""Every POST path with a JSON body that reaches a backend, as vLLM 0.32 serves them. /v1/classify is an alias of this
+platform. The edge's `envoy/paths.yaml` lists the same paths.
+"""

@@ -1,1 +1,3 @@
-"""One request from its features to its record. Knows no server, no socket and no other request."""
+"""Handle one request, from its features to its decision record. Independent of servers, sockets and other
+requests.
+"""

@@ -1,43 +1,36 @@
-"""One call to a chosen backend: connection, request, answer, and what its end says about the backend."""
+"""One call to a chosen backend: connection, request, response, and what the result says about the backend's
+health.
+"""
 
 import asyncio
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from router_service.openai_api.body_edit import PieceEditor
+from router_service.openai_api.delivered import delivered_tokens
 from router_service.openai_api.event_stream import EventStream
-from router_service.pipeline import resume
 from router_service.pipeline.answer import Answer
-from router_service.pipeline.attempt_end import End
+from router_service.pipeline.ends import FAULTS, WORKS_NO_MORE, End
+from router_service.pipeline.engine_request import engine_request
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.job import Job
+from router_service.pipeline.recipient import Recipient
 from router_service.pipeline.relay import Relay
+from router_service.pipeline.watchdog import Watchdog
 from router_service.ports import ConnectFailed, Exchange, Upstream
 from router_service.records.record import AttemptRecord
 from router_service.routing.decision import Decision
-from router_service.routing.rules import Timeouts
-from router_service.routing.snapshot import Attempt, BackendView
+from router_service.routing.snapshot import BackendView
 
-_FAULTS = frozenset(
-    {
-        End.REJECTED,
-        End.CONNECT_FAILED,
-        End.CONNECT_TIMEOUT,
-        End.BROKEN,
-        End.MALFORMED,
-        End.ENGINE_ERROR,
-        End.INCOMPLETE,
-        End.FIRST_TOKEN_TIMEOUT,
-        End.IDLE_TIMEOUT,
-    }
-)
-"""Ends that count against a backend. A timeout of the whole request may be nobody's fault."""
+if TYPE_CHECKING:
+    from router_service.pipeline.resume import Continuation
 
 
 class Attempts:
-    """Makes attempts; ``running`` are the answers under way."""
+    """Makes attempts; ``running`` maps each running response to its request and decision."""
 
     def __init__(self, fleet: Fleet, upstream: Upstream) -> None:
-        self.running: set[Answer] = set()
+        self.running: dict[Answer, tuple[Job, Decision]] = {}
         self._fleet = fleet
         self._upstream = upstream
 
@@ -47,65 +40,109 @@ class Attempts:
         relay: Relay,
         decision: Decision,
         body: dict[str, Any],
-        attempt: Attempt,
-        continuation: "resume.Continuation | None" = None,
+        continuation: "Continuation | None" = None,
     ) -> Answer:
-        """One call to the chosen backend, which `_decide` has counted in; counts it out."""
+        """Make one call to the chosen backend and count it out again; `Placement` has already counted it in."""
         backend = decision.chosen
         assert backend is not None
-        features = job.features
-        assert features is not None
-        timeouts = _timeouts(job, decision)
         record = AttemptRecord(backend.name)
         job.attempts.append(record)
-        events = EventStream(job.drops_usage(body))
-        if decision.rule is not None and decision.rule.resume and continuation is None and features.stream:
-            events.keep()
-            job.kept = events.kept
-        answer = Answer(
-            relay,
-            job.inbound.path,
-            job.head_maker(decision),
-            streamed=features.stream,
-            events=events,
-            timeouts=timeouts,
-            deadline=job.deadline,
-            reject=job.settings.reject,
-            trailers=job.wants_trailers,
-            started=continuation is not None,
-            seam=continuation.seam if continuation is not None else None,
-        )
-        self.running.add(answer)
+        features, inbound = job.features, job.inbound
+        assert features is not None
+        sent = engine_request(inbound.body, body, inbound.path, features, decision, job.settings.policy)
+        job.engine_fields = sent.fields
+        answer = self._answer(job, relay, decision, body, continuation, sent.editor)
+        self.running[answer] = (job, decision)
         healthy: bool | None = None
         try:
-            request = continuation.body if continuation is not None else job.inbound.body
-            await self._exchange(job, relay, backend, answer, request, timeouts, record)
+            request = continuation.body if continuation is not None else sent.body
+            await self._exchange(job, relay, backend, answer, request, record)
             if answer.end is End.COMPLETE:
                 healthy = True
-            elif answer.end in _FAULTS and not 400 <= answer.status < 500:
+            elif answer.end in FAULTS and not 400 <= answer.status < 500:
                 healthy = False
         finally:
-            self.running.discard(answer)
-            self._fleet.end(backend, healthy)
+            del self.running[answer]
+            self._fleet.end(backend, healthy, job.client_id, decision.class_name)
+            job.opened = job.opened or answer.opened
             record.outcome = answer.end
             record.status = answer.status
             record.detail = answer.error
             if answer.first_byte_at:
-                record.first_byte_ms = (answer.first_byte_at - answer.sent_at) * 1e3
+                record.first_byte_ms = (answer.first_byte_at - answer.clock.sent_at) * 1e3
             job.stamp(answer, backend)
         return answer
 
-    async def _exchange(
+    def leave_lost_backends(self) -> None:
+        """End every attempt at a dead, frozen or wedged backend if another backend can serve the request.
+
+        Attempts whose client has received no token are ended. A stream that has begun is ended by its own idle
+        timeout (`idle_seconds`), because an engine that still sends tokens works. The body of an unstreamed response
+        has no such timeout; here it gets the same one.
+        """
+        now = perf_counter()
+        for answer, (job, decision) in list(self.running.items()):
+            backend = decision.chosen
+            if backend is None or backend.unusable not in WORKS_NO_MORE:
+                continue
+            found = f"the backend was found {backend.unusable}"
+            if answer.begun:
+                if answer.events is None and now - answer.last_byte_at >= job.timeouts.idle_seconds:
+                    answer.stop(End.IDLE_TIMEOUT, f"{found} and sent nothing for idle_seconds")
+            elif len(job.attempts) < job.settings.max_attempts and self._has_other_backend(job, decision):
+                answer.stop(End.BACKEND_LOST, found)
+
+    def _has_other_backend(self, job: Job, decision: Decision) -> bool:
+        tried = {attempt.backend for attempt in job.attempts}
+        pools = self._fleet.pools
+        for name in (decision.pool, *job.settings.policy.fallback.get(decision.pool, ())):
+            view = pools.get(name)
+            if view is not None and any(
+                b.unusable is None and not b.breaker_open and b.name not in tried for b in view.backends
+            ):
+                return True
+        return False
+
+    def _answer(
         self,
         job: Job,
         relay: Relay,
-        backend: BackendView,
-        answer: Answer,
-        body: bytes,
-        timeouts: Timeouts,
-        record: AttemptRecord,
+        decision: Decision,
+        body: dict[str, Any],
+        continuation: "Continuation | None",
+        editor: PieceEditor | None,
+    ) -> Answer:
+        features = job.features
+        assert features is not None
+        rule = decision.rule
+        timeouts = job.settings.policy.timeouts
+        if rule is not None and rule.timeouts is not None:
+            timeouts = rule.timeouts
+        job.set_timeouts(timeouts)
+        events = EventStream(job.drops_usage(body), job.inbound.path.error_form, editor)
+        if continuation is None and rule is not None and rule.resume and features.stream:
+            events.keep()
+            job.kept = events.kept
+        if job.wants_trailers and features.stream:
+            job.delivered = delivered_tokens(job.inbound.path, body)
+        recipient = Recipient(
+            relay,
+            job.inbound.path,
+            job.head_maker(decision),
+            job.settings.reject,
+            job.wants_trailers,
+            continuation is not None,
+            job.opened,
+            editor,
+            job.delivered,
+        )
+        clock = Watchdog(timeouts, job.deadline, streamed=features.stream)
+        return Answer(recipient, events, clock, continuation.seam if continuation is not None else None)
+
+    async def _exchange(
+        self, job: Job, relay: Relay, backend: BackendView, answer: Answer, body: bytes, record: AttemptRecord
     ) -> None:
-        """Connect, send, and wait for the end of the answer; a stale connection is dialled again once."""
+        """Connect, send, and wait for the end of the response. A stale connection is replaced once."""
         upstream = self._upstream
         job.attempt_began = perf_counter()
         if len(job.attempts) == 1:
@@ -118,7 +155,7 @@ class Attempts:
                 left = job.deadline - perf_counter()
                 try:
                     exchange = await upstream.connect(
-                        backend.url, max(0.001, min(timeouts.connect_seconds, left))
+                        backend.url, max(0.001, min(job.timeouts.connect_seconds, left))
                     )
                 except ConnectFailed as error:
                     answer.end = End.CONNECT_TIMEOUT if error.timed_out else End.CONNECT_FAILED
@@ -144,12 +181,3 @@ class Attempts:
                 exchange = None
                 continue
             return
-
-
-def _timeouts(job: Job, decision: Decision) -> Timeouts:
-    rule = decision.rule
-    timeouts = job.settings.policy.timeouts
-    if rule is not None and rule.timeouts is not None:
-        timeouts = rule.timeouts
-    job.deadline = job.inbound.received + timeouts.total_seconds
-    return timeouts

@@ -1,21 +1,20 @@
-"""The live state that decisions read: backends, breakers, waiting lines, retry budget.
+"""The live state that decisions read: backends, breakers, queues, client shares, retry budget.
 
-The only place where in-flight counts change. It refuses to know how health was found out and what a
-request is.
+The only module that changes in-flight counts. Must not know how health is probed or what a request contains.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
+from router_service.pipeline.line import Bounds, Line, Waiter
 from router_service.ports import Endpoint, Health
-from router_service.resilience.breaker import Breaker, BreakerSettings
-from router_service.resilience.fair_queue import FairQueue, Ticket
+from router_service.resilience.breaker import Breaker
+from router_service.resilience.fair_queue import Ticket
 from router_service.resilience.retry_budget import RetryBudget
+from router_service.routing.load import slots_of
 from router_service.routing.snapshot import BackendView, PoolView
+from router_service.routing.standing import FROM_BACKENDS, Standing
 from router_service.routing.vocabulary import RejectedBecause, State
-
-Waiter = asyncio.Future[None]
 
 _REJECTED_BY_STATE = {
     State.WARMING: RejectedBecause.WARMING,
@@ -25,50 +24,37 @@ _REJECTED_BY_STATE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Limits of one configuration; ``queue_seconds`` is how long a request waits at most."""
+IN_FLIGHT = 64
+"""Limit of concurrent requests at a backend that reports none of its own, where none is configured."""
 
-    max_in_flight_per_backend: int = 64
-    queue_size: int = 64
-    queue_seconds: float = 5.0
-    breaker: BreakerSettings = field(default_factory=BreakerSettings)
-    retry_ratio: float = 0.2
-    retry_minimum: int = 3
+MANY_UNSETTLED = 16
+RAMP_STEP_SECONDS = 0.05
+"""While more than `MANY_UNSETTLED` backends have a ramp or an open breaker, all of them are updated this often."""
 
 
 class Member:
-    """One backend: what decisions see of it, its breaker, where its health is asked."""
+    """One backend: its view for decisions, its breaker, its endpoint for probes, and its engine's own limit."""
 
-    __slots__ = ("breaker", "endpoint", "gone", "view")
+    __slots__ = ("breaker", "endpoint", "gone", "slots", "view")
 
     def __init__(self, pool: str, endpoint: Endpoint, bounds: Bounds) -> None:
         self.endpoint = endpoint
-        self.view = BackendView(endpoint.name, pool, endpoint.url, limit=bounds.max_in_flight_per_backend)
+        self.view = BackendView(endpoint.name, pool, endpoint.url)
         self.breaker = Breaker(bounds.breaker)
         self.gone = False
+        self.slots: int | None = None
+        self.limit(bounds)
 
-
-class Line:
-    """Requests waiting for a place in one pool; ``woken`` have been called but not decided yet."""
-
-    __slots__ = ("queue", "woken")
-
-    def __init__(self, size: int) -> None:
-        self.queue: FairQueue[Waiter] = FairQueue(size)
-        self.woken = 0
-
-    @property
-    def busy(self) -> bool:
-        """True while somebody is before a newcomer."""
-        return self.woken > 0 or len(self.queue) > 0
+    def limit(self, bounds: Bounds) -> None:
+        """Set the limit of concurrent requests: the configured one, else the engine's own."""
+        self.view.limit = bounds.max_in_flight_per_backend or self.slots or IN_FLIGHT
 
 
 class Fleet:
-    """Every pool's backends. ``clock`` gives seconds.
+    """The backends of every pool. ``clock`` returns seconds.
 
-    ``on_gone`` hears name and URL of a removed backend; ``on_trouble`` hears pool and name of one that has
-    just been found unusable, by a probe or by its breaker.
+    ``on_gone`` is called with the name and URL of a removed backend. ``on_trouble`` is called with the pool and name
+    of a backend that a probe or its breaker has just marked unusable.
     """
 
     def __init__(
@@ -87,32 +73,35 @@ class Fleet:
         self.pools: dict[str, PoolView] = {}
         self.lines: dict[str, Line] = {}
         self._members: dict[BackendView, Member] = {}
+        self._by_name: dict[str, dict[str, BackendView]] = {}
         self._unsettled: set[Member] = set()
-        self.apply(pools, bounds)
+        self._refreshed_at = 0.0
+        self.reconfigure(pools, bounds)
 
-    def apply(self, pools: Sequence[str], bounds: Bounds) -> None:
-        """Use other pools and bounds from now on; what is running keeps its backend and its count."""
+    def reconfigure(self, pools: Sequence[str], bounds: Bounds) -> None:
+        """Apply new pools and bounds; running attempts keep their backend and stay counted."""
         self.bounds = bounds
         self.budget.reconfigure(bounds.retry_ratio, bounds.retry_minimum)
         for name in pools:
             if name not in self.pools:
                 self.pools[name] = PoolView(name)
-                self.lines[name] = Line(bounds.queue_size)
-            self.lines[name].queue.size = bounds.queue_size
+                self.lines[name] = Line(bounds)
+            self.lines[name].reconfigure(bounds)
         for name in [name for name in self.pools if name not in pools]:
             self.set_endpoints(name, ())
             del self.pools[name]
+            del self._by_name[name]
             line = self.lines.pop(name)
-            while (ticket := line.queue.pop()) is not None:
-                self._call(line, ticket)
+            line.close()
         for member in self._members.values():
-            member.view.limit = bounds.max_in_flight_per_backend
+            member.limit(bounds)
             member.breaker.reconfigure(bounds.breaker)
+            self._changed(member.view)
         for name in self.pools:
             self.wake(name)
 
     def set_endpoints(self, pool: str, endpoints: Sequence[Endpoint]) -> None:
-        """Make ``endpoints`` the pool's backends; the same name at the same address keeps its state."""
+        """Make ``endpoints`` the pool's backends. A backend whose name and address did not change keeps its state."""
         view = self.pools[pool]
         kept = {backend.name: backend for backend in view.backends}
         backends = []
@@ -126,6 +115,8 @@ class Fleet:
                 self._members[member.view] = member
                 backends.append(member.view)
         view.backends = backends
+        view.standing = Standing(backends) if len(backends) >= FROM_BACKENDS else None
+        self._by_name[pool] = {backend.name: backend for backend in backends}
         for gone in kept.values():
             member = self._members[gone]
             member.gone = True
@@ -136,19 +127,19 @@ class Fleet:
         self.wake(pool)
 
     def members(self) -> Iterator[Member]:
-        """Every backend that is configured or discovered now."""
+        """Iterate over every backend that is configured or discovered."""
         return iter(
             [m for pool in self.pools.values() for m in map(self._members.__getitem__, pool.backends)]
         )
 
     def endpoints(self) -> Iterator[tuple[str, str, str, str]]:
-        """Pool, name, health URL and URL of every backend."""
+        """Yield pool, name, health URL and URL of every backend."""
         for member in self.members():
             endpoint = member.endpoint
             yield member.view.pool, endpoint.name, endpoint.health_url, endpoint.url
 
     def set_health(self, pool: str, name: str, health: Health) -> None:
-        """Take what a probe found; unknown names are ignored (they have just been removed)."""
+        """Store the result of a probe; ignore unknown names (backends that have just been removed)."""
         backend = self._find(pool, name)
         if backend is None:
             return
@@ -162,67 +153,117 @@ class Fleet:
             None if health.ready else _REJECTED_BY_STATE.get(health.state, RejectedBecause.NOT_READY)
         )
         member = self._members[backend]
+        more = health.slots is not None and health.slots != member.slots
+        if more:
+            member.slots = health.slots
+            member.limit(self.bounds)
+        self._changed(backend)
         if health.ready and not was_usable and had_state:
             member.breaker.came_back(now)
             self._unsettled.add(member)
+            self._settle(member, now)
         if health.ready and not was_usable:
             self.refresh(now)
+        if health.ready and (more or not was_usable):
             self.wake(pool)
         if was_usable and not health.ready:
             self.refresh(now)
             self._on_trouble(pool, name)
 
     def set_round_trip(self, pool: str, name: str, seconds: float | None) -> None:
-        """Take how far away a backend is; unknown names are ignored."""
+        """Store the round-trip time to a backend in seconds; ignore unknown names."""
         backend = self._find(pool, name)
         if backend is not None:
             backend.round_trip_seconds = seconds
 
+    def _changed(self, backend: BackendView) -> None:
+        """Keep the pool's order up to date. Called after every change of what decisions read of ``backend``."""
+        view = self.pools.get(backend.pool)
+        if view is not None and view.standing is not None:
+            view.standing.update(backend)
+
     def _find(self, pool: str, name: str) -> BackendView | None:
-        view = self.pools.get(pool)
-        return next((b for b in view.backends if b.name == name), None) if view is not None else None
+        return self._by_name.get(pool, {}).get(name)
 
     def refresh(self, now: float) -> None:
-        """Bring breakers and ramps up to ``now``. Costs nothing while every backend is well."""
+        """Update breakers and ramps to ``now``. Costs nothing while every backend is settled.
+
+        With many unsettled backends, ramps are at most `RAMP_STEP_SECONDS` old.
+        """
         if not self._unsettled:
             return
+        if len(self._unsettled) > MANY_UNSETTLED and now - self._refreshed_at < RAMP_STEP_SECONDS:
+            return
+        self._refreshed_at = now
         for member in list(self._unsettled):
-            view = member.view
-            view.breaker_open = member.breaker.blocked(now)
-            view.ramp = member.breaker.ramp(now)
-            if member.breaker.state == "closed" and view.ramp >= 1.0:
-                self._unsettled.discard(member)
+            self._settle(member, now)
         for pool in {member.view.pool for member in self._unsettled}:
             self._relate_ramps(pool)
 
-    def _relate_ramps(self, pool: str) -> None:
-        """Slow start is a share among peers: where all of them are starting, the furthest takes a whole load.
+    def _settle(self, member: Member, now: float) -> None:
+        view = member.view
+        view.breaker_open = member.breaker.blocked(now)
+        view.ramp = member.breaker.ramp(now)
+        if member.breaker.state == "closed" and view.ramp >= 1.0:
+            self._unsettled.discard(member)
+        self._changed(view)
 
-        Without this a rolling restart of a pool would refuse requests that its warm engines could serve.
+    def _relate_ramps(self, pool: str) -> None:
+        """Scale the ramps of a pool in which all backends are in slow start: the furthest one has its full limit.
+
+        Otherwise a rolling restart of a pool would refuse requests that its warm engines could serve.
         """
         view = self.pools.get(pool)
-        usable = [b for b in view.backends if b.unusable is None and not b.breaker_open] if view else []
+        if view is None or self.usable(pool) > len(self._unsettled):
+            return  # at least one of them takes a whole load
+        usable = [b for b in view.backends if b.unusable is None and not b.breaker_open]
         furthest = max((backend.ramp for backend in usable), default=1.0)
         if furthest < 1.0:
             for backend in usable:
                 backend.ramp /= furthest
+                self._changed(backend)
+
+    def slots(self, pool: str) -> int:
+        """Return how many requests the usable backends of ``pool`` take at once."""
+        view = self.pools[pool]
+        if view.standing is not None:
+            return view.standing.slots
+        return sum(slots_of(b) for b in view.backends if b.unusable is None and not b.breaker_open)
+
+    def must_wait(self, pool: str, client: str, class_name: str, now: float) -> bool:
+        """Return whether the next request of ``client`` must wait at ``now`` although a backend of ``pool`` is free:
+        its client has its share, or other classes keep the free slots.
+        """
+        line = self.lines[pool]
+        return line.must_wait(
+            client, class_name, now, lambda: self.slots(pool), lambda: self._free(pool, line)
+        )
 
     def usable(self, pool: str) -> int:
         """Backends of ``pool`` a request could go to now if they had a free place."""
-        return sum(1 for b in self.pools[pool].backends if b.unusable is None and not b.breaker_open)
+        view = self.pools[pool]
+        if view.standing is not None:
+            return view.standing.usable
+        return sum(1 for b in view.backends if b.unusable is None and not b.breaker_open)
 
     # -- one attempt -----------------------------------------------------------------------------
 
-    def begin(self, backend: BackendView) -> None:
-        """An attempt goes to ``backend``."""
+    def begin(self, backend: BackendView, client: str, class_name: str = "") -> None:
+        """Count an attempt of ``client`` at ``backend`` in."""
         backend.in_flight += 1
+        line = self.lines.get(backend.pool)
+        if line is not None:
+            line.begin(client, class_name)
+            if line.classes is not None:
+                line.classes.count_start(class_name)
         member = self._members[backend]
         if member in self._unsettled:
             member.breaker.begin()
             backend.breaker_open = member.breaker.blocked(self._clock())
+        self._changed(backend)
 
-    def end(self, backend: BackendView, healthy: bool | None) -> None:
-        """The attempt has ended. ``healthy``: the backend answered, failed, or (None) showed neither."""
+    def end(self, backend: BackendView, healthy: bool | None, client: str, class_name: str = "") -> None:
+        """Count an attempt out. ``healthy``: the backend answered (True) or failed (False); None if neither is known."""
         backend.in_flight -= 1
         assert backend.in_flight >= 0
         member = self._members[backend]
@@ -239,48 +280,63 @@ class Fleet:
         else:
             breaker.cancelled()
         if self._unsettled:
-            self.refresh(self._clock())
+            now = self._clock()
+            if member in self._unsettled:
+                backend.breaker_open = breaker.blocked(now)
+            self.refresh(now)
+        self._changed(backend)
         if member.gone and not backend.in_flight:
             self._members.pop(backend, None)
         line = self.lines.get(backend.pool)
-        if line is not None and line.busy:
-            self.wake(backend.pool)
+        if line is not None:
+            line.end(client, class_name)
+            if line.busy:
+                self.wake(backend.pool)
 
     # -- waiting ---------------------------------------------------------------------------------
 
-    def wait(self, pool: str, client: str, deadline: float) -> Ticket[Waiter]:
-        """Take a place in the pool's line; the ticket's waiter is done when it is this request's turn.
+    def wait(
+        self, pool: str, client: str, deadline: float, class_name: str = ""
+    ) -> tuple[Ticket[Waiter], int]:
+        """Queue a request; return its ticket and its position.
+
+        The ticket's waiter is resolved at the request's turn, or when the ticket gave way.
 
         Raises:
-            QueueFull: no place left.
+            QueueFull: no other class or client can give way.
         """
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        return self.lines[pool].queue.push(client, deadline, waiter)
+        line = self.lines[pool]
+        if line.classes is not None:
+            line.classes.asks(class_name, self._clock())
+            line.look_again(lambda: self.wake(pool))
+        ticket = line.queue.push(client, deadline, waiter, class_name)
+        position = line.queue.position(ticket)
+        self.wake(pool)  # Slots may be free that the clients ahead may not take.
+        return ticket, position
 
     def leave(self, pool: str, ticket: Ticket[Waiter]) -> None:
-        """The request waits no longer: its turn was used, or it gave up. Called once per ticket."""
+        """Leave the queue, after using the turn or giving up. Call once per ticket."""
         line = self.lines.get(pool)
-        if line is not None and not line.queue.remove(ticket) and ticket.waiter.done():
-            line.woken -= 1
-            self.wake(pool)
+        if line is None or ticket.gave_way or line.queue.remove(ticket) or not ticket.waiter.done():
+            return
+        line.woken -= 1
+        line.end(ticket.client, ticket.class_name)
+        self.wake(pool)
 
     def wake(self, pool: str) -> None:
-        """Call as many waiting requests as there are free places."""
+        """Wake as many waiting requests as there are free slots that their clients may take."""
         line = self.lines.get(pool)
         if line is None or not len(line.queue):
             return
-        free = -line.woken
-        for backend in self.pools[pool].backends:
-            if backend.unusable is None and not backend.breaker_open:
-                free += max(0, max(1, int(backend.limit * backend.ramp)) - backend.in_flight)
-        while free > 0:
-            ticket = line.queue.pop()
-            if ticket is None:
-                return
-            self._call(line, ticket)
-            free -= 1
+        free = self._free(pool, line)
+        if free > 0:
+            line.call(free, lambda: self.slots(pool), self._clock())
 
-    def _call(self, line: Line, ticket: Ticket[Waiter]) -> None:
-        if not ticket.waiter.done():
-            ticket.waiter.set_result(None)
-        line.woken += 1
+    def _free(self, pool: str, line: Line) -> int:
+        """Return the free slots of a pool's usable backends that no woken request will take."""
+        view = self.pools[pool]
+        if view.standing is not None:
+            return view.standing.free - line.woken
+        usable = [b for b in view.backends if b.unusable is None and not b.breaker_open]
+        return sum(max(0, slots_of(b) - b.in_flight) for b in usable) - line.woken

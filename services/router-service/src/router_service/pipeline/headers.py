@@ -1,57 +1,41 @@
-"""Which headers cross the router and which end here; reads no body."""
+"""Which headers cross the router and which stop here. Does not read bodies."""
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 RawHeaders = list[tuple[bytes, bytes]]
 
 T = TypeVar("T")
 
-_HOP_BY_HOP = frozenset(
+FOR_THE_ENGINE = frozenset(
     {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
+        *(b"accept", b"content-type", b"user-agent", b"tracestate"),
+        *(b"anthropic-version", b"anthropic-beta"),
     }
 )
+"""Headers that are forwarded from the client to the engine; ids, trace context and length are written for
+each attempt. An engine never receives a key. `accept-encoding` is dropped because the router cannot read the
+events of an encoded stream.
+"""
 
-_ENDS_HERE = _HOP_BY_HOP | {
-    b"host",
-    b"content-length",
-    b"expect",
-    b"accept-encoding",  # an encoded stream could not be read for its end and its usage
-    b"authorization",  # the edge has judged it; no key reaches an engine or its log
-    b"x-api-key",
-    b"cookie",
-    b"x-request-id",
-    b"traceparent",
-    b"x-edge-start",
-    b"x-client-id",
-    b"x-session-id",
-}
-
-_NOT_FOR_THE_CLIENT = _HOP_BY_HOP | {
-    b"content-length",
-    b"date",
-    b"server",
-    b"x-request-id",
-    b"alt-svc",
-}
+FOR_THE_CLIENT = frozenset(
+    {
+        *(b"content-type", b"content-encoding", b"content-disposition", b"content-language"),
+        *(b"cache-control", b"retry-after", b"x-accel-buffering", b"x-should-retry", b"openai-processing-ms"),
+    }
+)
+"""Headers that are returned from the engine to the client."""
 
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _UNSAFE_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class HeaderView(Mapping[str, str]):
-    """Raw headers as a mapping of texts, decoded only when asked for one. The last value wins."""
+    """Raw headers as a mapping of texts. Values are decoded on access; the last value of a repeated header
+    wins.
+    """
 
     __slots__ = ("_raw",)
 
@@ -65,7 +49,9 @@ class HeaderView(Mapping[str, str]):
         return value
 
     def get(self, name: str, default: T | None = None) -> str | T | None:  # type: ignore[override]
-        """The inherited one raises and catches for every header that is not there, as most that rules ask for."""
+        """Return the value of ``key``. Overrides `Mapping.get`, which raises and catches an exception for
+        each absent header.
+        """
         wanted = name.encode("latin-1", "replace")
         for known, value in reversed(self._raw):
             if known == wanted:
@@ -80,48 +66,57 @@ class HeaderView(Mapping[str, str]):
 
 
 def request_id(value: bytes | None) -> str:
-    """The caller's request id when it is safe to repeat everywhere, else a new one."""
+    """Return the caller's request id if it is safe to log and forward, else a new one."""
     if value is not None and _SAFE_ID.fullmatch(value):
         return value.decode("ascii")
     return os.urandom(16).hex()
 
 
 def safe_name(value: bytes | None) -> str:
-    """A client's or session's name as text; empty when it has control characters or is over 128 bytes."""
+    """Return a client's or session's name as text, or "" if it has control characters or more than 128 bytes."""
     if not value or len(value) > 128 or _UNSAFE_VALUE.search(value):
         return ""
     return value.decode("latin-1")
 
 
+def session_of(by_name: Mapping[bytes, bytes], names: Sequence[str]) -> tuple[str, str]:
+    """Return the session's id and the header that carried it; two empty texts if none of ``names`` is
+    present.
+    """
+    for name in names:
+        if (value := safe_name(by_name.get(name.encode("ascii")))) != "":
+            return value, "header:" + name
+    return "", ""
+
+
 def forwarded(raw: RawHeaders) -> bytes:
-    """The headers for the engine, as bytes with their line ends; ids and length are added per attempt."""
-    ends_here = _ENDS_HERE
+    """Return the headers for the engine as bytes with line ends."""
+    allowed = FOR_THE_ENGINE
     for name, value in raw:
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            ends_here = ends_here | {part.strip().lower() for part in value.split(b",")}
-    parts = []
-    for name, value in raw:
-        if name not in ends_here and not name.startswith((b"x-route-", b"x-envoy-", b"x-forwarded-")):
-            parts.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(parts)
+            allowed = allowed - {part.strip().lower() for part in value.split(b",")}
+    return b"".join([b"%b: %b\r\n" % pair for pair in raw if pair[0] in allowed])
 
 
 def returned(raw: RawHeaders) -> RawHeaders:
-    """The engine's headers that are for the client."""
-    ends_here = _NOT_FOR_THE_CLIENT
+    """Return the engine's headers that are for the client."""
+    allowed = FOR_THE_CLIENT
     for name, value in raw:
         if name == b"connection":
-            ends_here = ends_here | {part.strip().lower() for part in value.split(b",")}
-    return [
-        (name, value)
-        for name, value in raw
-        if name not in ends_here and not name.startswith(b"x-route-") and not _UNSAFE_VALUE.search(value)
-    ]
+            allowed = allowed - {part.strip().lower() for part in value.split(b",")}
+    return [pair for pair in raw if pair[0] in allowed and not _UNSAFE_VALUE.search(pair[1])]
 
 
 def first(raw: RawHeaders, wanted: bytes) -> bytes | None:
-    """The first value of a header (lower-case name), or None."""
+    """Return the first value of the header ``wanted`` (lower-case name), or None."""
     for name, value in raw:
         if name == wanted:
             return value
     return None
+
+
+def token_header(prompt: int, completion: int) -> tuple[bytes, bytes]:
+    """Return the header with token counts for the edge's budgets; the edge removes it before the client sees
+    it.
+    """
+    return (b"x-route-tokens", b"prompt=%d,completion=%d" % (prompt, completion))

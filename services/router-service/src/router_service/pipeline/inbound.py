@@ -1,4 +1,4 @@
-"""One request as it came in, checked as far as the router must; knows no backend."""
+"""One request as received, with the checks that the router needs. Must not know backends."""
 
 from dataclasses import dataclass
 from time import perf_counter, time
@@ -28,14 +28,14 @@ class Inbound:
 
     @classmethod
     def now(cls, path: InferencePath, target: bytes, headers: RawHeaders) -> "Inbound":
-        """A request whose head has just been read; its body follows."""
+        """Return a request whose head has just been read; its body follows."""
         return cls(path, target, headers, b"", time(), perf_counter())
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object.
+        """Return the body as a JSON object.
 
         Raises:
-            BadBody: not JSON, too deep, or not an object.
+            BadBody: not JSON, nested too deeply, or not an object.
         """
         try:
             body = orjson.loads(self.body)
@@ -46,7 +46,7 @@ class Inbound:
         return body
 
     def edge_start(self) -> float | None:
-        """The edge's stamp in epoch seconds, None without a usable one."""
+        """Return the edge's timestamp in epoch seconds, or None if it is missing or invalid."""
         value = fields.first(self.headers, b"x-edge-start")
         if value is None:
             return None

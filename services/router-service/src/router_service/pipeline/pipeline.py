@@ -1,46 +1,47 @@
-"""One request from decision to answer: attempts, waiting, retries, and exactly one end.
+"""One request from its body to its end. :meth:`Pipeline.handle` is the only place that ends a request.
 
-It refuses to know HTTP servers, sockets and how records are shown.
+Must not know HTTP servers, sockets or how records are displayed.
 """
 
 import asyncio
 from collections.abc import Callable
+from enum import StrEnum
 from random import Random
 from time import perf_counter
 from typing import Any
 
-from router_service.openai_api.errors import error_event
+from router_service.pipeline import ends
 from router_service.pipeline import headers as fields
-from router_service.pipeline import refusals, resume
-from router_service.pipeline.answer import Answer
-from router_service.pipeline.attempt_end import TIMEOUTS, End
+from router_service.pipeline.attempt_loop import AttemptLoop
 from router_service.pipeline.attempts import Attempts
 from router_service.pipeline.dry_run import dry_run
-from router_service.pipeline.ends import cancelled, pass_rejection, refuse
+from router_service.pipeline.ends import ClientLeft, End, Refusal, Refused, RequestEnd
+from router_service.pipeline.engine_request import forbidden_control
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import BadBody, Inbound
 from router_service.pipeline.job import Job
 from router_service.pipeline.placement import Placement
-from router_service.pipeline.refusals import Refusal
 from router_service.pipeline.relay import Relay
 from router_service.pipeline.sessions import SessionPins
 from router_service.pipeline.settings import Settings
 from router_service.ports import Upstream
-from router_service.routing.decision import Decision
-from router_service.routing.features import TooDeep, extract_features
-from router_service.routing.snapshot import Attempt, BackendView
-from router_service.routing.vocabulary import Outcome, RejectedBecause, Unroutable
+from router_service.routing.features import Sender, extract_features
+from router_service.routing.prompt_reader import Excessive
+from router_service.routing.vocabulary import Outcome
 from router_service.telemetry.trace_context import continued
 
-_LEFT_NO_WORK = frozenset({End.CONNECT_FAILED, End.BROKEN})
-"""The connection is gone, and with it whatever the backend did for this request."""
 
-_WORKS_NO_MORE = frozenset({RejectedBecause.UNREACHABLE, RejectedBecause.STUCK})
-"""What its agent says of a backend that is dead, frozen or wedged: nothing is done there for anyone."""
+class Waits(StrEnum):
+    """What a running request waits for."""
+
+    BACKEND = "backend"  # in the router's queue, or between two attempts
+    CONNECTION = "connection"
+    FIRST_TOKEN = "first_token"  # or, for an unstreamed request, the whole answer
+    NEXT_TOKEN = "next_token"
 
 
 class Pipeline:
-    """Handles requests. ``finished`` is called exactly once for each, after its end."""
+    """Handles requests. ``finished`` is called once per request, after its end; ``running`` has the others by id."""
 
     def __init__(
         self,
@@ -53,226 +54,129 @@ class Pipeline:
         random: Random,
     ) -> None:
         self.settings = settings
+        self.running: dict[str, Job] = {}
         self.fleet = fleet
-        self.stopping = False
         self._pins = pins
         self._finished = finished
         self._random = random
-        self._placement = Placement(fleet, pins, observe_decide)
         self._attempts = Attempts(fleet, upstream)
+        self._loop = AttemptLoop(fleet, Placement(fleet, pins, observe_decide), self._attempts)
 
-    # -- in ------------------------------------------------------------------------------------
+    def reconfigure(self, settings: Settings) -> None:
+        """Use new settings for requests that begin after this call."""
+        self.settings = settings
 
     async def handle(self, inbound: Inbound, relay: Relay) -> None:
-        """Answer one request, whatever happens, and report it."""
+        """Answer one request and report it, whatever happens."""
         job = self.begin(inbound)
+        self.running[job.request_id] = job
         self.fleet.budget.enter()
         try:
-            await self._serve(job, relay)
+            answer = await self._loop.run(job, relay, self._read(job))
+        except RequestEnd as end:
+            end.apply(job, relay)
         except asyncio.CancelledError:
             job.outcome = job.outcome or Outcome.CANCELLED
             relay.abort()
             raise
+        else:
+            job.complete(answer)
         finally:
-            self._end_retry(job)
+            self._loop.end_retry(job)
             self.fleet.budget.leave()
-            job.ended = perf_counter()
-            self._finished(job)
+            self._close(job)
+
+    def refuse_now(self, inbound: Inbound, relay: Relay, refusal: Refusal) -> None:
+        """Refuse a request whose body was not read, and record it."""
+        self._end_early(inbound, relay, Refused(refusal))
+
+    def cancelled_early(self, inbound: Inbound) -> None:
+        """Record a request whose client disconnected while its body was being read."""
+        self._end_early(inbound, None, ClientLeft())
 
     def begin(self, inbound: Inbound) -> Job:
         """Read ids and trace context."""
         by_name = dict(inbound.headers)
         settings = self.settings
-        return Job(
+        job = Job(
             inbound=inbound,
             settings=settings,
             request_id=fields.request_id(by_name.get(b"x-request-id")),
             client_id=fields.safe_name(by_name.get(b"x-client-id")),
-            session_id=fields.safe_name(by_name.get(settings.session_header)),
+            session=fields.session_of(by_name, settings.sessions.headers),
             trace=continued(by_name.get(b"traceparent"), settings.trace_ratio, self._random),
             wants_trailers=b"trailers" in by_name.get(b"te", b""),
         )
-
-    def refuse_now(self, inbound: Inbound, relay: Relay, refusal: Refusal) -> None:
-        """Refuse a request that never got as far as a decision, with a record of its own."""
-        job = self.begin(inbound)
-        refuse(job, relay, refusal)
-        job.ended = perf_counter()
-        self._finished(job)
-
-    def cancelled_early(self, inbound: Inbound) -> None:
-        """The client left while its body was being read."""
-        job = self.begin(inbound)
-        cancelled(job)
-        job.ended = perf_counter()
-        self._finished(job)
+        attempt = by_name.get(b"x-envoy-attempt-count", b"1")
+        if attempt != b"1":
+            job.sent_again(attempt)
+        return job
 
     async def try_decide(self, body: dict[str, Any], path: str, headers: fields.RawHeaders) -> dict[str, Any]:
-        """Decide a request without sending it, by the settings and the fleet as they are now."""
+        """Decide a request without sending it, by the current settings and fleet.
+
+        Raises:
+            Excessive: ``body`` exceeds the limits of the prompt reader.
+        """
         return await dry_run(self.settings, self.fleet, self._pins, body, path, headers)
 
+    def leave_lost_backends(self) -> None:
+        """Retry at once, elsewhere, the requests of backends that were found stuck or unreachable."""
+        self._attempts.leave_lost_backends()
+
+    def waits_for(self, job: Job) -> tuple[str, float]:
+        """Return what a running request waits for, a value of :class:`Waits`, and for how many seconds."""
+        now = perf_counter()
+        for answer, (owner, _) in self._attempts.running.items():
+            if owner is not job:
+                continue
+            if answer.first_written_at:
+                return Waits.NEXT_TOKEN, now - answer.last_byte_at
+            if not answer.clock.sent_at:
+                return Waits.CONNECTION, now - job.attempt_began
+            return Waits.FIRST_TOKEN, now - answer.clock.sent_at
+        return Waits.BACKEND, now - job.inbound.received
+
+    def stop_retrying(self) -> None:
+        """Make no attempts beyond the running ones (the end of a graceful shutdown)."""
+        self._loop.stop()
+
     def abort_all(self, why: str) -> None:
-        """End every answer under way with an error (the end of a graceful shutdown)."""
+        """End every running response with an error (the end of a graceful shutdown)."""
         for answer in list(self._attempts.running):
             answer.stop(End.TOTAL_TIMEOUT, why)
 
-    # -- one request -----------------------------------------------------------------------------
+    def _read(self, job: Job) -> dict[str, Any]:
+        """Return the parsed request body and extract its features.
 
-    async def _serve(self, job: Job, relay: Relay) -> None:
+        Raises:
+            Refused: the body cannot be routed.
+        """
         settings = job.settings
         try:
             body = job.inbound.json()
-        except BadBody as error:
-            refuse(job, relay, refusals.bad_body(str(error)))
-            return
-        try:
             job.features = extract_features(
                 body,
                 job.inbound.path.path,
                 fields.HeaderView(job.inbound.headers),
-                client_id=job.client_id,
-                request_id=job.request_id,
-                session_id=job.session_id,
+                Sender(job.client_id, job.request_id, *job.session),
+                sources=settings.sessions,
                 needs=settings.policy.needs,
             )
-        except TooDeep as error:
-            refuse(job, relay, refusals.bad_body(str(error)))
-            return
-        job.deadline = job.inbound.received + settings.policy.timeouts.total_seconds
-        tried: tuple[str, ...] = ()
-        attempt: Attempt = "first"
-        refusal: Refusal | None = None
-        last: Answer | None = None
-        while True:
-            decision = await self._placement.decide(job, relay, tried, attempt)
-            if decision is None:
-                return
-            if decision.chosen is None:
-                if last is None:
-                    refusal = _unroutable(decision, job.features.model)
-                break
-            last = await self._attempts.run(job, relay, decision, body, attempt)
-            if last.end is End.COMPLETE or last.end is End.CLIENT_GONE:
-                self._note_end(job, last)
-                return
-            if last.started:
-                await self._broken_stream(job, relay, decision, body, last, tried)
-                return
-            refusal = refusals.BY_END.get(last.end)
-            if last.end is End.TOTAL_TIMEOUT or len(job.attempts) >= settings.max_attempts or self.stopping:
-                break
-            if not self._begin_retry(job, last.end, decision.chosen):
-                break
-            tried = (*tried, decision.chosen.name)
-            attempt = "retry"
-        if relay.gone:
-            cancelled(job)
-        elif last is not None and last.end is End.REJECTED:
-            pass_rejection(job, relay, last)
-        else:
-            assert refusal is not None
-            refuse(job, relay, refusal)
+        except (BadBody, Excessive) as error:
+            raise Refused(ends.bad_body(str(error))) from None
+        if control := forbidden_control(body):
+            raise Refused(ends.engine_control(control))
+        job.set_timeouts(settings.policy.timeouts)
+        return body
 
-    def _begin_retry(self, job: Job, after: End, at: BackendView | None) -> bool:
-        """Return whether another attempt may follow one that ended so ``at`` that backend.
+    def _end_early(self, inbound: Inbound, relay: Relay | None, end: RequestEnd) -> None:
+        job = self.begin(inbound)
+        end.apply(job, relay)
+        self._close(job)
 
-        Where nobody works for the request any more it takes the other's place: it is no additional load and spends
-        nothing. `max_attempts` and the breaker bound it.
-        """
-        self._end_retry(job)
-        if after in _LEFT_NO_WORK or (at is not None and at.unusable in _WORKS_NO_MORE):
-            return True
-        job.retrying = self.fleet.budget.try_spend()
-        return job.retrying
-
-    def _end_retry(self, job: Job) -> None:
-        """The budget has its retry back, if this request spent one."""
-        if job.retrying:
-            self.fleet.budget.give_back()
-            job.retrying = False
-
-    # -- ends ------------------------------------------------------------------------------------
-
-    def _note_end(self, job: Job, answer: Answer) -> None:
-        """A complete answer, or a client that left."""
-        self._end_retry(job)
-        job.take_report(answer.report)
-        if answer.end is End.CLIENT_GONE:
-            cancelled(job)
-            return
-        job.status = answer.status
-        if answer.status < 400:
-            job.outcome = Outcome.OK
-        elif answer.status < 500:
-            job.outcome = Outcome.CLIENT_ERROR
-        else:
-            job.outcome = Outcome.UPSTREAM_ERROR
-
-    async def _broken_stream(
-        self,
-        job: Job,
-        relay: Relay,
-        decision: Decision,
-        body: dict[str, Any],
-        broken: Answer,
-        tried: tuple[str, ...],
-    ) -> None:
-        """The answer broke off after its first byte: continue it elsewhere, or end it as an error.
-
-        A continuation that ended before the client had anything of it is followed by another one.
-        """
-        job.take_report(broken.report)
-        job.status = broken.status
-        answer = broken
-        back = True
-        while True:
-            if answer.end is End.DIVERGED:
-                back = False  # that backend is well: it may be given the whole text
-            elif decision.chosen is not None:
-                tried = (*tried, decision.chosen.name)
-            continuation = resume.continuation(job, decision, body, broken, back=back)
-            if continuation is None or relay.gone:
-                break
-            if continuation.finished is not None:  # the limit was reached: only the end was missing
-                relay.write(continuation.finished)
-                relay.finish(broken.token_trailer())
-                job.resumes.append("ok")
-                job.outcome = Outcome.OK
-                return
-            if len(job.attempts) >= job.settings.max_attempts or not self._begin_retry(
-                job, answer.end, decision.chosen
-            ):
-                break
-            again = await self._placement.decide(job, relay, tried, "resume")
-            if again is None:
-                return
-            if again.chosen is None:
-                break
-            decision = again
-            answer = await self._attempts.run(job, relay, decision, body, "resume", continuation)
-            if answer.end is End.COMPLETE:
-                job.take_report(answer.report)
-                job.resumes.append("ok")
-                job.outcome = Outcome.OK
-                return
-            if answer.end is not End.DIVERGED:
-                job.resumes.append("failed")
-            if answer.end is End.CLIENT_GONE or continuation.seam.written:
-                job.take_report(answer.report)
-                break
-        if answer.end is End.CLIENT_GONE or relay.gone:
-            cancelled(job)
-            return
-        job.outcome = Outcome.TIMEOUT if answer.end in TIMEOUTS else Outcome.TRUNCATED
-        job.detail = answer.error
-        if broken.events is not None:
-            refusal = refusals.BY_END.get(answer.end)
-            code = refusal.code if refusal is not None else "upstream_disconnect"
-            relay.write(error_event(f"the answer broke off: {answer.error}", code))
-        relay.abort()
-
-
-def _unroutable(decision: Decision, model: str) -> Refusal:
-    if decision.unroutable is Unroutable.MODEL_NOT_FOUND:
-        return refusals.model_not_found(model)
-    return refusals.NONE_READY
+    def _close(self, job: Job) -> None:
+        job.ended = perf_counter()
+        if self.running.get(job.request_id) is job:
+            del self.running[job.request_id]
+        self._finished(job)

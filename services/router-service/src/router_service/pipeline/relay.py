@@ -1,5 +1,6 @@
-"""The seam between an answer and the client it goes to; knows neither where the bytes come from nor
-what server carries them."""
+"""The interface between a response and its client. Must not know where the bytes come from or which server
+sends them.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,46 +9,48 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class ClientListener(Protocol):
-    """What a running exchange is told about its client. Called at most once each per change."""
+    """Receives events about the client of a running exchange. Each method is called at most once per change."""
 
     def client_slow(self) -> None:
-        """The client reads slower than bytes arrive: stop producing."""
+        """The client reads more slowly than bytes arrive: stop reading from the backend."""
 
     def client_ready(self) -> None:
         """The client has caught up."""
 
     def client_gone(self) -> None:
-        """The client left before the answer was complete. Nothing can be written any more."""
+        """The client disconnected before the response was complete. Later writes are ignored."""
 
 
 class Relay(Protocol):
-    """Writes one answer to one client.
+    """Writes one response to one client.
 
-    ``start`` once, then any number of ``write``, then ``finish`` or ``abort``. After the client is
-    gone every call is ignored. Nothing blocks: back-pressure is told to the listener.
+    Call ``start`` once, then ``write`` any number of times, then ``finish`` or ``abort``. After the client
+    has disconnected, every call is ignored. No call blocks: back-pressure is reported to the listener.
     """
 
     @property
     def gone(self) -> bool:
-        """True once the client has left before the end of its answer."""
+        """True if the client disconnected before the end of its response."""
 
     def listen(self, listener: ClientListener | None) -> None:
-        """Tell ``listener`` about the client from now on; a client that already left is told at once."""
+        """Report the client's events to ``listener``; a client that has already disconnected is reported at
+        once.
+        """
 
     def start(self, status: int, headers: Headers) -> None:
-        """Begin the answer. With a ``content-length`` the body is sent as it is, else in chunks.
+        """Begin the response. With a ``content-length`` the body is sent unframed, else chunked.
 
-        Nothing goes out before the first ``write`` or ``finish``.
+        Nothing is sent before the first ``write`` or ``finish``.
         """
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body; an empty one is nothing."""
+        """Send a piece of the body; an empty piece is ignored."""
 
     def finish(self, trailers: Headers = ()) -> None:
-        """End the answer cleanly. Trailers are left out where the client's protocol has none."""
+        """End the response cleanly. Trailers are dropped if the client's protocol has none."""
 
     def abort(self) -> None:
-        """Flush what was written, then close the connection without the end of the body."""
+        """Flush written bytes, then close the connection without completing the body."""
 
     async def settled(self) -> None:
-        """Return when everything was handed to the server (needed before an ASGI callable returns)."""
+        """Return once everything was handed to the server. Required before an ASGI callable returns."""

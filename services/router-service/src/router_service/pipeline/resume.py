@@ -1,14 +1,14 @@
-"""Continues a broken stream on another backend, so that the client sees one answer.
+"""Continues a broken stream on another backend, so that the client receives one response.
 
-The text so far is sent back to be continued; what comes is rewritten to belong to the first answer: same
-id, no second role, counts added up. Chunks are parsed only here, after something broke. It refuses
-whatever it could not continue exactly in kind: tools, log probabilities, several choices, structured
+The router sends the text so far to the other backend to be continued. It rewrites the new events to match the
+first response: same id, no second role, summed token counts. Chunks are parsed only here, after a failure. It
+refuses requests that cannot be continued exactly: tools, log probabilities, several choices, structured
 output, penalties.
 
-**The seam.** Text that ends inside a word is tokenized otherwise than it was made, and a chat template may
-trim white space at its end. Where the answer is greedy (temperature 0) the seam is therefore put a little
-back, before the last word that began with a space: the other engine makes that tail again, and it is
-swallowed as long as it equals what the client has. When it does not, the whole text is sent after all.
+**The seam.** Text cut inside a word re-tokenizes differently, and a chat template may trim trailing white
+space. For a greedy response (temperature 0) the seam is therefore moved back to the last word that began with
+a space. The other engine repeats that tail, and the router drops it while it equals the client's text. If it
+differs, the whole text is sent instead.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ import orjson
 from router_service.openai_api.event_stream import split_events
 from router_service.openai_api.usage import EngineReport
 from router_service.pipeline.answer import Answer
-from router_service.pipeline.attempt_end import End
+from router_service.pipeline.ends import End
 from router_service.pipeline.job import Job
-from router_service.pipeline.seam import Seam
+from router_service.pipeline.recipient import Seam
 from router_service.routing.decision import Decision
 
 MAX_MADE_AGAIN = 256
-"""Chunks that the other engine may be asked to make again before the client sees anything new."""
+"""Largest number of chunks that the other engine may repeat before the client receives new text."""
 
 CHAT_PATH = "/v1/chat/completions"
 
@@ -38,12 +38,12 @@ _FORBIDDEN = (
     "suffix", "logit_bias", "continue_final_message", "prompt_embeds", "use_beam_search", "bad_words",
     "truncate_prompt_tokens", "return_token_ids",
 )  # fmt: skip
-"""Options whose effect depends on tokens that were already made; any truthy value forbids a resume."""
+"""Options whose effect depends on the tokens so far; any truthy value rules out a resume."""
 
 
 @dataclass(slots=True)
 class Continuation:
-    """The next attempt of a broken stream. ``finished`` is set when only the stream's end was missing."""
+    """The next attempt of a broken stream. ``finished`` is set if only the end of the stream was missing."""
 
     body: bytes
     seam: Seam
@@ -52,9 +52,9 @@ class Continuation:
 
 @dataclass(slots=True)
 class _SoFar:
-    """What the client has of the answer, and the fields that its chunks share.
+    """The part of the response that the client has, and the fields that its chunks share.
 
-    ``pieces`` are the texts of its chunks, ``counts`` the completion tokens each of them was sent with.
+    ``pieces`` are the texts of its chunks, ``counts`` the completion tokens that each chunk reported.
     """
 
     pieces: list[str] = field(default_factory=list)
@@ -69,7 +69,10 @@ class _SoFar:
 def continuation(
     job: Job, decision: Decision, body: dict[str, Any], broken: Answer, *, back: bool = True
 ) -> Continuation | None:
-    """How to continue, or None when this answer cannot be. ``back``: the seam may be put back to a word."""
+    """Return how to continue, or None if this response cannot be resumed.
+
+    ``back`` allows the seam to move back to the start of a word.
+    """
     rule = decision.rule
     features = job.features
     events = broken.events
@@ -78,10 +81,11 @@ def continuation(
     if broken.end not in _RESUMABLE_ENDS or not job.inbound.path.resumable:
         return None
     if events.oversized:
-        return None  # the client has a part of an event, which nothing can make whole
+        return None  # The client has part of an event, and nothing can complete it.
     if not job.kept:
         return None
     chat = job.inbound.path.path == CHAT_PATH
+    body = {**body, **job.engine_fields}
     if not _allowed(body, chat):
         return None
     so_far = _read(b"".join(job.kept), chat)
@@ -94,12 +98,12 @@ def continuation(
     greedy = body.get("temperature") == 0 and back
     stops = _stops(body)
     if stops and len(so_far.pieces) > MAX_MADE_AGAIN:
-        greedy = False  # too much to make again: it goes on as a sampled answer does
+        greedy = False  # The tail is too long to repeat: continue as for a sampled response.
     at = _seam_at(so_far, greedy, bool(stops))
     made = so_far.counts[at - 1] if at else 0
     if type(limit) is int:
         if made is None:
-            return None  # without counts the limit could be overrun
+            return None  # Without counts the continuation could exceed the limit.
         if made >= limit:
             return _ended(so_far, chat, "length", not job.drops_usage(body), already=False)
     try:
@@ -108,7 +112,7 @@ def continuation(
             again[limit_name] = limit - made
         sent = orjson.dumps(again)
     except orjson.JSONEncodeError:
-        return None  # nested deeper than can be written again
+        return None  # Nested too deeply to serialize again.
     seam = _Joined(so_far, chat, made, "".join(so_far.pieces[at:]), exact=greedy)
     if stops and not greedy and any(so_far.pieces):
         seam.watch(stops, "".join(so_far.pieces), wants_usage=not job.drops_usage(body))
@@ -116,15 +120,15 @@ def continuation(
 
 
 def _seam_at(so_far: _SoFar, greedy: bool, stop: bool) -> int:
-    """How many of the pieces the other engine is given; the client has the others, too.
+    """Return how many of the pieces to send to the other engine. It repeats the remaining ones.
 
-    Greedy: up to the last word that began with a space, or nothing (then the request is made again as it
-    was). With stop sequences only the latter is exact: an engine holds text back that may begin one, so that
-    its counts are ahead of its text. Otherwise: everything but white space at the end.
+    For a greedy response: up to the last word that began with a space, or 0, which repeats the original
+    request. With stop sequences only 0 is exact: an engine holds back text that may begin a stop sequence, so
+    its counts are ahead of its text. Otherwise: everything except trailing white space.
     """
     pieces = so_far.pieces
     if not any(pieces):
-        return 0  # the client has no text yet: the role, or what was held back
+        return 0  # The client has no text yet, only the role or held-back text.
     if stop and greedy:
         return 0
     if greedy:
@@ -138,14 +142,16 @@ def _seam_at(so_far: _SoFar, greedy: bool, stop: bool) -> int:
 
 
 def _stops(body: dict[str, Any]) -> list[str]:
-    """The request's stop sequences."""
+    """Return the request's stop sequences."""
     stop = body.get("stop")
     stops = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
     return [one for one in stops if isinstance(one, str) and one]
 
 
 def _begins_a_word(pieces: Sequence[str], at: int) -> bool:
-    """Whether the tokens before piece ``at`` are the same whatever follows: a space and a letter do."""
+    """Return whether the tokens before piece ``at`` do not depend on what follows. A space and a letter
+    ensure that.
+    """
     before, piece = pieces[at - 1], pieces[at]
     return (
         len(piece) > 1
@@ -157,7 +163,7 @@ def _begins_a_word(pieces: Sequence[str], at: int) -> bool:
 
 
 def _again(body: dict[str, Any], chat: bool, text: str) -> dict[str, Any]:
-    """The request that asks for what comes after ``text``; without text the request as it was."""
+    """Return the request for the text after ``text``; without text, the original request."""
     again = dict(body)
     if not text:
         return again
@@ -171,10 +177,11 @@ def _again(body: dict[str, Any], chat: bool, text: str) -> dict[str, Any]:
 
 
 class _Joined(Seam):
-    """Makes the second answer's events belong to the first: id and time, no role, counts added up.
+    """Rewrites the second response's events to match the first: id and time, no role, summed counts.
 
-    ``made`` are the tokens of the text that was sent along, ``tail`` is what the client has beyond it. An
-    ``exact`` tail must come again and is swallowed; else it is white space, and so is what is swallowed.
+    ``made`` is the token count of the text sent to the engine, ``tail`` the client's text after it. An
+    ``exact`` tail must be repeated and is dropped; otherwise the tail is white space, and leading white space
+    is dropped.
     """
 
     def __init__(self, first: _SoFar, chat: bool, made: int | None, tail: str, *, exact: bool) -> None:
@@ -190,7 +197,9 @@ class _Joined(Seam):
         self._wants_usage = False
 
     def watch(self, stops: list[str], text: str, *, wants_usage: bool) -> None:
-        """Look for a stop sequence that begins in ``text`` and ends behind the seam: no engine sees all of it."""
+        """Search for a stop sequence that begins in ``text`` and ends after the seam; neither engine sees all
+        of it.
+        """
         longest = max(map(len, stops)) - 1
         if longest:
             self._stops = stops
@@ -198,23 +207,23 @@ class _Joined(Seam):
             self._wants_usage = wants_usage
 
     def feed(self, data: bytes) -> bytes:
-        """Rewrite every event; one that says nothing new is dropped."""
+        """Rewrite every event; drop an event that adds nothing."""
         found = []
         for event in split_events(data):
             found.append(self._rewritten(event))
             if self.diverged:
-                return b""  # nothing of the tail came so far, so nothing was written
+                return b""  # Nothing of the tail was repeated yet, so nothing was written.
             if self.over:
                 break
         return b"".join(found)
 
     def total(self, report: EngineReport) -> EngineReport:
-        """Counts of both parts. No timing: the engines' figures are about their own part only."""
+        """Return the counts of both parts, without timing: each engine's timing covers only its own part."""
         before, more = self._made, report.completion_tokens
         made = None if before is None or more is None else before + more
         prompt = self._first.prompt_tokens
         if before == 0 and prompt is None:
-            prompt = report.prompt_tokens  # the request was made again as it was
+            prompt = report.prompt_tokens  # The original request was repeated.
         return EngineReport(prompt, made)
 
     def _rewritten(self, event: bytes) -> bytes:
@@ -225,7 +234,7 @@ class _Joined(Seam):
         chunk.update(self._first.shared)
         usage = chunk.get("usage")
         if isinstance(usage, dict) and not self._count(usage):
-            del chunk["usage"]  # these counts are of the second part only: none are better
+            del chunk["usage"]  # These counts cover only the second part, and no better ones exist.
             if not chunk.get("choices"):
                 return b""
         for choice in chunk.get("choices") or ():
@@ -269,7 +278,7 @@ class _Joined(Seam):
         return text
 
     def _checked(self, text: str, *, last: bool) -> str:
-        """Hold text back until no stop sequence can lie across the seam any more; `over` when one does."""
+        """Hold text back while a stop sequence may cross the seam; set `over` when one does."""
         before, held = self._before, self._held + text
         for stop in self._stops:
             if 0 <= (before + held).find(stop) < len(before):
@@ -282,7 +291,7 @@ class _Joined(Seam):
         return held
 
     def _end(self, chunk: dict[str, Any]) -> bytes:
-        """The last events of an answer that this side ends."""
+        """Return the final events of a response that the router ends."""
         usage = chunk.get("usage")
         found = b"data: " + orjson.dumps(chunk) + b"\n\n"
         if self._wants_usage and usage is not None:
@@ -290,9 +299,9 @@ class _Joined(Seam):
         return found + b"data: [DONE]\n\n"
 
     def _count(self, usage: dict[str, Any]) -> bool:
-        """Make these counts the whole answer's; False: they are not known."""
+        """Change the counts to those of the whole response; return False if they are unknown."""
         if self._made == 0:
-            return True  # the request was made again as it was
+            return True  # The original request was repeated.
         prompt = self._first.prompt_tokens
         if self._made is None or prompt is None:
             return False
@@ -303,7 +312,7 @@ class _Joined(Seam):
 
 
 def _ended(so_far: _SoFar, chat: bool, reason: str, wants_usage: bool, *, already: bool) -> Continuation:
-    """The end that was missing: a finish reason (unless it came), the counts if asked for, `[DONE]`."""
+    """Return the missing end: a finish reason unless it was sent, the counts if requested, `[DONE]`."""
     parts = []
     if not already:
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
@@ -335,7 +344,7 @@ def _allowed(body: dict[str, Any], chat: bool) -> bool:
 
 
 def _read(kept: bytes, chat: bool) -> _SoFar | None:
-    """The answer so far from its events; None when one of them is not what it should be."""
+    """Parse the response so far from its events; return None if one of them is invalid."""
     found = _SoFar()
     for event in split_events(kept):
         chunk = _json_of(event)
@@ -364,7 +373,7 @@ def _read(kept: bytes, chat: bool) -> _SoFar | None:
 
 
 def _json_of(event: bytes) -> dict[str, Any] | None:
-    """The JSON object of a data event, or None for comments, `[DONE]` and others."""
+    """Return the JSON object of a data event, or None for comments, `[DONE]` and others."""
     line = event.strip()
     if not line.startswith(b"data:"):
         return None

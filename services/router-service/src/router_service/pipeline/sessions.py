@@ -1,4 +1,4 @@
-"""What the pipeline asks of session affinity; knows neither the store nor how keys expire."""
+"""The interface of session affinity that the pipeline uses. Must not know the store or how keys expire."""
 
 from typing import Protocol
 
@@ -11,34 +11,39 @@ from router_service.routing.snapshot import Snapshot
 
 
 class SessionPins(Protocol):
-    """Backends that sessions are pinned to. Keys are hashes of client, pool and session id."""
+    """The backends that sessions are pinned to. Keys are hashes of client, pool and session id."""
 
     def cached(self, key: str) -> str | None:
-        """The pin if it is known without asking ("" for none), else None."""
+        """Return the pin from the cache ("" for none), or None if only the store can tell."""
 
     async def pin(self, key: str) -> str:
-        """Ask the store, within its time; "" when there is no pin or no answer. Never raises."""
+        """Query the store, within its timeout; return "" if there is no pin or no reply. Never raises."""
 
     def placed(self, key: str, backend: str, *, moved: bool = False) -> None:
-        """A request of this session went to ``backend``: pin or renew it, off the request's path."""
+        """Record, off the request's path, that a request of this session went to ``backend``: pin or renew
+        it.
+        """
 
 
 async def decide_with_pin(
     features: Features, snapshot: Snapshot, policy: Policy, now: float, pins: SessionPins
 ) -> tuple[Decision, str]:
-    """Decide by the session's pin in the pool the request goes to; the pin's key, "" when none was looked for."""
+    """Decide by the session's pin in the request's pool. Also return the pin's key, "" if no pin was looked
+    up.
+    """
     found = _FindPin(pins, features.session)
     snapshot.find_pin = found
     decision = decide(features, snapshot, policy, now)
     snapshot.find_pin = None
     if found.pin is None:
         snapshot.pin = await pins.pin(found.key)
-        decision = decide(features, snapshot, policy, now)  # of the fleet as it is now, pinned or not
+        # The fleet may have changed meanwhile: decide again, with or without the pin.
+        decision = decide(features, snapshot, policy, now)
     return decision, found.key
 
 
 class _FindPin:
-    """Looks for the pin in a pool without asking the store; ``pin`` is None when only the store can tell."""
+    """Looks up the pin for a pool in the cache; ``pin`` is None if only the store can tell."""
 
     __slots__ = ("_pins", "_session", "key", "pin")
 

@@ -1,18 +1,26 @@
-"""What the pipeline reads of a configuration; parses and checks nothing."""
+"""The settings that the pipeline reads. Parses and checks nothing."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from router_service.routing.policy import Policy
+from router_service.routing.session_sources import SessionSources
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the pipeline reads of one configuration; swapped as a whole on reload."""
+    """What the pipeline reads of one configuration; swapped as a whole on reload. ``replica`` is this router's name.
+
+    ``rules`` are the rules as they are written, for people to read.
+    """
 
     policy: Policy
     max_attempts: int
     reject: frozenset[int]
     queue_seconds: float
-    session_header: bytes
+    sessions: SessionSources
     max_body_bytes: int
     trace_ratio: float = 0.01
+    replica: bytes = b""
+    rules: Sequence[Mapping[str, Any]] = ()

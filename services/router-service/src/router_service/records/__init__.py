@@ -1,1 +1,1 @@
-"""What is remembered of each request, how it is told to people, and how it is decided again."""
+"""Decision records: storage, explanation for people, and replay."""

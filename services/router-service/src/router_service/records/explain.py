@@ -1,19 +1,21 @@
-"""A decision record as a person's answer: what was asked, where it went and why, where the time went."""
+"""Describes a decision record for people: the request, the decision and its reason, and where the time went."""
 
 from collections.abc import Mapping
 from typing import Any
 
 _REASONS = {
-    "only_candidate": "it was the only backend that could take it",
+    "only_candidate": "it was the only backend that could accept the request",
     "round_robin": "it was its turn",
     "least_loaded": "it had the fewest requests in flight",
-    "prefix_affinity": "requests that begin like this one go there, to reuse its prefix cache",
-    "session_affinity": "the client's session is there",
-    "affinity_broken": "the backend that has the client's session could not take it, and this one was next",
-    "fallback": "nothing in the first pool was ready, and its pool is a fallback",
-    "retry": "an earlier attempt failed before the answer began",
-    "resume": "an earlier backend died in the middle of the answer",
-    "none_available": "no backend could take it",
+    "prefix_affinity": "requests with the same beginning go there, to reuse its prefix cache",
+    "session_affinity": "the client's session is pinned to it",
+    "affinity_broken": "the backend that the session is pinned to could not accept the request, and this one was next",
+    "fallback": "no backend of the first pool was ready, and this one's pool is its fallback",
+    "retry": "an earlier attempt failed before the response began",
+    "resume": "an earlier backend failed in the middle of the response",
+    "none_available": "no backend could accept the request",
+    "refused_by_rule": "a rule refuses such requests",
+    "model_not_allowed": "the client may not use this model",
 }
 _REJECTIONS = {
     "not_ready": "was not ready",
@@ -21,23 +23,30 @@ _REJECTIONS = {
     "draining": "was draining",
     "stuck": "was stuck",
     "unreachable": "could not be reached",
-    "breaker_open": "was held back by its circuit breaker",
+    "breaker_open": "was blocked by its circuit breaker",
     "at_limit": "was at its limit of requests in flight",
     "already_tried": "had already been tried",
     "model_not_served": "does not serve the model",
 }
 _PARTS = {
     "edge": "edge gateway",
-    "router_queue": "waiting in the router's line",
-    "router": "router's own work",
-    "earlier_attempts": "attempts that failed before",
+    "router_queue": "waiting in the router queue",
+    "router": "work in the router",
+    "earlier_attempts": "earlier, failed attempts",
     "connect": "connecting to the backend",
-    "network": "network to the backend and back",
+    "network": "network round trip to the backend",
     "engine_queue": "waiting in the engine",
     "prefill": "prefill",
     "first_byte_wait": "engine, until its first byte",
-    "relay": "passing the first bytes on",
+    "relay": "relaying the first bytes",
     "unexplained": "not explained by any part",
+}
+
+_WAITS = {
+    "backend": "a free backend",
+    "connection": "a connection to {}",
+    "first_token": "the first token of {}",
+    "next_token": "the next token of {}",
 }
 
 
@@ -58,22 +67,26 @@ def _asked(r: Mapping[str, Any]) -> list[str]:
     return [
         f"Request {r['request_id']}{who} at {r['time']}",
         f"  asked {r['path']} for model {r.get('model') or '(none)'}: {size}{asked}, {how}.",
+        *([f"  Router replica {r['replica']} handled it."] if r.get("replica") else []),
     ]
 
 
 def _decided(r: Mapping[str, Any]) -> list[str]:
     pool = r.get("pool")
     if not pool:
-        return ["  No pool was chosen."]
+        refused = {
+            "refused_by_rule": f"  Refused: rule {r.get('rule')} matched, and it refuses such requests.",
+            "model_not_allowed": "  Refused: the client's list of models (clients.models) has not this one.",
+        }
+        return [refused.get(r.get("reason", ""), "  No pool was chosen.")]
     rule = r.get("rule")
     by = "no rule matched, so the default applied" if rule == "default" else f"rule {rule} matched"
     lines = [f"  Pool {pool}: {by}."]
     if r.get("passed_over"):
-        lines.append(
-            f"  Passed over, because their pools do not serve the model: {', '.join(r['passed_over'])}."
-        )
+        lines.append(f"  Skipped, because their pools do not serve the model: {', '.join(r['passed_over'])}.")
     if r.get("chosen"):
         lines.append(f"  Backend {r['chosen']}: {_REASONS.get(r['reason'], r['reason'])} ({r['reason']}).")
+        lines += _cache(r)
     else:
         lines.append(f"  No backend: {_REASONS['none_available']}.")
     candidates = r.get("candidates") or []
@@ -84,13 +97,41 @@ def _decided(r: Mapping[str, Any]) -> list[str]:
         if c["eligible"]:
             mark = " <- chosen" if c["backend"] == r.get("chosen") else ""
             score = "" if c.get("score") is None else f", score {c['score']:g}"
-            lines.append(f"    {c['backend']}: could take it, {load}{score}{mark}")
+            lines.append(f"    {c['backend']}: could accept it, {load}{score}{mark}")
         else:
             why = _REJECTIONS.get(c["rejected_because"], c["rejected_because"])
             lines.append(f"    {c['backend']}: {why} ({c['rejected_because']}), {load}")
+    for pool_name, counts in (r.get("rejected") or {}).items():
+        for because, count in counts.items():
+            named = sum(c["pool"] == pool_name and c["rejected_because"] == because for c in candidates)
+            if count > named:
+                lines.append(
+                    f"    {count - named} more of {pool_name}: {_REJECTIONS.get(because, because)} ({because})"
+                )
+    left_out = (r.get("snapshot") or {}).get("left_out")
+    if left_out and total > len(candidates):
+        lines.append(f"    {left_out['count']} more of {left_out['pool']}: could take it, scored lower")
     if r.get("queue_position") is not None:
-        lines.append(f"  It waited in the pool's line, {r['queue_position']} before it.")
+        of_class = f" of class {r['class']}" if r.get("class") else ""
+        lines.append(f"  It waited in the pool's queue behind {r['queue_position']} requests{of_class}.")
+        if r.get("went_ahead"):
+            sent = ", ".join(f"{count} of class {name}" for name, count in sorted(r["went_ahead"].items()))
+            lines.append(f"  Sent to the pool while it waited: {sent}.")
     return lines
+
+
+def _cache(r: Mapping[str, Any]) -> list[str]:
+    """Return where the prefix cache was expected, compared with the cached tokens that the engine reported."""
+    affinity = r.get("affinity") or {}
+    prefix = affinity.get("prefix")
+    what = "beginning" if prefix else "session"
+    if prefix == "moved" or affinity.get("state") == "broken":
+        return [f"  Another backend served this {what} before: its prefix cache was not used."]
+    tokens = r.get("tokens") or {}
+    if (prefix == "kept" or affinity.get("state") == "kept") and tokens.get("prompt"):
+        found = f"{tokens.get('cached') or 0} of {tokens['prompt']} prompt tokens were in its prefix cache"
+        return [f"  It served this {what} before: {found}."]
+    return []
 
 
 def _attempts(r: Mapping[str, Any]) -> list[str]:
@@ -101,7 +142,7 @@ def _attempts(r: Mapping[str, Any]) -> list[str]:
         after = f", first byte after {first:.1f} ms" if first is not None else ""
         detail = f" ({attempt['detail']})" if attempt.get("detail") else ""
         lines.append(
-            f"  Attempt {number} on {attempt['backend']}: {attempt['outcome']}{status}{after}{detail}"
+            f"  Attempt {number} on {attempt['backend']}: {attempt['outcome'] or 'running'}{status}{after}{detail}"
         )
     return lines
 
@@ -113,22 +154,34 @@ def _times(r: Mapping[str, Any]) -> list[str]:
         lines.append(f"  First token after {r['first_token_ms']:.1f} ms:")
         for part, ms in sorted(ledger.items(), key=lambda item: -abs(item[1])):
             lines.append(f"    {ms:>10.2f} ms  {_PARTS.get(part, part)}")
+        answered = r.get("first_answer_ms")
+        if answered is not None and answered > r["first_token_ms"] + 1.0:
+            lines.append(f"  First token of the answer after {answered:.1f} ms: thoughts came before it.")
         if r.get("edge_skewed"):
-            lines.append("    (the edge's share is unknown: its clock and the router's disagree)")
+            lines.append("    (the edge's part is unknown: its clock and the router's disagree)")
     if r.get("decode_ms") is not None:
         lines.append(f"  Then {r['decode_ms']:.1f} ms of decoding.")
     return lines
 
 
 def _ended(r: Mapping[str, Any]) -> list[str]:
+    running = r.get("running")
+    if running:
+        awaited = _WAITS.get(running["waits_for"], running["waits_for"]).format(running.get("backend", ""))
+        so_far = (r.get("total_ms") or 0.0) / 1e3
+        return [
+            f"  It is still running, for {so_far:.1f} s: it has waited {running['waited_ms'] / 1e3:.1f} s for {awaited}."
+        ]
     tokens = r.get("tokens") or {}
     counted = ""
     if tokens.get("completion") is not None:
-        counted = f", {tokens.get('prompt')} prompt and {tokens['completion']} completion tokens"
+        cached = f" ({tokens['cached']} of them cached)" if tokens.get("cached") is not None else ""
+        thought = f" ({tokens['reasoning']} of them thoughts)" if tokens.get("reasoning") else ""
+        counted = f", {tokens.get('prompt')} prompt tokens{cached} and {tokens['completion']} completion tokens{thought}"
     total = f" after {r['total_ms']:.1f} ms" if r.get("total_ms") is not None else ""
     lines = [f"  Ended {r.get('outcome')}{total}, status {r.get('status')}{counted}."]
     if r.get("detail"):
         lines.append(f"  {r['detail']}")
     if r.get("verdict") not in (None, "none"):
-        lines.append(f"  What made it slow: {r['verdict']}.")
+        lines.append(f"  Largest excess over the usual time: {r['verdict']}.")
     return lines

@@ -1,18 +1,21 @@
-"""The decision record: one per request, refused and failed ones too. Holds no prompt, answer, key or raw session id.
+"""The decision record: one per request, including refused and failed ones. Holds no prompt, answer, key or raw
+session id.
 
-The pipeline fills the slots while the request runs; text is made of them only when somebody reads.
+The pipeline fills the slots while the request runs; text is produced only for a reader.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from math import fsum
 from typing import Any
 
+from platform_contracts.log_lines import timestamp
+from router_service.routing.considered import BEST_KEPT, REJECTED_KEPT
 from router_service.routing.decision import Candidate, Decision
 from router_service.routing.features import Features
-from router_service.routing.vocabulary import Outcome, Verdict
+from router_service.routing.vocabulary import Outcome, RejectedBecause, Verdict
 
-LOGGED_BEST = 8
-"""How many of the eligible candidates the log line keeps beside the chosen and the rejected ones."""
+LOGGED_BEST = BEST_KEPT
+"""How many of the eligible candidates the log line keeps in addition to the chosen and the rejected ones."""
 
 LEDGER_PARTS = (
     "edge",
@@ -27,13 +30,14 @@ LEDGER_PARTS = (
     "relay",
     "unexplained",
 )
-"""Parts of the time to first token. `first_byte_wait` stands for both engine parts where the engine does not report them;
-`earlier_attempts` is there when attempts failed before the one that answered."""
+"""Parts of the time to first token. `first_byte_wait` replaces both engine parts if the engine does not report them.
+`earlier_attempts` is present if attempts failed before the answering one.
+"""
 
 
 @dataclass(slots=True)
 class AttemptRecord:
-    """One call to a backend. Times in milliseconds; ``outcome`` is the pipeline's word for how it ended."""
+    """One call to a backend. Times in milliseconds; ``outcome`` is a value of the pipeline's `End`."""
 
     backend: str
     outcome: str = ""
@@ -52,7 +56,7 @@ class AttemptRecord:
 
 
 class DecisionRecord:
-    """Everything about one request. ``started_at`` is epoch seconds."""
+    """All fields of one request. ``started_at`` is epoch seconds."""
 
     __slots__ = (
         "attempts",
@@ -62,22 +66,29 @@ class DecisionRecord:
         "decision",
         "decode_ms",
         "detail",
+        "edge_attempt",
         "edge_skewed",
         "features",
+        "first_answer_ms",
         "first_decision",
         "first_token_ms",
         "ledger",
         "outcome",
         "path",
+        "prefix_state",
         "queue_position",
+        "replica",
         "request_id",
         "started_at",
         "status",
+        "tokens_cached",
         "tokens_completion",
         "tokens_prompt",
+        "tokens_reasoning",
         "total_ms",
         "trace_id",
         "verdict",
+        "went_ahead",
     )
 
     def __init__(self, request_id: str, path: str, started_at: float, config_hash: str) -> None:
@@ -85,117 +96,157 @@ class DecisionRecord:
         self.path = path
         self.started_at = started_at
         self.config_hash = config_hash
+        self.replica = ""
         self.client_id = ""
         self.trace_id = ""
         self.features: Features | None = None
         self.decision: Decision | None = None
         self.first_decision: Decision | None = None
         self.queue_position: int | None = None
+        self.went_ahead: dict[str, int] = {}
         self.attempts: list[AttemptRecord] = []
         self.ledger: dict[str, float | None] = {}
+        self.edge_attempt = 1
         self.edge_skewed = False
         self.decide_ms: float | None = None
         self.first_token_ms: float | None = None
+        self.first_answer_ms: float | None = None
         self.decode_ms: float | None = None
         self.total_ms: float | None = None
+        self.prefix_state = ""
         self.tokens_prompt: int | None = None
         self.tokens_completion: int | None = None
+        self.tokens_cached: int | None = None
+        self.tokens_reasoning: int | None = None
         self.status = 0
         self.outcome: Outcome | None = None
         self.verdict = Verdict.NONE
         self.detail = ""
 
     def decided(self, decision: Decision) -> None:
-        """Keep a decision. The first one is what ``rule``, ``candidates`` and replay are about; a later one
-        (a retry) changes only where the request went."""
+        """Store a decision. ``rule``, ``candidates`` and replay use the first one. A later one (a retry) only changes
+        the destination of the request.
+        """
         if self.first_decision is None:
             self.first_decision = decision
         self.decision = decision
 
     @property
     def shortened(self) -> bool:
-        """Whether the log line leaves candidates out."""
-        return self.first_decision is not None and len(self.first_decision.eligible) > LOGGED_BEST
+        """Whether the log line leaves candidates out that the decision names."""
+        first = self.first_decision
+        return first is not None and first.left_out is None and len(first.eligible) > LOGGED_BEST
 
     def as_dict(self, *, whole: bool = False) -> dict[str, Any]:
         """Return the record as JSON-ready data.
 
-        The log line (``whole`` false) keeps the chosen candidate, every rejected one and the best
-        :data:`LOGGED_BEST`, with a count of all.
+        The log line (``whole`` false) keeps the chosen candidate, the best :data:`LOGGED_BEST` and up to
+        `REJECTED_KEPT` rejected ones of each pool and reason, with counts of all.
         """
-        features, decision = self.features, self.decision
-        first = self.first_decision
+        features = self.features
         fields: dict[str, Any] = {
             "request_id": self.request_id,
-            "time": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="microseconds"),
+            "time": timestamp(self.started_at),
             "client_id": self.client_id,
+            "replica": self.replica,
             "config_hash": self.config_hash,
             "path": self.path,
             "model": features.model if features else "",
             "stream": features.stream if features else False,
             "features": features.recorded() if features else {},
             "conditions": dict(features.truths) if features else {},
-        }
-        if first is not None and decision is not None:
-            chosen = decision.chosen
-            considered = first.candidates
-            candidates = considered if whole else _worth_logging(considered, first)
-            fields |= {
-                "rule": decision.rule_name,
-                "passed_over": first.passed_over,
-                "first_pool": first.first_pool,
-                "pool": decision.pool,
-                "policy": decision.policy,
-                "reason": decision.reason,
-                "candidates": [_candidate(c) for c in candidates],
-                "candidates_total": len(considered),
-                "snapshot": _snapshot(first, considered, candidates),
-                "affinity": {"state": first.affinity},
-                "chosen": chosen.name if chosen is not None else None,
-            }
-        else:
-            fields |= {
-                "rule": None,
-                "pool": None,
-                "reason": "none_available",
-                "candidates": [],
-                "chosen": None,
-            }
-        fields |= {
+            **self._decided_fields(whole),
             "queue_position": self.queue_position,
             "attempts": [attempt.as_dict() for attempt in self.attempts],
             "ttft_ledger_ms": {part: _ms(value) for part, value in self.ledger.items()},
             "decide_ms": _ms(self.decide_ms),
             "first_token_ms": _ms(self.first_token_ms),
+            "first_answer_ms": _ms(self.first_answer_ms),
             "decode_ms": _ms(self.decode_ms),
             "total_ms": _ms(self.total_ms),
-            "tokens": {"prompt": self.tokens_prompt, "completion": self.tokens_completion},
+            "tokens": {
+                "prompt": self.tokens_prompt,
+                "completion": self.tokens_completion,
+                "cached": self.tokens_cached,
+                "reasoning": self.tokens_reasoning,
+            },
             "status": self.status,
             "outcome": self.outcome,
             "verdict": self.verdict,
         }
+        if self.decision is not None and self.decision.class_name:
+            fields["class"] = self.decision.class_name
+        if self.went_ahead:
+            fields["went_ahead"] = self.went_ahead
         if self.trace_id:
             fields["trace_id"] = self.trace_id
+        if self.edge_attempt > 1:
+            fields["edge_attempt"] = self.edge_attempt
         if self.edge_skewed:
             fields["edge_skewed"] = True
         if self.detail:
             fields["detail"] = self.detail
         return fields
 
+    def _decided_fields(self, whole: bool) -> dict[str, Any]:
+        """Return the rule, the candidates and the choice of the first decision, and the final destination."""
+        first, decision = self.first_decision, self.decision
+        if first is None or decision is None:
+            return {"rule": None, "pool": None, "reason": "none_available", "candidates": [], "chosen": None}
+        considered = first.candidates
+        candidates = considered if whole else _worth_logging(considered, first)
+        rejected = _rejected(considered, first)
+        unnamed = sum(sum(counts.values()) for counts in (first.hidden or {}).values())
+        unnamed += first.left_out.count if first.left_out is not None else 0
+        return {
+            "rule": decision.rule_name,
+            "passed_over": first.passed_over,
+            "first_pool": first.first_pool,
+            "pool": decision.pool,
+            "policy": decision.policy,
+            "reason": decision.reason,
+            "candidates": [_candidate(c) for c in candidates],
+            "candidates_total": len(considered) + unnamed,
+            **({"rejected": rejected} if rejected else {}),
+            "snapshot": _snapshot(first, considered, candidates),
+            "affinity": {
+                "state": first.affinity,
+                "source": self.features.session_source if self.features else "",
+                **({"prefix": self.prefix_state} if self.prefix_state else {}),
+            },
+            "chosen": decision.chosen.name if decision.chosen is not None else None,
+        }
+
 
 def _snapshot(first: Decision, considered: list[Candidate], kept: list[Candidate]) -> dict[str, Any]:
-    """What was read beside the candidates; of those that are left out, the sums that policies weigh."""
+    """Return the decision's other inputs, and for the candidates that are left out the sums that policies weigh."""
     fields: dict[str, Any] = {"round_robin": first.round_robin, "pin": first.pin}
-    if len(kept) < len(considered):
-        there = {id(candidate) for candidate in kept}
-        left_out = [candidate for candidate in considered if id(candidate) not in there]
+    there = {id(candidate) for candidate in kept}
+    cut = [c for c in considered if c.eligible and id(c) not in there]
+    unnamed = first.left_out
+    if cut or unnamed is not None:
         fields["left_out"] = {
-            "pool": left_out[0].pool,  # eligible ones are all of one pool
-            "count": len(left_out),
-            "in_flight": sum(candidate.in_flight for candidate in left_out),
-            "capacity": sum(candidate.ramp for candidate in left_out),
+            "pool": cut[0].pool if cut else first.pool,  # eligible ones are all of one pool
+            "count": len(cut) + (unnamed.count if unnamed is not None else 0),
+            "in_flight": sum(c.in_flight for c in cut) + (unnamed.in_flight if unnamed is not None else 0),
+            "capacity": fsum([*(c.ramp for c in cut), unnamed.capacity if unnamed is not None else 0.0]),
         }
     return fields
+
+
+def _rejected(considered: list[Candidate], first: Decision) -> dict[str, dict[str, int]]:
+    """Return how many backends were rejected, by pool and reason, named or not."""
+    found: dict[str, dict[str, int]] = {}
+    for candidate in considered:
+        if candidate.rejected_because is not None:
+            counts = found.setdefault(candidate.pool, {})
+            because = candidate.rejected_because.value  # orjson takes no enum as a key
+            counts[because] = counts.get(because, 0) + 1
+    for pool, hidden in (first.hidden or {}).items():
+        counts = found.setdefault(pool, {})
+        for reason, count in hidden.items():
+            counts[reason.value] = counts.get(reason.value, 0) + count
+    return found
 
 
 def _ms(value: float | None) -> float | None:
@@ -203,9 +254,16 @@ def _ms(value: float | None) -> float | None:
 
 
 def _worth_logging(candidates: list[Candidate], decision: Decision) -> list[Candidate]:
-    if len(decision.eligible) <= LOGGED_BEST:
-        return candidates  # in their own order, on which turns depend
-    rejected = [c for c in candidates if c.rejected_because is not None]
+    """Return what a line names. The eligible ones are in the order of their scores, which replay takes for their turns."""
+    rejected: list[Candidate] = []
+    named: dict[tuple[str, RejectedBecause], int] = {}
+    for candidate in candidates:
+        because = candidate.rejected_because
+        if because is None:
+            continue
+        count = named[candidate.pool, because] = named.get((candidate.pool, because), 0) + 1
+        if count <= REJECTED_KEPT:
+            rejected.append(candidate)
     eligible = sorted((c for c in candidates if c.eligible), key=lambda c: c.score or 0.0)
     chosen = decision.chosen.name if decision.chosen is not None else ""
     best = eligible[:LOGGED_BEST]
@@ -213,7 +271,7 @@ def _worth_logging(candidates: list[Candidate], decision: Decision) -> list[Cand
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
-    """Only what differs from an unloaded, healthy, unlimited backend, so that a line stays short."""
+    """Return only the fields that differ from an unloaded, healthy, unlimited backend, to keep the line short."""
     fields: dict[str, Any] = {
         "backend": candidate.backend,
         "pool": candidate.pool,

@@ -1,26 +1,30 @@
-"""Recorded requests decided again, by the rules of today or tomorrow. Reads records, asks nobody."""
+"""Decides recorded requests again, by any rules. Reads only records, no live state."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from router_service.routing.conditions import CannotTell
+from router_service.routing.considered import HEALTHY
 from router_service.routing.decide import decide
 from router_service.routing.decision import Decision
 from router_service.routing.features import Features
 from router_service.routing.policy import Policy
 from router_service.routing.snapshot import BackendView, PoolView, Snapshot
-from router_service.routing.vocabulary import RejectedBecause
+from router_service.routing.vocabulary import REFUSALS, RejectedBecause
+
+REFUSED = "(refused)"
+"""Replaces the pool's name for a request that a rule or a list of models refuses."""
 
 
 class NotARecord(ValueError):
-    """A line that is no decision record."""
+    """The line is not a decision record."""
 
 
 def features_of(record: Mapping[str, Any]) -> Features:
-    """Rebuild what the rules saw, as far as the record keeps it."""
+    """Rebuild the features that the rules saw, as far as the record has them."""
     kept = record["features"]
     return Features(
         path=record["path"],
@@ -34,6 +38,7 @@ def features_of(record: Mapping[str, Any]) -> Features:
         client_id=record.get("client_id", ""),
         request_id=record["request_id"],
         session=kept.get("session", ""),
+        service_tier=kept.get("service_tier", ""),
         prefix=kept.get("prefix", ""),
         headers=None,
         user_text=None,
@@ -42,50 +47,69 @@ def features_of(record: Mapping[str, Any]) -> Features:
 
 
 def snapshot_of(record: Mapping[str, Any]) -> Snapshot:
-    """Rebuild the backends that were considered, as they were.
+    """Rebuild the considered backends in their recorded state.
 
-    Pools that were not considered are not in a record; a policy that asks them finds them empty.
+    A record does not have pools that were not considered; policies see them as empty.
     """
     kept = record.get("snapshot", {})
-    left_out = kept.get("left_out") or {}
     pools: dict[str, PoolView] = {}
-    for candidate in record["candidates"]:
-        name = candidate["pool"]
-        pool = pools.setdefault(name, PoolView(name, round_robin=kept.get("round_robin", {}).get(name, 0)))
-        if left_out.get("pool") == name:
-            # The line has the best ones in the order of their scores, which stands for their turns.
-            pool.round_robin = 0
-            pool.unseen = left_out["count"]
-            pool.unseen_in_flight = left_out["in_flight"]
-            pool.unseen_capacity = left_out["capacity"]
-        rejected = candidate["rejected_because"]
-        because = RejectedBecause(rejected) if rejected else None
-        live = (
-            *(RejectedBecause.AT_LIMIT, RejectedBecause.BREAKER_OPEN, RejectedBecause.ALREADY_TRIED),
-            RejectedBecause.MODEL_NOT_SERVED,  # its health was not asked; another configuration may ask it
-        )
-        pool.backends.append(
-            BackendView(
-                name=candidate["backend"],
-                pool=name,
-                url="",
-                in_flight=candidate["in_flight"],
-                limit=candidate["limit"],
-                unusable=None if because in live else because,
-                breaker_open=because is RejectedBecause.BREAKER_OPEN or candidate.get("breaker_open", False),
-                ramp=candidate.get("ramp", 1.0),
-                waiting=candidate.get("waiting", 0.0),
-            )
-        )
+    # The eligible ones in the order of their scores, which stands for their turns.
+    for candidate in sorted(record["candidates"], key=lambda c: (c["eligible"], c["score"] or 0.0)):
+        pool = pools.setdefault(candidate["pool"], PoolView(candidate["pool"]))
+        if not candidate["eligible"]:
+            pool.round_robin += 1
+        pool.backends.append(_backend(candidate))
+    left_out = kept.get("left_out")
+    if left_out and left_out["pool"] in pools:
+        pool = pools[left_out["pool"]]
+        pool.unseen = left_out["count"]
+        pool.unseen_in_flight = left_out["in_flight"]
+        pool.unseen_capacity = left_out["capacity"]
+    for name, counts in record.get("rejected", {}).items():
+        if name in pools:
+            _count_unnamed(pools[name], counts, record["candidates"])
     return Snapshot(pools=pools, pin=kept.get("pin", ""))
+
+
+def _backend(candidate: Mapping[str, Any]) -> BackendView:
+    rejected = candidate["rejected_because"]
+    because = RejectedBecause(rejected) if rejected else None
+    live = (
+        *(RejectedBecause.AT_LIMIT, RejectedBecause.BREAKER_OPEN, RejectedBecause.ALREADY_TRIED),
+        RejectedBecause.MODEL_NOT_SERVED,  # its health was not read; another configuration may read it
+    )
+    return BackendView(
+        name=candidate["backend"],
+        pool=candidate["pool"],
+        url="",
+        in_flight=candidate["in_flight"],
+        limit=candidate["limit"],
+        unusable=None if because in live else because,
+        breaker_open=because is RejectedBecause.BREAKER_OPEN or candidate.get("breaker_open", False),
+        ramp=candidate.get("ramp", 1.0),
+        waiting=candidate.get("waiting", 0.0),
+    )
+
+
+def _count_unnamed(
+    pool: PoolView, counts: Mapping[str, int], candidates: Sequence[Mapping[str, Any]]
+) -> None:
+    """Add the rejected backends of ``pool`` that the record counts and does not name."""
+    for because, count in counts.items():
+        named = sum(c["pool"] == pool.name and c["rejected_because"] == because for c in candidates)
+        pool.unseen += count - named
+        if because == RejectedBecause.BREAKER_OPEN:
+            pool.unseen_ejected += count - named
+        elif because not in HEALTHY:
+            pool.unseen_unusable += count - named
 
 
 def decide_again(record: Mapping[str, Any], policy: Policy) -> Decision:
     """Decide a recorded request by ``policy``.
 
     Raises:
-        NotARecord: fields are missing or not what they should be.
-        CannotTell: a rule looks at text or headers that the record has no truth value for.
+        NotARecord: fields are missing or invalid.
+        CannotTell: a rule tests text or headers, and the record has no result for that condition.
     """
     try:
         at = datetime.fromisoformat(record["time"]).timestamp()
@@ -97,7 +121,12 @@ def decide_again(record: Mapping[str, Any], policy: Policy) -> Decision:
 
 @dataclass
 class Replay:
-    """What would go elsewhere. ``moves`` counts (pool, rule) before -> after; ``examples`` has ids of each."""
+    """Result of a comparison. ``moves`` counts (pool, rule) before -> after; ``examples`` has request ids of each
+    move.
+
+    The pool of a refused request is :data:`REFUSED`. ``newly_refused`` counts by client the requests that were not
+    refused before.
+    """
 
     total: int = 0
     same: int = 0
@@ -105,15 +134,16 @@ class Replay:
     ignored_lines: int = 0
     moves: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str, str, str], list[str]] = field(default_factory=dict)
+    newly_refused: Counter[str] = field(default_factory=Counter)
 
     @property
     def different(self) -> int:
-        """Requests that would go elsewhere, or by another rule."""
+        """Requests whose pool or rule would change."""
         return sum(self.moves.values())
 
 
 def replay(records: Iterable[Mapping[str, Any] | None], policy: Policy, examples: int = 3) -> Replay:
-    """Decide every record again and compare pool and rule; None stands for a line that is no record."""
+    """Decide every record again and compare pool and rule; None stands for a line that is not a record."""
     result = Replay()
     for record in records:
         if record is None or "candidates" not in record or record.get("pool") is None:
@@ -129,13 +159,16 @@ def replay(records: Iterable[Mapping[str, Any] | None], policy: Policy, examples
             result.cannot_tell += 1
             continue
         result.total += 1
-        # Where the rules sent it: a retry or a fallback is the backends' doing, not the rules'.
-        before = record.get("first_pool") or record["pool"]
-        move = (before, record["rule"], decision.first_pool, decision.rule_name)
+        # Compare with the pool that the rules chose: retries and fallbacks depend on backends, not on rules.
+        before = REFUSED if record["reason"] in REFUSALS else record.get("first_pool") or record["pool"]
+        after = REFUSED if decision.reason in REFUSALS else decision.first_pool
+        move = (before, record["rule"], after, decision.rule_name)
         if move[:2] == move[2:]:
             result.same += 1
             continue
         result.moves[move] += 1
+        if after == REFUSED != before:
+            result.newly_refused[record.get("client_id") or "(no client)"] += 1
         found = result.examples.setdefault(move, [])
         if len(found) < examples:
             found.append(record["request_id"])
@@ -146,13 +179,16 @@ def as_text(result: Replay) -> str:
     """Return the comparison for people."""
     lines = [
         f"{result.total} requests: {result.same} as before, {result.different} different, "
-        f"{result.cannot_tell} cannot be told (a rule looks at text or headers that were not recorded)"
+        f"{result.cannot_tell} undecidable (a rule tests text or headers that were not recorded)"
     ]
     if result.ignored_lines:
-        lines.append(f"{result.ignored_lines} lines were not decision records and are left out")
+        lines.append(f"{result.ignored_lines} lines are not decision records and were ignored")
     for (pool, rule, new_pool, new_rule), count in result.moves.most_common():
         example = ", ".join(result.examples[(pool, rule, new_pool, new_rule)])
         lines.append(
             f"{count:>8}  {pool or 'nowhere'} (rule {rule}) -> {new_pool or 'nowhere'} (rule {new_rule})   e.g. {example}"
         )
+    if result.newly_refused:
+        by_client = ", ".join(f"{client} {count}" for client, count in result.newly_refused.most_common())
+        lines.append(f"newly refused, by client: {by_client}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The latest decision records of this replica, by request id. Bounded; forgets the oldest."""
+"""The latest decision records of this replica, by request id. Bounded in records and bytes; drops the oldest."""
 
 import json
 from collections import OrderedDict
@@ -7,44 +7,53 @@ from typing import Any
 
 from router_service.records.record import DecisionRecord
 
+CANDIDATE_BYTES = 256
+"""Estimated memory of one candidate of a record that is stored whole."""
+
+DEFAULT_BYTES = 64 * 1024 * 1024
+
 
 class Ring:
-    """At most ``size`` records. A request id that comes again replaces its earlier record.
+    """Stores at most ``size`` records with a total of ``max_bytes``. A repeated request id replaces its earlier
+    record.
 
-    Kept is the text that was logged: a third of the memory of the objects it was made of, and nothing in it for
-    the garbage collector. Where the log leaves candidates out, the record itself is kept beside it.
+    Stores the logged text, which takes a third of the memory of the record's objects and adds no work for the garbage
+    collector. If the log line leaves candidates out, the record itself is stored too.
     """
 
-    __slots__ = ("_texts", "_whole", "size")
+    __slots__ = ("_texts", "_whole", "held_bytes", "max_bytes", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, max_bytes: int = DEFAULT_BYTES) -> None:
         self.size = size
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
         self._texts: OrderedDict[str, bytes] = OrderedDict()
         self._whole: dict[str, DecisionRecord] = {}
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def resize(self, size: int) -> None:
-        """Keep ``size`` records from now on."""
+    def reconfigure(self, size: int, max_bytes: int = DEFAULT_BYTES) -> None:
+        """Apply new limits: ``size`` records and ``max_bytes``."""
         self.size = size
-        while len(self._texts) > size:
-            self._forget_oldest()
+        self.max_bytes = max_bytes
+        self._shrink()
 
     def add(self, record: DecisionRecord, text: bytes) -> None:
-        """Keep a record, whose ``text`` is its compact JSON; the oldest goes when the ring is full."""
+        """Store a record, whose ``text`` is its compact JSON; a full ring drops the oldest records."""
         texts, request_id = self._texts, record.request_id
         if request_id in texts:
-            del texts[request_id]
-            self._whole.pop(request_id, None)
+            self._forget(request_id)
         texts[request_id] = text
+        self.held_bytes += len(text)
         if record.shortened:
             self._whole[request_id] = record
-        if len(texts) > self.size:
-            self._forget_oldest()
+            self.held_bytes += _whole_bytes(record)
+        if len(texts) > self.size or self.held_bytes > self.max_bytes:
+            self._shrink()
 
     def get(self, request_id: str) -> dict[str, Any] | None:
-        """The record of a request with every candidate, or None if it is unknown or forgotten."""
+        """Return the record of a request with every candidate, or None if it is unknown or was dropped."""
         whole = self._whole.get(request_id)
         if whole is not None:
             return whole.as_dict(whole=True)
@@ -52,34 +61,45 @@ class Ring:
         return None if text is None else json.loads(text)
 
     def find(
-        self,
-        *,
-        outcome: str | None = None,
-        backend: str | None = None,
-        rule: str | None = None,
-        pool: str | None = None,
-        limit: int = 50,
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the latest records that fit as they were logged, newest first, at most ``limit``."""
-        wanted = {"outcome": outcome, "rule": rule, "pool": pool}
+        self, *, backend: str | None = None, after: str = "", limit: int = 50, **wanted: str | None
+    ) -> Iterator[bytes]:
+        """Yield the logged text of the latest matching records, newest first, at most ``limit``.
+
+        ``wanted`` has values of the record's own fields, None for any; one of the attempts went to ``backend``.
+        Records up to that of the request ``after``, if it is still kept, are left out.
+
+        The ring may change between two items: the search runs on the records of the first call.
+        """
         asked = {key: value for key, value in wanted.items() if value is not None}
-        # A search of the bytes leaves only few to be parsed. An attempt begins with backend and outcome.
+        # Searching the bytes first leaves few records to parse. An attempt begins with backend and outcome.
         marks = [f'"{key}":{json.dumps(value, ensure_ascii=False)}'.encode() for key, value in asked.items()]
         if backend is not None:
             marks.append(f'{{"backend":{json.dumps(backend, ensure_ascii=False)},"outcome":'.encode())
-        for text in reversed(self._texts.values()):
-            if limit <= 0:
+        for request_id, text in reversed(list(self._texts.items())):
+            if limit <= 0 or request_id == after:
                 return
             if not all(mark in text for mark in marks):
                 continue
-            record: dict[str, Any] = json.loads(text)
-            if any(record[key] != value for key, value in asked.items()):
-                continue
-            if backend is not None and all(a["backend"] != backend for a in record["attempts"]):
-                continue
+            if marks:
+                record: dict[str, Any] = json.loads(text)
+                if any(record[key] != value for key, value in asked.items()):
+                    continue
+                if backend is not None and all(a["backend"] != backend for a in record["attempts"]):
+                    continue
             limit -= 1
-            yield record
+            yield text
 
-    def _forget_oldest(self) -> None:
-        request_id, _ = self._texts.popitem(last=False)
-        self._whole.pop(request_id, None)
+    def _shrink(self) -> None:
+        while self._texts and (len(self._texts) > self.size or self.held_bytes > self.max_bytes):
+            self._forget(next(iter(self._texts)))
+
+    def _forget(self, request_id: str) -> None:
+        self.held_bytes -= len(self._texts.pop(request_id))
+        whole = self._whole.pop(request_id, None)
+        if whole is not None:
+            self.held_bytes -= _whole_bytes(whole)
+
+
+def _whole_bytes(record: DecisionRecord) -> int:
+    first = record.first_decision
+    return CANDIDATE_BYTES * len(first.candidates) if first is not None else 0

@@ -1,1 +1,1 @@
-"""What bounds failure: breaker, retry budget, waiting line. Pure state; time is an argument (seconds)."""
+"""Limits the effect of failures: breaker, retry budget, queue. Pure state; the time (seconds) is an argument."""

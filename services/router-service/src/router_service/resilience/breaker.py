@@ -6,7 +6,7 @@ from typing import Literal
 State = Literal["closed", "open", "half_open"]
 
 MIN_RAMP = 0.1
-"""Share of its normal load that a backend gets right after it came back."""
+"""Share of its normal load that a backend gets right after it recovers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,10 @@ class BreakerSettings:
 
 
 class Breaker:
-    """Counts failures in a row. Only the caller knows what a failure is: never a 4xx, never a client's leaving.
+    """Counts consecutive failures. The caller decides what a failure is: never a 4xx, never a client's disconnect.
 
-    A request that begins while the breaker is half-open is the probe: :meth:`begin` lets exactly one
-    through, and its end (:meth:`succeeded`, :meth:`failed` or :meth:`cancelled`) decides.
+    The first request that begins while the breaker is half-open is the probe; :meth:`begin` blocks the others. The
+    probe's end (:meth:`succeeded`, :meth:`failed` or :meth:`cancelled`) decides the next state.
     """
 
     __slots__ = ("_failures", "_opened_at", "_probing", "_recovered_at", "_settings", "state")
@@ -36,11 +36,11 @@ class Breaker:
         self.state: State = "closed"
 
     def reconfigure(self, settings: BreakerSettings) -> None:
-        """Use other settings from now on; what was counted stays."""
+        """Replace the settings and keep the counted failures."""
         self._settings = settings
 
     def blocked(self, now: float) -> bool:
-        """Whether no request may begin now. An open breaker becomes half-open here, when its time is over."""
+        """Return whether requests are blocked. An open breaker becomes half-open here once its time is over."""
         if self.state == "closed":
             return False
         if self.state == "open":
@@ -51,12 +51,12 @@ class Breaker:
         return self._probing
 
     def begin(self) -> None:
-        """A request begins."""
+        """Record the start of a request."""
         if self.state == "half_open":
             self._probing = True
 
     def succeeded(self, now: float) -> None:
-        """A request that began got a proper answer. While the breaker is open that is one from before."""
+        """Record a success. While the breaker is open, the request began before it opened."""
         if self.state == "open":
             return
         self._failures = 0
@@ -66,7 +66,7 @@ class Breaker:
             self._recovered_at = now
 
     def failed(self, now: float) -> None:
-        """A request that began failed through the backend's fault."""
+        """Record a request that failed because of the backend."""
         self._failures += 1
         if self.state == "half_open" or (
             self.state == "closed" and self._failures >= self._settings.failures
@@ -76,15 +76,15 @@ class Breaker:
             self._probing = False
 
     def cancelled(self) -> None:
-        """A request that began ended without saying anything about the backend; another may be the probe."""
+        """Record a request that ended without a result about the backend; another request may be the probe."""
         self._probing = False
 
     def came_back(self, now: float) -> None:
-        """The backend is ready again after it was not: start slowly."""
+        """Start slow start for a backend that has become ready again."""
         self._recovered_at = now
 
     def ramp(self, now: float) -> float:
-        """Share of its normal load the backend may take now, from ``MIN_RAMP`` to 1."""
+        """Return the share of its normal load that the backend may receive, from ``MIN_RAMP`` to 1."""
         if self._recovered_at is None:
             return 1.0
         whole = self._settings.slow_start_seconds

@@ -1,7 +1,10 @@
-"""The line in front of a pool whose backends are all at their limit: first come first served per client,
-clients in turn. Holds tickets; knows nothing of what they wait for."""
+"""The queue of a pool whose backends are all at their limit: first in, first out per client, clients in turn.
+
+Holds tickets and does not know what they wait for.
+"""
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -9,29 +12,35 @@ T = TypeVar("T")
 
 
 class QueueFull(Exception):
-    """No place left in the line."""
+    """The queue is full."""
 
 
 @dataclass(slots=True, eq=False)
 class Ticket(Generic[T]):
-    """One place in the line. ``deadline`` is on the caller's clock, in seconds."""
+    """One entry of the queue. ``deadline`` is in seconds on the caller's clock.
+
+    ``gave_way``: the queue was full, and a client with fewer tickets took this ticket's slot.
+    """
 
     client: str
     deadline: float
     waiter: T
+    gave_way: bool = False
+    class_name: str = ""
 
 
 class FairQueue(Generic[T]):
     """At most ``size`` tickets. :meth:`pop` takes the oldest ticket of the client whose turn it is.
 
-    With one client this is a plain first-in first-out line; a client that fills it cannot keep another
-    one waiting behind all of its own.
+    With one client this is a plain first-in, first-out queue. A client that fills it cannot keep others out: when the
+    queue is full, the newest ticket of the client with the most tickets gives way. ``evicted`` receives that ticket.
     """
 
-    __slots__ = ("_count", "_lines", "size")
+    __slots__ = ("_count", "_evicted", "_lines", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, evicted: Callable[[Ticket[T]], None] = lambda ticket: None) -> None:
         self.size = size
+        self._evicted = evicted
         self._count = 0
         self._lines: OrderedDict[str, deque[Ticket[T]]] = OrderedDict()
 
@@ -39,13 +48,13 @@ class FairQueue(Generic[T]):
         return self._count
 
     def push(self, client: str, deadline: float, waiter: T) -> Ticket[T]:
-        """Take a place at the end of the client's line.
+        """Append a ticket to the client's queue.
 
         Raises:
-            QueueFull: all places are taken.
+            QueueFull: the queue is full, and no other client has two tickets more than this one.
         """
         if self._count >= self.size:
-            raise QueueFull
+            self.make_room(client)
         ticket = Ticket(client, deadline, waiter)
         line = self._lines.get(client)
         if line is None:
@@ -54,11 +63,37 @@ class FairQueue(Generic[T]):
         self._count += 1
         return ticket
 
-    def pop(self) -> Ticket[T] | None:
-        """Remove and return the next ticket; its client then goes to the end of the turn. None if empty."""
-        if not self._lines:
+    def make_room(self, client: str) -> None:
+        """Evict a ticket for a new one of ``client``.
+
+        Raises:
+            QueueFull: no other client has two tickets more than this one.
+        """
+        own = len(self._lines.get(client, ()))
+        longest = max(map(len, self._lines.values()), default=0)
+        if longest < own + 2:
+            raise QueueFull
+        self.evict()
+
+    def evict(self) -> None:
+        """Remove the newest ticket of the client with the most tickets."""
+        client, longest = max(self._lines.items(), key=lambda item: len(item[1]))
+        ticket = longest.pop()
+        if not longest:
+            del self._lines[client]
+        self._count -= 1
+        ticket.gave_way = True
+        self._evicted(ticket)
+
+    def pop(self, may_go: Callable[[str], bool] | None = None) -> Ticket[T] | None:
+        """Remove and return the next ticket; its client's next turn comes after all other clients'.
+
+        Clients that ``may_go`` refuses keep their turn. Returns None if no client is left.
+        """
+        client = next((c for c in self._lines if may_go is None or may_go(c)), None)
+        if client is None:
             return None
-        client, line = next(iter(self._lines.items()))
+        line = self._lines[client]
         ticket = line.popleft()
         self._count -= 1
         if line:
@@ -68,7 +103,7 @@ class FairQueue(Generic[T]):
         return ticket
 
     def remove(self, ticket: Ticket[T]) -> bool:
-        """Leave the line; False if the ticket is no longer in it."""
+        """Remove the ticket from the queue; return False if it is no longer queued."""
         line = self._lines.get(ticket.client)
         if line is None or ticket not in line:
             return False
@@ -79,7 +114,7 @@ class FairQueue(Generic[T]):
         return True
 
     def position(self, ticket: Ticket[T]) -> int:
-        """How many tickets are served before this one if nobody else comes."""
+        """Return how many queued tickets are served before this one if no ticket is added."""
         line = self._lines[ticket.client]
         own = line.index(ticket)
         clients = list(self._lines)

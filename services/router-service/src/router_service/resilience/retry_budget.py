@@ -1,11 +1,11 @@
-"""How many retries the router may have under way, so that retries never multiply an outage."""
+"""Limits the router's concurrent retries, so that retries never multiply an outage."""
 
 
 class RetryBudget:
-    """Allows retries up to a share of the requests in progress, and always a few.
+    """Allows retries up to a share of the requests in progress, and always a minimum number.
 
-    The share is of requests in progress (as in Envoy's retry budget), so that it neither saves up in
-    quiet times nor needs a clock.
+    The share refers to requests in progress (as in Envoy's retry budget), so that it neither accumulates while
+    traffic is low nor needs a clock.
     """
 
     __slots__ = ("_minimum", "_ratio", "active", "retrying")
@@ -17,37 +17,37 @@ class RetryBudget:
         self.retrying = 0
 
     def reconfigure(self, ratio: float, minimum: int) -> None:
-        """Use other bounds from now on; retries under way go on."""
+        """Replace the limits; running retries continue."""
         self._ratio = ratio
         self._minimum = minimum
 
     @property
     def limit(self) -> int:
-        """Retries that may be under way now."""
+        """Largest number of concurrent retries at present."""
         return max(self._minimum, int(self.active * self._ratio))
 
     @property
     def remaining(self) -> int:
-        """Retries that may begin now."""
+        """Number of retries that may start at present."""
         return max(0, self.limit - self.retrying)
 
     def enter(self) -> None:
-        """A request begins."""
+        """Count a request that begins."""
         self.active += 1
 
     def leave(self) -> None:
-        """A request that entered has ended, however."""
+        """Count the end of a request that entered, whatever its outcome."""
         self.active -= 1
         assert self.active >= 0
 
     def try_spend(self) -> bool:
-        """Begin a retry if the budget allows; the caller gives it back with :meth:`give_back` at its end."""
+        """Start a retry if the budget allows; the caller returns it with :meth:`give_back` when the retry ends."""
         if self.retrying >= self.limit:
             return False
         self.retrying += 1
         return True
 
     def give_back(self) -> None:
-        """A retry that was allowed has ended."""
+        """Return an allowed retry to the budget when it ends."""
         self.retrying -= 1
         assert self.retrying >= 0

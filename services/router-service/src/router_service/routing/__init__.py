@@ -1,1 +1,1 @@
-"""Where a request goes and why: pure functions and plain data. No I/O, no clock, no randomness."""
+"""The routing decision and its reasons: pure functions and plain data. No I/O, no clock, no randomness."""

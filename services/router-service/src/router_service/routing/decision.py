@@ -1,4 +1,4 @@
-"""What a decision says: the backend, why it, and why not each of the others."""
+"""The result of a decision: the chosen backend, why it was chosen, and why each other backend was not."""
 
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -10,9 +10,9 @@ from router_service.routing.vocabulary import AffinityState, Reason, RejectedBec
 
 
 class Candidate(NamedTuple):
-    """One backend that was considered, with everything the decision read of it.
+    """One considered backend, with all its values that the decision read.
 
-    ``score`` is what the policy gave it, lower is better; None for a rejected one.
+    ``score`` is the policy's score, lower is better; None for a rejected backend.
     """
 
     backend: str
@@ -28,30 +28,44 @@ class Candidate(NamedTuple):
 
     @property
     def eligible(self) -> bool:
-        """Whether it could have taken the request."""
+        """True if the backend could have accepted the request."""
         return self.rejected_because is None
 
 
 Seen = tuple[str, str, int, int, float, float, RejectedBecause | None, bool]
 
 read = attrgetter("name", "pool", "in_flight", "limit", "ramp", "waiting", "unusable", "breaker_open")
-"""Copies what a decision reads of a :class:`BackendView`, as :data:`Seen`. Backends change right afterwards;
-64 of these cost 12 us, 64 candidates 35 us, and most decisions are never looked at."""
+"""Copies the values of a :class:`BackendView` that a decision reads, as :data:`Seen`. Backends change right
+afterwards. 64 of these cost 12 us, 64 candidates 35 us, and most decisions are never read.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Eligible backends that a decision about a large pool does not name: what policies weigh of them."""
+
+    pool: str
+    count: int
+    in_flight: int
+    capacity: float
 
 
 @dataclass(slots=True)
 class Decision:
-    """The answer of ``decide``. ``chosen`` is None exactly when ``unroutable`` says why.
+    """The result of ``decide``. ``chosen`` is None exactly if ``unroutable`` has the reason.
 
+    ``class_name`` is the request's class, "" if none are configured.
     ``first_pool`` is where the rules sent the request, ``pool`` that of the chosen backend (a fallback,
     perhaps) or, without one, where the request waits or was refused; ``policy`` the name of what chose
     in it, ``pin`` the backend that the request's session is pinned to there. ``passed_over`` are matching
     rules whose pools do not serve the model. ``round_robin`` holds the position of each pool that was
-    considered, for replay. ``rejected``, ``eligible`` and ``scores`` (of the eligible ones) are what
-    :attr:`candidates` are made of.
+    considered, for replay; ``place`` is that of the chosen backend in its pool. ``rejected``, ``eligible`` and ``scores``
+    (of the eligible ones) are what :attr:`candidates` are made of. Of a large pool the decision names the best backends
+    and some of the rejected ones: ``left_out`` and ``hidden`` (by pool and reason) count the others.
     """
 
     rule: Rule | None = None
+    class_name: str = ""
     first_pool: str = ""
     pool: str = ""
     policy: str = ""
@@ -65,10 +79,19 @@ class Decision:
     scores: list[float] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
     round_robin: dict[str, int] = field(default_factory=dict)
+    place: int = -1
+    left_out: LeftOut | None = None
+    hidden: dict[str, dict[RejectedBecause, int]] | None = None
+
+    def hide(self, pool: str, because: RejectedBecause, count: int) -> None:
+        """Count rejected backends that are not named."""
+        if self.hidden is None:
+            self.hidden = {}
+        self.hidden.setdefault(pool, {})[because] = count
 
     @property
     def candidates(self) -> list[Candidate]:
-        """Every backend that was considered, the rejected ones first."""
+        """Every backend that is named, the rejected ones first."""
         refused = [Candidate(seen[0], seen[1], because, None, *seen[2:]) for seen, because in self.rejected]
         scored = zip(self.eligible, self.scores, strict=True)
         return refused + [Candidate(seen[0], seen[1], None, score, *seen[2:]) for seen, score in scored]

@@ -1,21 +1,38 @@
-"""What a decision may know of a request. Taken from the body once; keeps no text that is not asked for."""
+"""The features of a request that rules and policies read. Stores no text unless a rule needs it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
+from router_service.routing.client_text import bounded_model
 from router_service.routing.hashing import digest
+from router_service.routing.prompt_fields import message_count, offers_tools, read_prompt, token_limit
+from router_service.routing.prompt_reader import PromptReader
+from router_service.routing.session_sources import SessionSources
 
-PREFIX_CHARS = 1024
-"""Most code points of the prompt's beginning that prefix affinity hashes: about 16 of vLLM's 16-token blocks. It
-ends before the first answer in it."""
+NO_SOURCES = SessionSources()
 
-_CHARS_PER_TOKEN_ID = 4
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority"]
+"""Values of a request's ``service_tier`` in OpenAI's API. Other values count as absent."""
+
+SERVICE_TIERS = frozenset(get_args(ServiceTier))
+
+
+class Sender(NamedTuple):
+    """The sender of a request: client id, request id and session from its headers."""
+
+    client_id: str = ""
+    request_id: str = ""
+    session_id: str = ""
+    session_source: str = ""
+
+
+NOBODY = Sender()
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the rules and policies in use look at beyond the numbers; nothing else is extracted."""
+    """The texts that the rules and policies in use read; no other text is stored."""
 
     user_text: bool = False
     prefix: bool = False
@@ -23,12 +40,13 @@ class Needs:
 
 @dataclass(slots=True)
 class Features:
-    """One request as rules see it.
+    """The features of one request that rules read.
 
-    ``prompt_chars`` counts code points of all text parts (four per token id). ``user_text`` is the text
-    of user messages, present only while a rule needs it and never recorded: ``truths`` holds what
-    conditions on recorded-nowhere data said, by condition hash. A replayed request has ``user_text`` and
-    ``headers`` None, and knows only the truths of its record.
+    ``service_tier`` is one of OpenAI's values, or "".
+    ``prompt_chars`` counts code points of all text that the engine tokenizes, tools and tool calls included (four per
+    token id). ``user_text`` is the text of user messages; it is present only if a rule needs it and is never
+    recorded. ``truths`` has the results of conditions on unrecorded data, by condition hash. In a replayed request
+    ``user_text`` and ``headers`` are None, and ``truths`` is that of its record.
     """
 
     path: str = "/v1/chat/completions"
@@ -42,6 +60,8 @@ class Features:
     client_id: str = ""
     request_id: str = ""
     session: str = ""
+    session_source: str = ""
+    service_tier: str = ""
     prefix: str = ""
     headers: Mapping[str, str] | None = None
     user_text: str | None = None
@@ -57,11 +77,12 @@ class Features:
             "has_images": self.has_images,
             "session": self.session,
             "prefix": self.prefix,
+            **({"service_tier": self.service_tier} if self.service_tier else {}),
         }
 
 
 def session_key(client_id: str, session_id: str) -> str:
-    """Return what stands for a client's session everywhere; "" for none. The raw id is not kept."""
+    """Return the digest that stands for a client's session in records and stores; "" for none."""
     return digest("session", client_id, session_id) if session_id else ""
 
 
@@ -69,116 +90,43 @@ def extract_features(
     body: Mapping[str, Any],
     path: str,
     headers: Mapping[str, str],
+    sender: Sender = NOBODY,
     *,
-    client_id: str = "",
-    request_id: str = "",
-    session_id: str = "",
+    sources: SessionSources = NO_SOURCES,
     needs: Needs = Needs(),
 ) -> Features:
-    """Read the features of a request body of any of the inference paths.
+    """Extract the features of a request body of any inference path.
 
-    ``headers`` has lower-case names. Values of unexpected types count as absent: judging them is the
-    edge's and the engine's business.
+    ``headers`` has lower-case names. ``sources`` are read if ``sender`` has no session. Values of unexpected types
+    count as absent.
 
     Raises:
-        TooDeep: content within content within content.
+        Excessive: too many items, or nested too deeply.
     """
-    model = body.get("model")
-    limit = body.get("max_completion_tokens")
-    if type(limit) is not int:
-        limit = body.get("max_tokens", body.get("max_output_tokens"))
+    client_id, request_id, session_id, session_source = sender
+    if not session_id and sources.fields:
+        session_id, session_source = sources.in_body(body)
+    model, tier = body.get("model"), body.get("service_tier")
+    reader = PromptReader(user_text=needs.user_text, prefix=needs.prefix)
+    read_prompt(path, body, reader)
     features = Features(
         path=path,
-        model=model if isinstance(model, str) else "",
+        model=bounded_model(model) if isinstance(model, str) else "",
         stream=body.get("stream") is True,
-        max_tokens=limit if type(limit) is int else None,
-        has_tools=bool(body.get("tools")),
+        max_tokens=token_limit(path, body),
+        prompt_chars=reader.chars,
+        messages=message_count(path, body),
+        has_tools=offers_tools(path, body),
+        has_images=reader.images,
         client_id=client_id,
         request_id=request_id,
         session=session_key(client_id, session_id),
+        session_source=session_source,
+        service_tier=tier if isinstance(tier, str) and tier in SERVICE_TIERS else "",
         headers=headers,
     )
-    reader = _Reader(needs)
-    messages = body.get("messages")
-    if isinstance(messages, list):
-        features.messages = len(messages)
-        for message in messages:
-            if isinstance(message, dict):
-                role = message.get("role")
-                reader.content(message.get("content"), role == "user", role if isinstance(role, str) else "")
-    system = body.get("system")  # Anthropic's messages and instructions of responses stand beside them
-    reader.content(system if system is not None else body.get("instructions"), False, "system")
-    for key in ("prompt", "input", "query", "documents"):
-        value = body.get(key)
-        if value is not None:
-            reader.content(value, True, key)
-    features.prompt_chars = reader.chars
-    features.has_images = reader.images
     if needs.user_text:
         features.user_text = "\n".join(reader.user)
     if needs.prefix:
-        features.prefix = digest("prefix", features.model, "".join(reader.lead)[:PREFIX_CHARS])
+        features.prefix = reader.prefix(features.model)
     return features
-
-
-class TooDeep(ValueError):
-    """Content is nested deeper than any client means it to be."""
-
-
-MAX_CONTENT_DEPTH = 32
-
-
-class _Reader:
-    """Walks prompt content once, counting code points and keeping only what is needed."""
-
-    __slots__ = ("chars", "depth", "images", "lead", "lead_chars", "needs", "user")
-
-    def __init__(self, needs: Needs) -> None:
-        self.needs = needs
-        self.depth = 0
-        self.chars = 0
-        self.images = False
-        self.user: list[str] = []
-        self.lead: list[str] = []
-        self.lead_chars = 0
-
-    def content(self, value: Any, is_user: bool, role: str) -> None:
-        if isinstance(value, str):
-            self._text(value, is_user, role)
-        elif isinstance(value, list):
-            for part in value:
-                if isinstance(part, str):
-                    self._text(part, is_user, role)
-                elif type(part) is int:
-                    self.chars += _CHARS_PER_TOKEN_ID
-                elif isinstance(part, list):  # a batch of token-id prompts
-                    self.chars += _CHARS_PER_TOKEN_ID * len(part)
-                elif isinstance(part, dict):
-                    self._part(part, is_user, role)
-
-    def _part(self, part: dict[str, Any], is_user: bool, role: str) -> None:
-        text = part.get("text")
-        if isinstance(text, str):
-            self._text(text, is_user, role)
-        elif part.get("type") in ("image_url", "input_image", "image"):
-            self.images = True
-        elif "content" in part:  # an item of `input` on /v1/responses
-            inner = part.get("role")
-            self.depth += 1
-            if self.depth > MAX_CONTENT_DEPTH:
-                raise TooDeep(f"the request's content is nested over {MAX_CONTENT_DEPTH} levels deep")
-            self.content(part["content"], inner in (None, "user"), inner if isinstance(inner, str) else role)
-            self.depth -= 1
-
-    def _text(self, text: str, is_user: bool, role: str) -> None:
-        self.chars += len(text)
-        if is_user and self.needs.user_text:
-            self.user.append(text)
-        if self.needs.prefix and self.lead_chars < PREFIX_CHARS:
-            if role == "assistant" and self.lead:
-                # A conversation's beginning is what stands before its first answer: with it and what follows
-                # the prefix would be another one at each turn, and each turn would start cold elsewhere.
-                self.lead_chars = PREFIX_CHARS
-                return
-            self.lead.append(f"\x01{role}\x02{text[:PREFIX_CHARS]}")
-            self.lead_chars += len(self.lead[-1])

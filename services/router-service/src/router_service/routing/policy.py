@@ -1,10 +1,13 @@
-"""The routing policy in use: rules, pools, models and fallbacks, compiled from the configuration."""
+"""The routing policy: rules, pools, models and fallbacks, compiled from the configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from router_service.routing.access import ModelAccess
+from router_service.routing.classes import Classes
 from router_service.routing.features import Needs
 from router_service.routing.policies import POLICIES
+from router_service.routing.privacy import Privacy
 from router_service.routing.rules import Rule, Timeouts
 
 ANY_MODEL = "*"
@@ -12,15 +15,17 @@ ANY_MODEL = "*"
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A set of interchangeable backends, the models it answers to and how it is balanced.
+    """A set of interchangeable backends, the models it serves and its load-balancing policy.
 
-    ``aliases`` maps further names to one of ``models``; the engine serves both names.
+    ``aliases`` maps additional names to one of ``models``. ``rewrites`` has the aliases that the engine does not
+    know: the router replaces them by the model's own name in the request.
     """
 
     name: str
     policy: str
     models: tuple[str, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    rewrites: Mapping[str, str] = field(default_factory=dict)
     served: frozenset[str] = field(init=False, compare=False)
     serves_any: bool = field(init=False, compare=False)
 
@@ -29,14 +34,15 @@ class Pool:
         object.__setattr__(self, "serves_any", ANY_MODEL in self.models)
 
     def serves(self, model: str) -> bool:
-        """Whether this pool answers to ``model``."""
+        """Return whether this pool serves ``model``."""
         return model in self.served or self.serves_any
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything about routing that is configured. ``hash`` names this version in every record,
-    ``named`` are the models and aliases that it spells out."""
+    """The whole routing configuration. ``hash`` identifies this version in every record; ``named`` are its models and
+    aliases. ``access`` None: every client may use every model. ``classes`` None: requests have no class.
+    """
 
     pools: Mapping[str, Pool]
     rules: tuple[Rule, ...]
@@ -45,6 +51,9 @@ class Policy:
     timeouts: Timeouts = field(default_factory=Timeouts)
     affinity: bool = True
     max_ejected_ratio: float = 0.5
+    privacy: Privacy = field(default_factory=Privacy)
+    access: ModelAccess | None = None
+    classes: Classes | None = None
     hash: str = ""
     needs: Needs = field(init=False, compare=False)
     named: frozenset[str] = field(init=False, compare=False)
@@ -59,8 +68,15 @@ class Policy:
         object.__setattr__(self, "named", frozenset(self.models()))
         assert policies - {None} <= set(POLICIES), policies
 
+    def may_use(self, client_id: str, model: str) -> bool:
+        """Return whether the client may use the model, by its name or an alias."""
+        if self.access is None:
+            return True
+        meant = {pool.aliases[model] for pool in self.pools.values() if model in pool.aliases}
+        return self.access.allows(client_id, model, meant)
+
     def models(self) -> tuple[str, ...]:
-        """Every model name and alias that is configured, in file order, without doubles."""
+        """Return every configured model name and alias once, in file order."""
         names: dict[str, None] = {}
         for pool in self.pools.values():
             for name in (*pool.models, *pool.aliases):

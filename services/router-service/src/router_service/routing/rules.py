@@ -1,8 +1,8 @@
-"""Rules: a name, a tree of conditions, and where a match goes. First match wins."""
+"""Rules: a name, a tree of conditions, and the target pools. The first match wins."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from router_service.routing.conditions import Condition
 from router_service.routing.features import Features
@@ -14,7 +14,7 @@ SplitKey = Literal["session_id", "client_id", "request_id"]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Conditions or groups of them, joined by ``all``, ``any`` or ``not`` (none of them)."""
+    """Conditions or groups, joined by ``all``, ``any`` or ``not`` (none of them)."""
 
     join: Literal["all", "any", "not"]
     members: tuple["Condition | Group", ...]
@@ -28,7 +28,7 @@ class Group:
                 yield member
 
     def matcher(self) -> Test:
-        """The tree as one function; members are tested in order and only as far as needed."""
+        """Return the tree as one function; it tests members in order and stops as soon as the result is known."""
         tests = tuple(m.matcher() if isinstance(m, Group) else m.test for m in self.members)
         if self.join == "all":
             return tests[0] if len(tests) == 1 else _every(tests)
@@ -36,7 +36,7 @@ class Group:
         return some if self.join == "any" else lambda features: not some(features)
 
 
-# Loops, not all() and any() over a generator: those cost more than most tests do.
+# Loops, because all() and any() over a generator cost more than most tests.
 
 
 def _every(tests: tuple[Test, ...]) -> Test:
@@ -68,6 +68,14 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleRefusal:
+    """The error response to a request that a rule refuses: 403, 404 or 429, and a message."""
+
+    status: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Timeouts:
     """The four timeouts of a request, in seconds."""
 
@@ -79,7 +87,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A compiled rule. ``timeouts`` and ``policy`` are None where the rule does not override them."""
+    """A compiled rule. ``timeouts`` and ``policy`` are None if the rule does not override them.
+
+    A rule with a ``refusal`` has no targets. ``request_class`` is "" if the rule sets none.
+    """
 
     name: str
     when: Group
@@ -88,16 +99,19 @@ class Rule:
     timeouts: Timeouts | None = None
     policy: str | None = None
     resume: bool = False
+    engine_fields: Mapping[str, Any] = field(default_factory=dict)
+    refusal: RuleRefusal | None = None
+    request_class: str = ""
     matches: Test = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "matches", self.when.matcher())
 
     def pool_for(self, features: Features, serving: Callable[[str], bool]) -> str | None:
-        """Return the pool of this rule that takes the request, or None if none of them ``serves`` it.
+        """Return the pool of this rule for the request, or None if none of its pools ``serves`` the model.
 
-        Weighted pools are split by a stable hash of the named key, so that a session (or a client) stays
-        on its side; a request without that key is split by its request id.
+        Weighted pools are split by a stable hash of the configured key, so that a session (or a client) stays in its
+        pool. A request without that key is split by its request id.
         """
         targets = self.targets
         if len(targets) == 1:

@@ -1,32 +1,35 @@
-"""What a decision reads of the world: live objects, changed in place by their owners between decisions.
+"""The state that a decision reads: live objects, changed in place by their owners between decisions.
 
-``decide`` only reads them, in one synchronous go; a record copies what was read, so that the decision
-can be made again from the record.
+``decide`` reads them synchronously and never changes them. A record copies the values that were read, so that the
+decision can be repeated from the record.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from router_service.routing.vocabulary import RejectedBecause, State
+
+if TYPE_CHECKING:
+    from router_service.routing.standing import Standing
 
 NO_LIMIT = 1 << 30
 
 
 @dataclass(slots=True, eq=False)
 class BackendView:
-    """One backend as this router sees it.
+    """One backend in this router's view.
 
     Attributes:
-        in_flight: requests this router has there now (the router's own count is the truth).
-        limit: how many it may have.
-        unusable: why it may not be chosen whatever its load (health), or None.
-        breaker_open: its breaker lets nothing through now (half-open with the probe under way, too).
+        in_flight: number of this router's running requests at the backend (counted by the router itself).
+        limit: maximum of ``in_flight``.
+        unusable: why health rules the backend out at any load, or None.
+        breaker_open: True while its breaker blocks requests (also half-open while the probe runs).
         ramp: share of its normal load it may take, in (0, 1]: below 1 during slow start.
-        waiting: the engine's own queue length as last seen, a hint that only breaks ties.
-        state: what its agent last said, for people.
-        seen_at: when health last heard from it, on the clock of ``now`` (seconds); None: never.
-        round_trip_seconds: a packet there and back, for the ledger; no decision reads it. None: not measured.
+        waiting: the engine's last reported queue length, a hint that only breaks ties.
+        state: the agent's last reported state, for people.
+        seen_at: time of the last health result, on the clock of ``now`` (seconds); None: never.
+        round_trip_seconds: network round-trip time, for the ledger; no decision reads it. None: not measured.
     """
 
     name: str
@@ -45,10 +48,11 @@ class BackendView:
 
 @dataclass(slots=True, eq=False)
 class PoolView:
-    """A pool's backends in configured order, and where its round robin stands.
+    """A pool's backends in configured order, and its round-robin position.
 
-    ``unseen``, ``unseen_in_flight`` and ``unseen_capacity`` (sum of ramps) are of eligible backends that a
-    log line left out: zero for a live pool, whose backends are all here.
+    ``standing`` has the backends of a large pool sorted; it adds no information. ``unseen`` backends were left out by a
+    log line; of them, ``unseen_in_flight`` and ``unseen_capacity`` (sum of ramps) are of eligible ones, and
+    ``unseen_ejected`` were held back by breakers and ``unseen_unusable`` by their health. All are zero for a live pool.
     """
 
     name: str
@@ -57,6 +61,9 @@ class PoolView:
     unseen: int = 0
     unseen_in_flight: int = 0
     unseen_capacity: float = 0.0
+    unseen_ejected: int = 0
+    unseen_unusable: int = 0
+    standing: "Standing | None" = None
 
 
 Attempt = Literal["first", "retry", "resume"]
@@ -64,11 +71,11 @@ Attempt = Literal["first", "retry", "resume"]
 
 @dataclass(slots=True)
 class Snapshot:
-    """Everything ``decide`` reads beside the request and the policy.
+    """Everything that ``decide`` reads besides the request and the policy.
 
     ``pin`` is the backend that the affinity store names for the request's session, "" if none is known. It depends
     on the pool, which only the decision knows: ``find_pin``, where it is given, is asked for it instead.
-    ``tried`` are the backends whose attempt for this request failed.
+    ``tried`` are the backends whose attempt for this request failed. ``whole``: the decision is to list every backend.
     """
 
     pools: dict[str, PoolView]
@@ -76,3 +83,4 @@ class Snapshot:
     tried: tuple[str, ...] = ()
     attempt: Attempt = "first"
     find_pin: Callable[[str], str] | None = None
+    whole: bool = False

@@ -1,6 +1,8 @@
-"""The closed lists of words that decisions, logs, labels, headers and docs share. Extended only by ADR."""
+"""The closed lists of values in decisions, logs, labels, headers and docs. Extended only by ADR."""
 
 from enum import StrEnum
+
+from platform_contracts.backend_states import BackendState
 
 
 class Outcome(StrEnum):
@@ -16,7 +18,7 @@ class Outcome(StrEnum):
 
 
 class RejectedBecause(StrEnum):
-    """Why a candidate could not take a request."""
+    """Why a candidate could not accept a request."""
 
     NOT_READY = "not_ready"
     WARMING = "warming"
@@ -42,10 +44,16 @@ class Reason(StrEnum):
     RETRY = "retry"
     RESUME = "resume"
     NONE_AVAILABLE = "none_available"
+    REFUSED_BY_RULE = "refused_by_rule"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+
+
+REFUSALS = frozenset({Reason.REFUSED_BY_RULE, Reason.MODEL_NOT_ALLOWED})
+"""Reasons of decisions that refuse a request by configuration, whatever the backends do."""
 
 
 class Verdict(StrEnum):
-    """The layer that owns the largest excess of a request over its pool's baseline."""
+    """The layer with the largest excess of a request over its pool's baseline."""
 
     ROUTING = "routing"
     EXECUTION = "execution"
@@ -53,19 +61,8 @@ class Verdict(StrEnum):
     NONE = "none"
 
 
-class State(StrEnum):
-    """What a backend says it is doing (the agent's ``state``)."""
-
-    STARTING = "starting"
-    WARMING = "warming"
-    IDLE = "idle"
-    WORKING = "working"
-    SATURATED = "saturated"
-    STUCK = "stuck"
-    THROTTLED = "throttled"
-    DRAINING = "draining"
-    UNREACHABLE = "unreachable"
-    UNKNOWN = "unknown"
+State = BackendState
+"""The state that a backend's agent reports."""
 
 
 class Unroutable(StrEnum):
@@ -74,12 +71,14 @@ class Unroutable(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     NONE_READY = "none_ready"
     ALL_AT_LIMIT = "all_at_limit"
+    REFUSED_BY_RULE = "refused_by_rule"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
 
 
 class AffinityState(StrEnum):
-    """What session affinity did for a request."""
+    """The effect of session affinity on a request."""
 
     OFF = "off"  # no session id, or affinity is not enabled
-    PLACED = "placed"  # first request of a session here: rendezvous hashing chose
-    KEPT = "kept"  # the pinned backend took it
-    BROKEN = "broken"  # the pinned backend could not take it
+    PLACED = "placed"  # First request of a session: rendezvous hashing chose.
+    KEPT = "kept"  # The pinned backend accepted the request.
+    BROKEN = "broken"  # The pinned backend could not accept the request.

@@ -1,1 +1,1 @@
-"""Every metric, label, log field and span of the router; decides nothing and is never waited for."""
+"""Every metric, label, log field and span of the router. Makes no decisions, and no request waits for it."""

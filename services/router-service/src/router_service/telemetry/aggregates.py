@@ -1,7 +1,7 @@
-"""Counters and histograms as plain dictionaries, read by prometheus_client when it is scraped.
+"""Counters and histograms as plain dictionaries, which prometheus_client reads when it is scraped.
 
-Why not prometheus_client's own: a dozen observations per request under locks cost more than the
-request's decision; a dictionary and a bisection do not. One thread (the event loop) writes and reads.
+prometheus_client's own types lock on each observation: a dozen per request would cost more than the routing decision.
+A dictionary and a bisection cost less. One thread (the event loop) writes and reads.
 """
 
 from bisect import bisect_left
@@ -35,14 +35,15 @@ class Counter:
         totals = self.totals
         totals[labels] = totals.get(labels, 0.0) + amount
 
-    def family(self) -> Metric:
-        """For prometheus_client. A name without `_total` cannot be typed a counter in its format."""
+    def values(self) -> list[tuple[Labels, float]]:
+        """Return the total of every series."""
+        return list(self.totals.items())
+
+    def header(self) -> Metric:
+        """Return the family without series. A name without `_total` cannot be typed a counter in its format."""
         metric = self.metric
         kind = CounterMetricFamily if metric.name.endswith("_total") else UnknownMetricFamily
-        family = kind(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)
-        for labels, total in self.totals.items():
-            family.add_metric(labels, total)
-        return family
+        return kind(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)
 
 
 class Series:
@@ -57,7 +58,7 @@ class Series:
         self.exemplars: dict[int, tuple[str, float, float]] = {}
 
     def observe(self, value: float, trace_id: str = "", at: float = 0.0) -> None:
-        """Count ``value``; with a ``trace_id`` it becomes its bucket's exemplar."""
+        """Count ``value``; with a ``trace_id``, store it as its bucket's exemplar."""
         index = bisect_left(self.bounds, value)
         self.counts[index] += 1
         self.sum += value
@@ -75,14 +76,14 @@ class Histogram:
         self.series: dict[Labels, Series] = {}
 
     def of(self, labels: Labels = ()) -> Series:
-        """The series of ``labels``, made when it is new."""
+        """Return the series of ``labels``; create it if it is new."""
         series = self.series.get(labels)
         if series is None:
             series = self.series[labels] = Series(self.metric.buckets)
         return series
 
     def family(self) -> Metric:
-        """For prometheus_client, with exemplars where there are some."""
+        """Return the family for prometheus_client, with the exemplars that exist."""
         metric = self.metric
         family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         for labels, series in self.series.items():
@@ -101,7 +102,7 @@ class Histogram:
 
 
 class Gauge:
-    """A gauge, or a total that somebody else counts, read when scraped: ``read`` gives value by label values."""
+    """A gauge, or a total counted elsewhere, read when scraped. ``read`` returns (label values, value) pairs."""
 
     __slots__ = ("metric", "read")
 
@@ -109,11 +110,12 @@ class Gauge:
         self.metric = metric
         self.read = read
 
-    def family(self) -> Metric:
-        """For prometheus_client."""
+    def values(self) -> list[tuple[Labels, float]]:
+        """Read the value of every series."""
+        return list(self.read())
+
+    def header(self) -> Metric:
+        """Return the family without series."""
         metric = self.metric
         kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-        family = kind(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)
-        for labels, value in self.read():
-            family.add_metric(labels, value)
-        return family
+        return kind(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)

@@ -1,6 +1,6 @@
-"""Log lines to a file descriptor from a thread of its own: a slow disk or pipe never stops a request.
+"""Writes log lines to a file descriptor in a separate thread, so that a slow disk or pipe never delays a request.
 
-Knows nothing of what is in a line. Full buffer: the newest lines are dropped and counted.
+Must not know what a line contains. When the buffer is full, the newest lines are dropped and counted.
 """
 
 import os
@@ -11,7 +11,7 @@ MAX_BUFFERED_BYTES = 16 * 1024 * 1024
 
 
 class LineWriter:
-    """Takes lines without waiting; a thread writes what gathered every ``interval_seconds``."""
+    """Queues lines without waiting; a thread writes the queued lines every ``interval_seconds``."""
 
     def __init__(self, fd: int, interval_seconds: float = 0.1) -> None:
         self._fd = fd
@@ -33,7 +33,7 @@ class LineWriter:
         self._lines.append(line)
 
     def close(self) -> None:
-        """Write what is left and end the thread; gives up after two seconds."""
+        """Write the queued lines and end the thread; give up after two seconds."""
         self._stop.set()
         self._thread.join(2.0)
 
@@ -53,6 +53,6 @@ class LineWriter:
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
-        except OSError:  # the reader is gone or the disk is full: there is no place left to say so
+        except OSError:  # The reader is gone or the disk is full, so the error cannot be logged either.
             self.dropped += len(lines)
         self._written_bytes += len(whole)

@@ -1,7 +1,7 @@
-"""Sends spans as OTLP over HTTP in its JSON encoding; runs in the batching processor's thread.
+"""Sends spans as OTLP over HTTP in the JSON encoding. Runs in the batching processor's thread.
 
-Why not the protobuf exporter: `xds-protos`, which the edge needs in the same environment, ships an old
-copy of the same `opentelemetry.proto` package and breaks it.
+The protobuf exporter cannot be used: `xds-protos`, which the edge needs in the same environment, ships an old copy of
+the `opentelemetry.proto` package and breaks the exporter.
 """
 
 import urllib.error
@@ -28,7 +28,7 @@ class OtlpJsonExporter(SpanExporter):
         self.failed = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send one batch; a collector that is gone or refuses costs these spans, never a request."""
+        """Send one batch. If the collector is down or refuses, these spans are lost and no request is affected."""
         request = urllib.request.Request(
             self._url, orjson.dumps(encode(spans)), {"content-type": "application/json"}, method="POST"
         )
@@ -41,7 +41,7 @@ class OtlpJsonExporter(SpanExporter):
 
 
 def encode(spans: Sequence[ReadableSpan]) -> dict[str, Any]:
-    """The request body for ``spans``, which share one resource and one scope."""
+    """Return the request body for ``spans``, which share one resource and one scope."""
     first = spans[0]
     scope = first.instrumentation_scope
     return {

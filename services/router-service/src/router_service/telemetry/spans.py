@@ -1,7 +1,7 @@
-"""Builds finished spans and hands them to OpenTelemetry's batching exporter; samples nothing itself.
+"""Builds finished spans and passes them to OpenTelemetry's batching exporter. Makes no sampling decision.
 
-A span is made after the request, from what its record says: the hot path carries no span objects, and
-an unsampled request that turned out slow or failed can still be exported.
+A span is built from the record after the request has ended. The hot path therefore carries no span objects, and an
+unsampled request that turns out slow or failed can still be exported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 @dataclass(slots=True)
 class FinishedSpan:
-    """One span with its children. Times are epoch seconds; ``error`` is empty when all went well."""
+    """One span with its children. Times are epoch seconds; ``error`` is empty on success."""
 
     name: str
     trace_id: str
@@ -35,7 +35,7 @@ class FinishedSpan:
 
 
 class SpanSink:
-    """Where finished spans go. ``exporter`` None: nowhere, and nothing is built."""
+    """Destination of finished spans. If ``exporter`` is None, spans are neither built nor sent."""
 
     def __init__(self, exporter: SpanExporter | None, service: str = "router-service") -> None:
         self._processor = BatchSpanProcessor(exporter) if exporter is not None else None
@@ -44,11 +44,11 @@ class SpanSink:
 
     @property
     def enabled(self) -> bool:
-        """False when there is no exporter: callers then build no spans."""
+        """False if there is no exporter: callers then build no spans."""
         return self._processor is not None
 
     def export(self, span: FinishedSpan) -> None:
-        """Queue ``span`` and its children; never waits, a full queue drops."""
+        """Queue ``span`` and its children. Never waits; drops spans when the queue is full."""
         if self._processor is None:
             return
         self._processor.on_end(
@@ -71,7 +71,7 @@ class SpanSink:
             self.export(child)
 
     def close(self) -> None:
-        """Export what is queued and stop."""
+        """Export the queued spans and stop."""
         if self._processor is not None:
             self._processor.shutdown()  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""W3C trace context: what came in, what goes on to the engine; records and exports nothing."""
+"""W3C trace context: parse the incoming header, create the one for the engine. Records and exports nothing."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _NO_SPAN = b"0" * 16
 
 @dataclass(slots=True)
 class TraceContext:
-    """One request's place in its trace. ``parent_span_id`` is empty when the trace starts here."""
+    """A request's position in its trace. ``parent_span_id`` is empty if the trace starts here."""
 
     trace_id: str
     parent_span_id: str
@@ -19,12 +19,12 @@ class TraceContext:
     sampled: bool
 
     def traceparent(self) -> bytes:
-        """The header for the engine: the router's span is its parent."""
+        """Return the header for the engine, with the router's span as the parent."""
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}".encode("ascii")
 
 
 def continued(header: bytes | None, ratio: float, random: Random) -> TraceContext:
-    """Continue the trace of a ``traceparent`` header; the caller's sampling decision stands.
+    """Continue the trace of a ``traceparent`` header and keep the caller's sampling decision.
 
     Without a valid header a new trace begins, sampled with probability ``ratio``.
     """

@@ -1,1 +1,1 @@
-"""HTTP/1.1 to the backends: addresses, connections, keep-alive. The only code that dials an engine."""
+"""HTTP/1.1 to the backends: addresses, connections, keep-alive. The only code that connects to an engine."""

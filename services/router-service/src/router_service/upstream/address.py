@@ -1,4 +1,4 @@
-"""Where a backend listens, parsed once per URL; knows nothing of pools, rules or connections."""
+"""The address of a backend, parsed once per URL. Must not depend on pools, rules or connections."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit

@@ -1,8 +1,7 @@
-"""One HTTP/1.1 connection to a backend: a request's bytes out, an answer's events in.
+"""One HTTP/1.1 connection to a backend: sends request bytes and emits response events.
 
-Framing only. It refuses to know what is in a body, what an attempt, a retry or a client is; it tells
-its sink about head, body, end or failure, exactly one of the last two, and its pool when it may be
-used again.
+Owns framing only. Must not know the content of a body, attempts, retries or clients. It reports head and body to its
+sink, then exactly one of end or failure, and notifies its pool when the connection is reusable.
 """
 
 import asyncio
@@ -16,24 +15,24 @@ from router_service.ports import Broken, ConnectionLost, ResponseBroken, Respons
 from router_service.upstream.tcp_info import TcpInfo, tcp_info
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Bytes of status line and headers (interim answers included), not yet whole, before the answer is refused."""
+"""Largest incomplete response head in bytes, including interim responses. A longer head fails the attempt."""
 
 STALE_SECONDS = 1.0
-"""A kept connection that the backend had closed is found out within a round trip, or when a busy event loop looks. One
-that is lost later was lost with the backend at work."""
+"""If a reused connection breaks within this time, the backend had already closed it. If it breaks later, the backend
+failed while working."""
 
 _NO_BODY = frozenset({204, 304})
 
 
 class _NotHttp(Exception):
-    """Raised through the parser to stop it."""
+    """Stops the parser from inside a callback."""
 
 
 class UpstreamConnection(asyncio.Protocol):
     """A keep-alive connection that carries one exchange at a time.
 
-    ``on_idle`` is called when the connection may serve another request, ``on_ending`` while the kernel can still
-    be asked about one that is about to close, ``on_closed`` once when it is gone for good.
+    ``on_idle`` is called when the connection may serve another request. ``on_ending`` is called just before the
+    connection closes, while the kernel still has its counters. ``on_closed`` is called once, after it has closed.
     """
 
     __slots__ = (
@@ -95,11 +94,11 @@ class UpstreamConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def tcp_info(self) -> TcpInfo | None:
-        """What the kernel knows of the connection; None: nothing (any more)."""
+        """Return the kernel's counters of the connection, None if they are unavailable or the connection is closed."""
         return None if self._transport is None else tcp_info(self._transport)
 
     def send(self, request: bytes, sink: ResponseSink) -> None:
-        """Send one whole request; its answer goes to ``sink``. The connection must be idle."""
+        """Send one whole request and deliver its response to ``sink``. The connection must be idle."""
         assert self._sink is None
         assert self._transport is not None
         self._reset()
@@ -121,14 +120,14 @@ class UpstreamConnection(asyncio.Protocol):
                 cast(asyncio.Transport, self._transport).resume_reading()
 
     def abort(self) -> None:
-        """Reset the connection at once; the sink hears nothing more. The backend sees it go."""
+        """Reset the connection at once. The sink receives no further event; the backend sees the reset."""
         self._sink = None
         if self._transport is not None:
             self._on_ending(self)
             self._transport.abort()
 
     def close(self) -> None:
-        """Close an idle connection in order."""
+        """Close an idle connection gracefully."""
         if self._transport is not None:
             self._on_ending(self)
             self._transport.close()
@@ -141,7 +140,7 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         sink = self._sink
         if sink is None:
-            # Nobody asked: an answer to no request, or bytes after a complete one.
+            # No request is pending: the bytes are unsolicited, or follow a complete response.
             self.abort()
             return
         self._answered = True
@@ -154,22 +153,22 @@ class UpstreamConnection(asyncio.Protocol):
             if not self._message_done:
                 context = error.__context__
                 if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(context, _NotHttp):
-                    # A mistake of ours, not of the backend: the request still ends, and the mistake is loud.
-                    self._fail("the router could not handle the answer")
+                    # A router bug: end the request, then raise the original exception so that it is logged.
+                    self._fail("the router could not process the response")
                     if context is not None:
                         raise context from None
                 self._fail(self._failed or f"not HTTP/1.1: {error}")
                 return
-            self._reusable = False  # bytes after a complete answer: what follows cannot be trusted
+            self._reusable = False  # Bytes after a complete response: later bytes cannot be trusted.
         if self._message_done:
             self._complete()
         elif not self._head_done:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._fail("the answer's headers are over 64 KiB")
+                self._fail("the response headers are over 64 KiB")
 
     def eof_received(self) -> None:
-        """Let the transport close; :meth:`connection_lost` says what it meant."""
+        """Let the transport close; :meth:`connection_lost` decides whether the response was complete."""
         self._on_ending(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -188,10 +187,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._message_done:
-            self._reusable = False  # a second answer to one request
+            self._reusable = False  # A second response to one request.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_done:  # later ones are trailers: nothing in them is for the client
+        if not self._head_done:  # Later headers are trailers, which are not forwarded to the client.
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -227,7 +226,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._headers = []
             return
         self._message_done = True
-        if not self._parser.should_keep_alive():  # the parser knows only until it leaves this message
+        # The parser knows this only before it leaves the message.
+        if not self._parser.should_keep_alive():
             self._reusable = False
 
     # -- ends ----------------------------------------------------------------------------------

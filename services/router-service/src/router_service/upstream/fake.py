@@ -1,4 +1,4 @@
-"""An upstream for tests that answers from a script, on the same port as the real one; opens no socket."""
+"""An upstream for tests that answers from a script, with the interface of the real one. Opens no socket."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ Ending = Literal["complete", "break", "silence", "stale"]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One answer. ``stale`` breaks before any byte when the connection has served before."""
+    """One scripted response. With ``stale``, a reused connection breaks before any byte."""
 
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -80,19 +80,19 @@ class FakeExchange:
 
 @dataclass
 class FakeUpstream:
-    """``scripts`` are played in order per URL, the last one for ever; a URL without one refuses."""
+    """Plays ``scripts`` in order per URL and repeats the last one; a URL without a script refuses connections."""
 
     scripts: dict[str, deque[Script]] = field(default_factory=dict)
     requests: list[bytes] = field(default_factory=list)
     kept: dict[str, int] = field(default_factory=dict)
 
     def next_script(self, url: str) -> Script:
-        """The script that the next request to ``url`` gets."""
+        """Return the script of the next request to ``url``."""
         scripts = self.scripts[url]
         return scripts.popleft() if len(scripts) > 1 else scripts[0]
 
     def give_back(self, url: str) -> None:
-        """A connection to ``url`` may serve again."""
+        """Make a connection to ``url`` reusable."""
         self.kept[url] = self.kept.get(url, 0) + 1
 
     def head(self, url: str, method: bytes, target: bytes) -> bytes:

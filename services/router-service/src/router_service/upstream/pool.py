@@ -1,16 +1,18 @@
-"""Keep-alive connections to every backend, opened on demand; knows addresses, not backends' names.
+"""Keep-alive connections to every backend, opened on demand. Uses addresses, not backend names.
 
-There is no cap on connections: how many requests a backend may have at once is a decision
-(`limits.max_in_flight_per_backend`), and a second limit here would queue where nobody can see it.
+The number of connections has no limit. `limits.max_in_flight_per_backend` already limits the requests of a backend, and
+a second limit here would add a queue without metrics.
 """
 
 import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
+from router_service.dead_peer import detect_dead_peer
 from router_service.ports import ConnectFailed
 from router_service.upstream.address import Address
 from router_service.upstream.connection import UpstreamConnection
@@ -18,17 +20,20 @@ from router_service.upstream.round_trip import round_trip_seconds
 
 
 class Segments(NamedTuple):
-    """TCP segments with data, either way; ``repaired`` ones were lost once, or waited for one that was."""
+    """Counts of TCP data segments in both directions; ``repaired`` ones were retransmitted or arrived after a gap."""
 
     all: int
     repaired: int
 
 
+COUNTED_AT_ONCE = 250
+"""Most connections whose segments one call counts: each takes a system call, and the event loop waits meanwhile."""
+
 _NO_SEGMENTS = Segments(0, 0)
 
 
 class _Counted:
-    """Of one connection: whose it is, and what has been counted already."""
+    """The URL of one connection and its segments counted so far."""
 
     __slots__ = ("before", "url")
 
@@ -38,10 +43,10 @@ class _Counted:
 
 
 class UpstreamPool:
-    """Connections by backend URL, last in first out, so that idle ones age and go.
+    """Connections by backend URL, reused last in first out, so that surplus connections expire.
 
-    ``keep_alive_seconds`` must be shorter than the backend's own keep-alive time: the caller closes
-    first, or a request could meet a connection that is being closed.
+    ``keep_alive_seconds`` must be shorter than the backend's keep-alive time. Otherwise the backend could close a
+    connection while the router sends a request on it.
     """
 
     def __init__(self, keep_alive_seconds: float = 4.0, tls: ssl.SSLContext | None = None) -> None:
@@ -51,23 +56,24 @@ class UpstreamPool:
         self._idle: dict[str, deque[UpstreamConnection]] = {}
         self._open: dict[UpstreamConnection, _Counted] = {}
         self._carried: dict[str, Segments] = {}
+        self._uncounted: Iterator[UpstreamConnection] = iter(())
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
 
     def address(self, url: str) -> Address:
-        """The parsed address of ``url`` (remembered)."""
+        """Return the parsed address of ``url`` (cached)."""
         address = self._addresses.get(url)
         if address is None:
             address = self._addresses[url] = Address.parse(url)
         return address
 
     def head(self, url: str, method: bytes, target: bytes) -> bytes:
-        """The request line and ``host`` header for ``target`` at ``url``."""
+        """Return the request line and ``host`` header for ``target`` at ``url``."""
         address = self.address(url)
         return b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (method, address.prefix, target, address.authority)
 
     def idle(self, url: str) -> UpstreamConnection | None:
-        """An open idle connection to ``url``, or None. Costs no system call."""
+        """Return an open idle connection to ``url``, or None. Makes no system call."""
         idle = self._idle.get(url)
         if not idle:
             return None
@@ -112,29 +118,39 @@ class UpstreamPool:
             tls = self._tls = self._tls or ssl.create_default_context()
         try:
             async with asyncio.timeout(timeout_seconds):
-                await loop.create_connection(lambda: connection, address.host, address.port, ssl=tls)
+                transport, _ = await loop.create_connection(
+                    lambda: connection, address.host, address.port, ssl=tls
+                )
         except TimeoutError as error:
             raise ConnectFailed(f"no connection within {timeout_seconds:g} s", timed_out=True) from error
         except OSError as error:
             raise ConnectFailed(str(error), timed_out=False) from error
+        detect_dead_peer(transport.get_extra_info("socket"))
         self._open[connection] = _Counted(url)
         return connection
 
     async def round_trip_seconds(self, url: str, timeout_seconds: float) -> float | None:
-        """How long a packet to ``url`` and its answer take; None: unreachable, or not measured here."""
+        """Return the TCP round trip time to ``url``, None if it is unreachable or the system cannot measure it."""
         return await round_trip_seconds(self.address(url), timeout_seconds)
 
     def segments(self) -> Mapping[str, Segments]:
-        """TCP segments with data by URL. One system call per connection."""
-        for connection in self._open:
-            self._count(connection)
+        """Return TCP data segments by URL. Of many open connections, each call counts `COUNTED_AT_ONCE`, in turn."""
+        counted = 0
+        if len(self._open) > COUNTED_AT_ONCE:
+            for connection in islice(self._uncounted, COUNTED_AT_ONCE):
+                self._count(connection)
+                counted += 1
+        if counted < COUNTED_AT_ONCE:
+            self._uncounted = iter(list(self._open))
+            for connection in islice(self._uncounted, COUNTED_AT_ONCE - counted):
+                self._count(connection)
         return self._carried
 
     def _count(self, connection: UpstreamConnection) -> None:
-        """Count what a connection carried since it was last counted: when asked, and before it closes."""
+        """Add the segments of a connection since its last count. Called on demand, and before it closes."""
         counted = self._open.get(connection)
         info = connection.tcp_info() if counted is not None else None
-        if counted is None or info is None or counted.url not in self._addresses:  # the last: forgotten
+        if counted is None or info is None or counted.url not in self._addresses:  # Its backend was removed.
             return
         carried = self._carried.get(counted.url, _NO_SEGMENTS)
         self._carried[counted.url] = Segments(
@@ -151,11 +167,11 @@ class UpstreamPool:
         self._carried.pop(url, None)
 
     def open_connections(self) -> int:
-        """How many connections are open, idle ones included."""
+        """Return the number of open connections, including idle ones."""
         return len(self._open)
 
     async def close(self) -> None:
-        """Close everything; exchanges still running are reset."""
+        """Close all connections and reset running exchanges."""
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()

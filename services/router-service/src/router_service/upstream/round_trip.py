@@ -1,8 +1,8 @@
-"""How far away a backend is: the kernel's own measure of one TCP handshake.
+"""Measures the network round trip to a backend by the kernel's timing of one TCP handshake.
 
-A connection of its own, closed at once. The kernel stamps both of the handshake's packets, so neither a busy event loop
-here nor a busy engine there is in the figure, and the other side never delays the answer to a SYN, as it may delay
-other acknowledgements by 40 ms.
+It opens a separate connection and closes it at once. The kernel timestamps the packets of the handshake, so a busy event
+loop or engine does not affect the result. A peer acknowledges a SYN immediately, while it may delay other
+acknowledgements by 40 ms.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from router_service.upstream.tcp_info import tcp_info
 
 
 async def round_trip_seconds(address: Address, timeout_seconds: float) -> float | None:
-    """Open and close a connection to ``address``. None: it did not open, or this system does not measure."""
+    """Return the round trip time to ``address``, None if it is unreachable or the system cannot measure it."""
     try:
         async with asyncio.timeout(timeout_seconds):
             _, writer = await asyncio.open_connection(address.host, address.port)

@@ -1,4 +1,4 @@
-"""What the kernel knows of a TCP connection: `struct tcp_info` of linux/tcp.h. Elsewhere nothing is known."""
+"""Reads the kernel's counters of a TCP connection: `struct tcp_info` of linux/tcp.h. Linux only."""
 
 import socket
 import struct
@@ -10,10 +10,10 @@ _FIELDS = struct.Struct("=68xI28xI48xII64xI")
 
 
 class TcpInfo(NamedTuple):
-    """Of one connection, since it opened.
+    """Counters of one connection since it opened.
 
-    ``segments`` with data went either way; ``repaired`` of them were sent again, or were received behind a gap that
-    the other side had to fill. ``round_trip_seconds`` is smoothed; right after a handshake it is that of the handshake.
+    ``segments`` counts data segments in both directions. ``repaired`` counts those that were retransmitted, or received
+    after a gap. ``round_trip_seconds`` is smoothed; right after the handshake it is the handshake's round trip.
     """
 
     round_trip_seconds: float
@@ -22,7 +22,7 @@ class TcpInfo(NamedTuple):
 
 
 def tcp_info(transport: BaseTransport) -> TcpInfo | None:
-    """Ask the kernel (one system call). None: this system does not say, or the connection is gone."""
+    """Query the kernel with one system call; None if the system has no TCP_INFO or the connection is closed."""
     if not hasattr(socket, "TCP_INFO"):
         return None
     try:

@@ -1,7 +1,6 @@
-"""The conditions a rule can test. A new one is one function in a file here, imported below.
+"""The conditions that a rule can test. To add one, write one function in a file here and import it below.
 
-Each kind is registered with the shape of its value, so that configuration, linter and the generated
-reference know it without a second list.
+Each kind is registered with the type of its value. Configuration, linter and reference therefore need no second list.
 """
 
 from router_service.routing.conditions import header, request, text

@@ -1,4 +1,4 @@
-"""The condition on request headers. A record keeps what it said, not what the headers were."""
+"""The condition on request headers. A record stores the result, not the headers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a condition is and which kinds there are; knows none of them."""
+"""The registry of condition kinds. Must not depend on any of them."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -12,16 +12,16 @@ Test = Callable[[Features], bool]
 
 
 class CannotTell(Exception):
-    """A replayed request does not know what a condition would have said; ``args[0]`` is its hash."""
+    """The record of a replayed request has no result for a condition; ``args[0]`` is the condition's hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of condition.
 
-    ``value`` names the value's type for the reference; ``build`` checks a value and returns the test,
-    or raises ValueError with a sentence. ``unrecorded`` conditions look at what no record keeps (text,
-    headers), so their truth values are recorded instead.
+    ``value`` names the value's type for the reference. ``build`` checks a value and returns the test, or raises
+    ValueError with a sentence. ``unrecorded`` conditions test data that no record has (text, headers), so their
+    results are recorded instead.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A kind with its value. Two conditions with the same hash always say the same."""
+    """A kind with its value. Two conditions with the same hash always have the same result."""
 
     kind: Kind
     value: Any
@@ -55,7 +55,7 @@ def register(
     unrecorded: bool = False,
     needs_user_text: bool = False,
 ) -> Callable[[Callable[[Any], Test]], Callable[[Any], Test]]:
-    """Make the decorated builder the kind ``name``."""
+    """Return a decorator that registers a builder as the kind ``name``."""
 
     def add(build: Callable[[Any], Test]) -> Callable[[Any], Test]:
         assert name not in _KINDS, name
@@ -66,7 +66,7 @@ def register(
 
 
 def kinds() -> dict[str, Kind]:
-    """Every kind by name, in the order of registration."""
+    """Return every kind by name, in the order of registration."""
     return dict(_KINDS)
 
 
@@ -74,7 +74,7 @@ def make(name: str, value: Any) -> Condition:
     """Build the condition ``name: value``.
 
     Raises:
-        ValueError: the value does not fit; the message says what would.
+        ValueError: the value is invalid; the message says which values are valid.
     """
     kind = _KINDS[name]
     test = kind.build(value)

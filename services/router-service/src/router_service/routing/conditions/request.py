@@ -1,4 +1,4 @@
-"""Conditions on what every record keeps of a request: numbers, names, flags."""
+"""Conditions on features that every record has: numbers, names, flags."""
 
 from collections.abc import Callable, Sequence
 from fnmatch import translate
@@ -20,7 +20,7 @@ def _model(value: Any) -> Test:
 
 @register(
     "max_tokens_gte", value="number", example="max_tokens_gte: 800",
-    meaning="at least this many tokens are asked for; a request that names no number never matches",
+    meaning="the requested limit of output tokens is at least this number; a request without a limit never matches",
 )  # fmt: skip
 def _max_tokens_gte(value: Any) -> Test:
     least = whole_number(value)
@@ -29,7 +29,7 @@ def _max_tokens_gte(value: Any) -> Test:
 
 @register(
     "max_tokens_lte", value="number", example="max_tokens_lte: 64",
-    meaning="at most this many tokens are asked for; a request that names no number never matches",
+    meaning="the requested limit of output tokens is at most this number; a request without a limit never matches",
 )  # fmt: skip
 def _max_tokens_lte(value: Any) -> Test:
     most = whole_number(value)
@@ -38,7 +38,8 @@ def _max_tokens_lte(value: Any) -> Test:
 
 @register(
     "prompt_chars_gte", value="number", example="prompt_chars_gte: 3000",
-    meaning="the prompt has at least this many code points (four per token id)",
+    meaning="all text that the engine tokenizes, tools, tool calls and results included, has at least this many code "
+    "points (four per token id)",
 )  # fmt: skip
 def _prompt_chars_gte(value: Any) -> Test:
     least = whole_number(value)
@@ -47,7 +48,7 @@ def _prompt_chars_gte(value: Any) -> Test:
 
 @register(
     "prompt_chars_lte", value="number", example="prompt_chars_lte: 200",
-    meaning="the prompt has at most this many code points",
+    meaning="that text has at most this many code points",
 )  # fmt: skip
 def _prompt_chars_lte(value: Any) -> Test:
     most = whole_number(value)
@@ -64,7 +65,10 @@ def _messages_gte(value: Any) -> Test:
 
 
 @register(
-    "stream", value="true or false", example="stream: true", meaning="the answer is streamed, or is not"
+    "stream",
+    value="true or false",
+    example="stream: true",
+    meaning="the client requests a stream, or does not",
 )
 def _stream(value: Any) -> Test:
     wanted = true_or_false(value)
@@ -104,7 +108,7 @@ def _has_tools(value: Any) -> Test:
     "has_images",
     value="true or false",
     example="has_images: true",
-    meaning="a message holds an image, or none does",
+    meaning="a message has an image, or none has",
 )
 def _has_images(value: Any) -> Test:
     wanted = true_or_false(value)
@@ -112,15 +116,15 @@ def _has_images(value: Any) -> Test:
 
 
 def name_matcher(names: Sequence[str]) -> Callable[[str], bool]:
-    """Return whether a text is one of ``names`` or matches one of the globs (``*``, ``?``, ``[...]``) among them.
+    """Return a test whether a text is one of ``names`` or matches one of the globs (``*``, ``?``, ``[...]``) in it.
 
-    Plain names are a set: calling into RE2 costs more than the rest of a rule.
+    Plain names are a set, because a call into RE2 costs more than the rest of a rule.
     """
-    exact = frozenset(name for name in names if not _is_glob(name))
-    globs = [name for name in names if _is_glob(name)]
+    exact = frozenset(name for name in names if not is_glob(name))
+    globs = [name for name in names if is_glob(name)]
     if not globs:
         return exact.__contains__
-    if len(globs) == 1 and globs[0].endswith("*") and not _is_glob(globs[0][:-1]):
+    if len(globs) == 1 and globs[0].endswith("*") and not is_glob(globs[0][:-1]):
         beginning = globs[0][:-1]
         return lambda text: text.startswith(beginning) or text in exact
     # fnmatch writes (?s:...)\Z; RE2 spells the end \z, and fullmatch needs neither.
@@ -128,5 +132,6 @@ def name_matcher(names: Sequence[str]) -> Callable[[str], bool]:
     return lambda text: text in exact or pattern.fullmatch(text) is not None
 
 
-def _is_glob(name: str) -> bool:
+def is_glob(name: str) -> bool:
+    """Return whether a name stands for several."""
     return any(sign in name for sign in "*?[")

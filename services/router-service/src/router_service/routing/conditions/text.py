@@ -1,4 +1,4 @@
-"""Conditions on the text of user messages, in time linear in it (RE2). A record keeps only their truth."""
+"""Conditions on the text of user messages, in linear time (RE2). A record stores only their results."""
 
 from typing import Any
 
@@ -12,17 +12,18 @@ MAX_PATTERN_CHARS = 1000
 
 @register(
     "any_keywords", value="text or list", example='any_keywords: [python, proof, "stack trace"]',
-    meaning="a user message holds one of these as a whole word (or words), in any case",
+    meaning="a user message contains one of these as a whole word (or words), in any case; system texts, tool results "
+    "and assistant messages are not searched",
     unrecorded=True, needs_user_text=True,
 )  # fmt: skip
 def _any_keywords(value: Any) -> Test:
     words = texts(value)
     if not all(word.split() for word in words):
         raise ValueError(f"{value!r} holds a keyword that is only white space")
-    # \b is ASCII in RE2: a border is written out so that words of any script are whole words too.
+    # \b is ASCII in RE2: the boundary is written out so that words of any script are whole words.
     alternatives = "|".join(r"\s+".join(re2.escape(part) for part in word.split()) for word in words)
     search = _search(rf"(?i)(?:^|[^\pL\pN_])(?:{alternatives})(?:$|[^\pL\pN_])")
-    # Most texts hold none of the words at all, and that is quicker to see than by calling into RE2.
+    # Most texts have none of the words, and a substring search is faster than a call into RE2.
     beginnings = tuple({word.split()[0].casefold() for word in words})
 
     def test(features: Features) -> bool:
@@ -34,7 +35,7 @@ def _any_keywords(value: Any) -> Test:
 
 @register(
     "regex", value="text", example=r"regex: '(?i)\bselect\s+.+\s+from\b'",
-    meaning="a user message matches this RE2 expression anywhere",
+    meaning="a user message matches this RE2 expression anywhere; other texts are not searched",
     unrecorded=True, needs_user_text=True,
 )  # fmt: skip
 def _regex(value: Any) -> Test:

@@ -1,25 +1,49 @@
-"""The backend with the fewest of this router's own requests, weighted by its slow-start ramp.
+"""The backend with the fewest running requests of this router, weighted by its slow-start ramp.
 
-The engine's own gauges lag by seconds and would send every request to the same backend meanwhile
-(vllm#49538): they only break ties. Equal backends take turns.
+The engine's own gauges lag by seconds, so all requests would go to the same backend meanwhile (vllm#49538). They only
+break ties. Equal backends take turns.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
 
 from router_service.routing.features import Features
+from router_service.routing.load import load_of
 from router_service.routing.snapshot import BackendView, PoolView
-
-_HINT = 1e-3
-_TURN = 1e-6
+from router_service.routing.standing import Standing
 
 
-def scores(eligible: Sequence[BackendView], pool: PoolView, features: Features) -> list[float]:
-    """Requests in flight with this one, per share of normal load; hint and turn only break ties."""
-    start = pool.round_robin
-    count = len(eligible)
+def scores(
+    eligible: Sequence[BackendView], places: Sequence[int], pool: PoolView, features: Features
+) -> list[float]:
+    """Requests in flight with this one, per share of normal load; among equals the distance from the pool's position."""
+    start, count = pool.round_robin, len(pool.backends)
     return [
-        (backend.in_flight + 1) / backend.ramp
-        + _HINT * (backend.waiting if backend.waiting < 100.0 else 100.0) / 101.0
-        + _TURN * ((index - start) % count)
-        for index, backend in enumerate(eligible)
+        _score(load_of(backend), (place - start) % count, count)
+        for backend, place in zip(eligible, places, strict=True)
     ]
+
+
+def best(
+    standing: Standing, pool: PoolView, features: Features, tried: Collection[int], count: int
+) -> list[tuple[int, float]]:
+    """Return places and scores of the ``count`` best backends."""
+    everyone = len(standing.backends)
+    start = pool.round_robin % everyone
+    found: list[tuple[int, float]] = []
+    for load in standing.loads:
+        places = standing.by_load[load]
+        first = bisect_left(places, start)
+        for index in range(len(places)):
+            place = places[(first + index) % len(places)]
+            if place in tried:
+                continue
+            found.append((place, _score(load, (place - start) % everyone, everyone)))
+            if len(found) == count:
+                return found
+    return found
+
+
+def _score(load: int, turn: int, count: int) -> float:
+    """In requests. A turn is less than the smallest difference of two loads."""
+    return (load + turn / count) / 1e6
