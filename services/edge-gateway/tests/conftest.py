@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.edges import Edge, running_edge
-from harness.recording_upstream import Manner, RecordingUpstream, recording_upstream
+from harness.servers.edges import Edge, running_edge
+from harness.servers.recording_upstream import Manner, RecordingUpstream, recording_upstream
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import pytest
 from edge_gateway.launch import envoy_binary
 from edge_gateway.render import render
 from edge_gateway.settings import Settings
-from harness.edges import CHAT, CLIENT_KEY, GOOD_BODY
 from harness.ports import free_port
 from harness.processes import answers, running
-from harness.recording_upstream import RecordingUpstream
+from harness.servers.edges import CHAT, CLIENT_KEY, GOOD_BODY
+from harness.servers.recording_upstream import RecordingUpstream
 
 pytestmark = pytest.mark.service
 
@@ -38,7 +38,7 @@ def broken_edge(directory: Path, router_port: int, file: str, whole: str, broken
         yield url
 
 
-CHECK = "local function check_json(text, wanted)"
+CHECK = "local function check_json(text, wanted, media_hosts)"
 HASH = "local function sha256(text)"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.edges import (
+from harness.servers.edges import (
     CHAT,
     GOOD_BODY,
     WIDE,
@@ -23,7 +23,7 @@ from harness.edges import (
     running_rate_limit_service,
     running_redis,
 )
-from harness.recording_upstream import Manner, recording_upstream
+from harness.servers.recording_upstream import Manner, recording_upstream
 
 pytestmark = pytest.mark.service
 
@@ -73,7 +73,7 @@ def greedy(edge: Edge, key: str, rate: float, burst: int, max_tokens: int) -> It
     command = [
         sys.executable,
         "-m",
-        "harness.paced_load",
+        "harness.clients.paced_load",
         "--port",
         str(edge.port),
         "--key",

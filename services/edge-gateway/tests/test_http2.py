@@ -9,9 +9,9 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
 
-from harness.edge_corpus import BODY
-from harness.edges import CHAT, CLIENT_KEY, Edge
-from harness.recording_upstream import RecordingUpstream
+from harness.judges.edge_corpus import BODY
+from harness.servers.edges import CHAT, CLIENT_KEY, Edge
+from harness.servers.recording_upstream import RecordingUpstream
 
 pytestmark = pytest.mark.service
 
@@ -102,7 +102,6 @@ BAD: list[tuple[str, Headers, int]] = [
     ("a line break in a value", [*GOOD, ("x-a", "b\r\nx-client-id: evil")], 0),
     ("a newline in a value", [*GOOD, ("x-a", "b\nx-client-id: evil")], 0),
     ("a NUL in a value", [*GOOD, ("x-a", "b\0c")], 0),
-    ("an underscore in a name", [*GOOD, ("x_a", "b")], 0),
     ("another te", [*GOOD, ("te", "gzip")], 0),
     ("a tunnel", [(":method", "CONNECT"), (":authority", "a:80"), AUTHORIZATION], 401),
     ("two credentials", [*GOOD, AUTHORIZATION], 401),

@@ -11,10 +11,10 @@ import grpc
 import httpx
 import pytest
 
-from harness.edges import CHAT, GOOD_BODY, Edge, running_edge
+from harness.clients.raw_http import exchange
 from harness.ports import free_port
-from harness.raw_http import exchange
-from harness.recording_upstream import Manner, Received, RecordingUpstream, recording_upstream
+from harness.servers.edges import CHAT, GOOD_BODY, Edge, running_edge
+from harness.servers.recording_upstream import Manner, Received, RecordingUpstream, recording_upstream
 
 pytestmark = pytest.mark.service
 
@@ -201,35 +201,8 @@ def test_a_canary_key_and_a_canary_prompt_appear_nowhere(tmp_path: Path) -> None
             keys={"tester": [CANARY_KEY]},
         ) as edge,
     ):
-
-        def manner(request: Received) -> Manner:
-            if request.value("x-make") == "hang-up":
-                return Manner(hang_up=True)
-            if request.value("x-make") == "503":
-                return Manner(status=503)
-            return Manner(delay_seconds=9.0 if request.value("x-make") == "slow" else 0.0)
-
-        upstream.manner_of = manner
-        body = {**GOOD_BODY, "messages": [{"role": "user", "content": CANARY_PROMPT}]}
-        answers = [
-            edge.post(body, key=CANARY_KEY),
-            edge.post({**body, "stream": True}, key=CANARY_KEY),
-            edge.post(body, key=CANARY_KEY + "x"),
-            edge.post({**body, "model": 5}, key=CANARY_KEY),
-            edge.post({**body, CANARY_PROMPT: 1, "n": "x"}, key=CANARY_KEY),
-            edge.post(b'{"model":"' + CANARY_PROMPT.encode() + b'"', key=CANARY_KEY),
-            edge.post(b'{"%s":1,"%s":2}' % ((CANARY_PROMPT.encode(),) * 2), key=CANARY_KEY),
-            edge.post(body, key=CANARY_KEY, x_make="503"),
-            edge.post(body, key=CANARY_KEY, x_make="hang-up"),
-            edge.post(body, path=f"{CHAT}?key={CANARY_KEY}&prompt={CANARY_PROMPT}", key=CANARY_KEY),
-            edge.post(body, path=f"/v1/{CANARY_KEY}", key=CANARY_KEY),
-            edge.post(body, key="none", cookie=f"key={CANARY_KEY}", referer=CANARY_KEY),
-            httpx.get(f"{edge.url}/v1/models/{CANARY_KEY}", headers=edge.headers(CANARY_KEY)),
-            httpx.get(f"{edge.url}/v1/models", headers={**edge.headers(CANARY_KEY), "x-make": "slow"}),
-        ]
-        assert [answer.status_code for answer in answers] == [
-            *(200, 200, 401, 400, 400, 400, 400, 503, 503, 200, 404, 401, 200, 504),
-        ]
+        upstream.manner_of = asked_manner
+        answers = canary_answers(edge)
         exchange(edge.port, f"GET /v1/models HTTP/1.1\r\nHost: a\r\nx_key: {CANARY_KEY}\r\n\r\n".encode())
         for answer in answers:
             assert CANARY_KEY not in answer.text
@@ -238,22 +211,67 @@ def test_a_canary_key_and_a_canary_prompt_appear_nowhere(tmp_path: Path) -> None
         edge.access_line(answers[-1].headers["x-request-id"])
         for request in upstream.received:
             assert CANARY_KEY not in str(request.headers)
-        admin = f"http://127.0.0.1:{edge.admin_port}"
-        shown = {
-            path: httpx.get(admin + path).text
-            for path in ("/stats", "/stats/prometheus", "/config_dump", "/clusters")
-        }
-        shown["telemetry"] = httpx.get(f"http://127.0.0.1:{edge.telemetry_port}/stats/prometheus").text
-        shown["log"] = edge.log.read_text()
+        shown = shown_by(edge)
         # Each of Envoy's threads sends its spans in batches of its own: wait for the first and the last request's.
-        wanted = [answers[which].headers["x-request-id"].encode() for which in (0, -1)]
-        deadline = time.monotonic() + 20
-        while not all(any(request_id in batch for batch in spans) for request_id in wanted):
-            assert time.monotonic() < deadline, "the spans were not exported"
-            time.sleep(0.1)
-        shown["spans"] = b"".join(spans).decode("latin-1")
+        shown["spans"] = spans_of(spans, [answers[0], answers[-1]])
     shown["log at the end"] = edge.log.read_text()
     assert len(shown["log"]) > 1000
     for where, text in shown.items():
         assert CANARY_KEY not in text, where
         assert CANARY_PROMPT not in text, where
+
+
+def asked_manner(request: Received) -> Manner:
+    """Answer as the request's `x-make` header asks."""
+    if request.value("x-make") == "hang-up":
+        return Manner(hang_up=True)
+    if request.value("x-make") == "503":
+        return Manner(status=503)
+    return Manner(delay_seconds=9.0 if request.value("x-make") == "slow" else 0.0)
+
+
+def canary_answers(edge: Edge) -> list[httpx.Response]:
+    """Send the secrets in every way; return the answers, the last one the slowest."""
+    body = {**GOOD_BODY, "messages": [{"role": "user", "content": CANARY_PROMPT}]}
+    answers = [
+        edge.post(body, key=CANARY_KEY),
+        edge.post({**body, "stream": True}, key=CANARY_KEY),
+        edge.post(body, key=CANARY_KEY + "x"),
+        edge.post({**body, "model": 5}, key=CANARY_KEY),
+        edge.post({**body, CANARY_PROMPT: 1, "n": "x"}, key=CANARY_KEY),
+        edge.post(b'{"model":"' + CANARY_PROMPT.encode() + b'"', key=CANARY_KEY),
+        edge.post(b'{"%s":1,"%s":2}' % ((CANARY_PROMPT.encode(),) * 2), key=CANARY_KEY),
+        edge.post(body, key=CANARY_KEY, x_make="503"),
+        edge.post(body, key=CANARY_KEY, x_make="hang-up"),
+        edge.post(body, path=f"{CHAT}?{CANARY_KEY}={CANARY_PROMPT}", key=CANARY_KEY),
+        edge.post(body, path=f"/v1/{CANARY_KEY}", key=CANARY_KEY),
+        edge.post(body, key="none", cookie=f"key={CANARY_KEY}", referer=CANARY_KEY),
+        httpx.get(f"{edge.url}/v1/models/{CANARY_KEY}", headers=edge.headers(CANARY_KEY)),
+        httpx.get(f"{edge.url}/v1/models", headers={**edge.headers(CANARY_KEY), "x-make": "slow"}),
+    ]
+    assert [answer.status_code for answer in answers] == [
+        *(200, 200, 401, 400, 400, 400, 400, 503, 503, 400, 404, 401, 200, 504),
+    ]
+    return answers
+
+
+def shown_by(edge: Edge) -> dict[str, str]:
+    """Return everything that Envoy shows to an operator, by its place."""
+    admin = f"http://127.0.0.1:{edge.admin_port}"
+    shown = {
+        path: httpx.get(admin + path).text
+        for path in ("/stats", "/stats/prometheus", "/config_dump", "/clusters")
+    }
+    shown["telemetry"] = httpx.get(f"http://127.0.0.1:{edge.telemetry_port}/stats/prometheus").text
+    shown["log"] = edge.log.read_text()
+    return shown
+
+
+def spans_of(batches: list[bytes], answers: list[httpx.Response]) -> str:
+    """Wait until the spans of all ``answers`` were exported; return all batches as text."""
+    wanted = [answer.headers["x-request-id"].encode() for answer in answers]
+    deadline = time.monotonic() + 20
+    while not all(any(request_id in batch for batch in batches) for request_id in wanted):
+        assert time.monotonic() < deadline, "the spans were not exported"
+        time.sleep(0.1)
+    return b"".join(batches).decode("latin-1")

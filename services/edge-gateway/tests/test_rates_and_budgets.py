@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.edges import (
+from harness.ports import free_port
+from harness.servers.edges import (
     CHAT,
     CLIENT_KEY,
     GOOD_BODY,
@@ -22,12 +21,12 @@ from harness.edges import (
     WIDE,
     Edge,
     merged,
+    redis_frozen,
     running_edge,
     running_rate_limit_service,
     running_redis,
 )
-from harness.ports import free_port
-from harness.recording_upstream import Manner, RecordingUpstream
+from harness.servers.recording_upstream import Manner, RecordingUpstream
 
 pytestmark = pytest.mark.service
 
@@ -181,7 +180,22 @@ def remaining(answer: httpx.Response) -> int:
     ("what", "manner", "cost"),
     [
         ("an answer that reports its tokens in the head", Manner(tokens="prompt=5,completion=6"), 11),
-        ("an answer that failed in the router costs nothing", Manner(status=503), 0),
+        (
+            "a failure before any engine costs nothing",
+            Manner(status=503, headers=(("x-route-attempts", "0"),)),
+            0,
+        ),
+        ("a refusal costs nothing", Manner(status=400, headers=(("x-route-attempts", "1"),)), 0),
+        (
+            "a failure of an engine keeps its reservation",
+            Manner(503, headers=(("x-route-attempts", "2"),)),
+            None,
+        ),
+        (
+            "a failure of an engine whose tokens are known costs those",
+            Manner(502, tokens="prompt=5,completion=6", headers=(("x-route-attempts", "1"),)),
+            11,
+        ),
         ("an answer that reports nothing keeps its reservation", Manner(), None),
         ("an answer that used more than was reserved", Manner(tokens="prompt=400,completion=300"), 700),
     ],
@@ -233,6 +247,24 @@ def test_a_request_larger_than_the_whole_budget_is_told_not_to_retry(
     assert upstream.count == 0
 
 
+def test_a_refusal_on_anthropics_path_has_anthropics_form(
+    budget_edge: Edge, upstream: RecordingUpstream, redis_port: int
+) -> None:
+    flush(redis_port)
+    body = {"model": "m", "max_tokens": 900, "messages": [{"role": "user", "content": "hi"}]}
+    answers = [budget_edge.post(body, "/v1/messages") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    refused = answers[1]
+    assert refused.headers["content-type"] == "application/json"
+    assert int(refused.headers["retry-after"]) >= 1
+    error = refused.json()
+    assert error["type"] == "error"
+    assert error["error"]["type"] == "rate_limit_error"
+    assert error["request_id"] == refused.headers["x-request-id"]
+    other = budget_edge.post({**GOOD_BODY, "max_tokens": 900}).json()
+    assert other["error"]["code"] == "tokens_per_minute_exceeded", "OpenAI's paths keep theirs"
+
+
 def test_several_choices_and_an_absent_limit_are_part_of_the_estimate(
     budget_edge: Edge, upstream: RecordingUpstream, redis_port: int
 ) -> None:
@@ -240,6 +272,35 @@ def test_several_choices_and_an_absent_limit_are_part_of_the_estimate(
     assert budget_edge.post({**GOOD_BODY, "max_tokens": 100, "n": 10}).status_code == 429
     assert budget_edge.post(GOOD_BODY).status_code == 429, "no max_tokens: the assumed length is reserved"
     assert budget_edge.post({**GOOD_BODY, "max_tokens": 100, "n": 2}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"prompt": ["a"] * 20},
+        {"prompt": [[1, 2]] * 20},
+        {"prompt": "a", "n": 20},
+        {"prompt": "a", "best_of": 20},
+        {"prompt": ["a"] * 5, "n": 4},
+    ],
+)
+def test_every_prompt_and_every_choice_is_reserved(
+    budget_edge: Edge, upstream: RecordingUpstream, redis_port: int, more: dict[str, Any]
+) -> None:
+    """20 answers of 60 tokens are over the budget of 1,000; one of them is not."""
+    flush(redis_port)
+    path = "/v1/completions"
+    answer = budget_edge.post({"model": "m", "max_tokens": 60, **more}, path)
+    assert (answer.status_code, upstream.count) == (429, 0)
+    assert budget_edge.post({"model": "m", "max_tokens": 60, "prompt": [1] * 20}, path).status_code == 200
+
+
+def test_the_largest_of_two_limits_is_reserved(
+    budget_edge: Edge, upstream: RecordingUpstream, redis_port: int
+) -> None:
+    flush(redis_port)
+    assert budget_edge.post({**GOOD_BODY, "max_completion_tokens": 1, "max_tokens": 2000}).status_code == 429
+    assert upstream.count == 0
 
 
 def test_a_client_without_a_budget_is_not_asked_about(budget_edge: Edge, upstream: RecordingUpstream) -> None:
@@ -275,29 +336,41 @@ def test_the_setting_decides_when_the_budget_store_is_frozen_and_it_recovers(
     ):
         body = {**GOOD_BODY, "max_tokens": 1}
         assert edges[0].post(body).status_code == 200
-        redis_pid = int(
-            subprocess.run(
-                ["redis-cli", "-p", str(own_redis), "info", "server"],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            .stdout.split("process_id:")[1]
-            .split()[0]
-        )
-        os.kill(redis_pid, signal.SIGSTOP)
-        try:
+        with redis_frozen(own_redis):
             answer = edges[0].post(body)
             assert answer.status_code == status
             if status == 503:
                 assert answer.json()["error"]["type"] == "server_error"
             assert "rate_limit_store_up 0.0" in httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
-        finally:
-            os.kill(redis_pid, signal.SIGCONT)
         deadline = time.monotonic() + 10
         while "x-ratelimit-limit-tokens" not in edges[0].post(body).headers:
             assert time.monotonic() < deadline, "it must recover by itself"
             time.sleep(0.1)
+
+
+def test_without_the_store_a_client_gets_a_small_local_budget(
+    tmp_path: Path, upstream: RecordingUpstream
+) -> None:
+    """A tenth of 1,000 tokens a minute: two requests of 40 tokens pass, the third is refused and counted."""
+    upstream.manner = Manner()
+    with (
+        running_redis(tmp_path / "redis") as own_redis,
+        budgeted(tmp_path, upstream.port, own_redis, {"budgets": {"timeout_seconds": 0.5}}) as (
+            edges,
+            metrics,
+        ),
+    ):
+        with redis_frozen(own_redis):
+            answers = [edges[0].post({**GOOD_BODY, "max_tokens": 20}) for _ in range(10)]
+            text = httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
+        admitted = [answer for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert 1 <= len(admitted) <= 5, [answer.status_code for answer in answers]
+        assert len(admitted) + len(refused) == 10
+        assert "retry-after" in refused[0].headers
+        assert "x-should-retry" not in refused[0].headers
+        assert f'rate_limit_decisions_total{{outcome="local_refused"}} {float(len(refused))}' in text
+        assert "rate_limit_store_up 0.0" in text
 
 
 @pytest.mark.parametrize(("when_unavailable", "status"), [("admit", 200), ("refuse", 503)])
@@ -310,3 +383,6 @@ def test_the_setting_decides_when_no_rate_limit_service_answers(
     }
     with running_edge(tmp_path, upstream.port, settings, KEYS) as edge:
         assert {edge.post().status_code for _ in range(3)} == {status}
+        assert edge.metric("envoy_cluster_ratelimit_budget_error") == 3, (
+            "the alert BudgetStoreDown reads this"
+        )

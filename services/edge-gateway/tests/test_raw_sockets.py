@@ -8,10 +8,10 @@ import time
 import httpx
 import pytest
 
-from harness.edge_corpus import BODY, HARMLESS, KEY, RAW_REFUSED, get, post
-from harness.edges import CHAT, Edge
-from harness.raw_http import exchange, read_answer
-from harness.recording_upstream import RecordingUpstream
+from harness.clients.raw_http import exchange, read_answer
+from harness.judges.edge_corpus import BODY, HARMLESS, KEY, RAW_REFUSED, get, post
+from harness.servers.edges import CHAT, Edge
+from harness.servers.recording_upstream import RecordingUpstream
 
 pytestmark = pytest.mark.service
 
@@ -100,7 +100,7 @@ def test_a_chunked_body_without_end_is_cut_off_at_the_limit(edge: Edge, upstream
     assert upstream.count == 0
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions"])
 def test_a_head_request_is_answered_405_without_a_body(
     edge: Edge, upstream: RecordingUpstream, path: str
 ) -> None:
@@ -108,6 +108,21 @@ def test_a_head_request_is_answered_405_without_a_body(
     assert answer.status_code == 405
     assert answer.headers["allow"] in ("GET", "POST")
     assert upstream.count == 0
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\n\r\n",
+        b"HEAD /healthz HTTP/1.0\r\n\r\n",
+    ],
+    ids=["HEAD", "HTTP/1.0", "HEAD by HTTP/1.0"],
+)
+def test_old_health_checks_are_answered(edge: Edge, request_bytes: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=20) as client:
+        client.sendall(request_bytes)
+        assert client.recv(65536).split(b" ")[1] == b"200"
 
 
 def test_a_body_that_waits_to_be_asked_for_is_asked_for(edge: Edge, upstream: RecordingUpstream) -> None:

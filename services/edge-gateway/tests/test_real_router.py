@@ -1,17 +1,22 @@
 """The edge in front of the real router and the engine simulator: what arrives there, and what does not."""
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 
-from harness.edge_corpus import ILL_TYPED, MALFORMED, RAW_REFUSED
-from harness.edges import (
+from harness.clients.raw_http import exchange
+from harness.judges.edge_corpus import ILL_TYPED, MALFORMED, RAW_REFUSED
+from harness.ports import free_port
+from harness.processes import answers, running
+from harness.servers.edges import (
     CHAT,
     GOOD_BODY,
     LOAD_KEY,
@@ -22,9 +27,7 @@ from harness.edges import (
     running_rate_limit_service,
     running_redis,
 )
-from harness.ports import free_port
-from harness.processes import answers, running
-from harness.raw_http import exchange
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
 
@@ -37,13 +40,35 @@ class Way:
 
     edge: Edge
     router: str
+    engine: str
     budget_metrics: int
+    redis_port: int
 
     def settlements(self) -> float:
         """How many answers the rate limit service has settled."""
         text = httpx.get(f"http://127.0.0.1:{self.budget_metrics}/metrics").text
         lines = [line for line in text.splitlines() if line.startswith("rate_limit_settlements_total{")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def record(self, request_id: str) -> dict[str, Any]:
+        """Return the decision record of a request that ends soon."""
+
+        def found() -> dict[str, Any] | None:
+            answer = httpx.get(f"{self.router}/debug/decisions/{request_id}")
+            return answer.json() if answer.status_code == 200 else None
+
+        return eventually(found, "the request ended")
+
+    def spent(self, client: str = "tester") -> float:
+        """Return the tokens that a client's bucket lacked when it was last changed."""
+        bucket = f"edge:{{{client}}}:tokens"
+        asked = ["redis-cli", "-p", str(self.redis_port), "hget", bucket, "level"]
+        level = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        return BUDGET - float(level or BUDGET)
+
+    def forget_budgets(self) -> None:
+        """Fill every bucket."""
+        subprocess.run(["redis-cli", "-p", str(self.redis_port), "flushall"], check=True, capture_output=True)
 
     def router_requests(self) -> float:
         """The router's own count of finished, refused and failed requests."""
@@ -66,12 +91,17 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
             }
         },
         "routing": {"default_pool": "general"},
+        "timeouts": {"total_seconds": 8},
     }
     file = directory / "router.yaml"
-    file.write_text(yaml.safe_dump(config))
     binaries = Path(sys.executable).parent
     simulator = [binaries / "engine-simulator", "serve", "--port", str(engine), "--seed", "1", "--model", "m"]
     serving = [binaries / "router-service", "serve", "--config", file]
+
+    def configured(budgets: int) -> list[Path | str]:
+        file.write_text(yaml.safe_dump({**config, "budgets": {"address": f"127.0.0.1:{budgets}"}}))
+        return serving
+
     limits = {"default": {**WIDE, "tokens_per_minute": BUDGET}, "clients": {"load": WIDE}}
     settings = {
         "limits": limits,
@@ -80,12 +110,14 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     }
     with (
         running(simulator, log=directory / "engine.log", ready=answers(f"http://127.0.0.1:{engine}/health")),
-        running(serving, log=directory / "router.log", ready=answers(f"http://127.0.0.1:{router}/readyz")),
         running_redis(directory / "redis") as redis_port,
         running_rate_limit_service(directory, settings, redis_port) as (port, metrics),
+        running(
+            configured(port), log=directory / "router.log", ready=answers(f"http://127.0.0.1:{router}/readyz")
+        ),
         running_edge(directory / "edge", router, merged(settings, {"budgets": {"port": port}})) as edge,
     ):
-        yield Way(edge, f"http://127.0.0.1:{router}", metrics)
+        yield Way(edge, f"http://127.0.0.1:{router}", f"http://127.0.0.1:{engine}", metrics, redis_port)
 
 
 def test_no_bad_request_of_the_corpus_reaches_the_router(way: Way) -> None:
@@ -138,3 +170,67 @@ def test_a_budget_is_settled_with_what_the_engine_reports(way: Way) -> None:
     expected = BUDGET - used - reserved
     refilled = BUDGET * (time.monotonic() - started) / 60
     assert min(expected, BUDGET - reserved) - 2 <= left <= expected + refilled + 2
+
+
+LEFT_EARLY: list[tuple[str, dict[str, Any]]] = [
+    (CHAT, {**GOOD_BODY, "max_tokens": 1500}),
+    ("/v1/completions", {"model": "m", "prompt": "hi", "max_tokens": 1500}),
+    ("/v1/messages", {**GOOD_BODY, "max_tokens": 1500}),
+    ("/v1/responses", {"model": "m", "input": "hi", "max_output_tokens": 1500}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), LEFT_EARLY, ids=[path for path, _ in LEFT_EARLY])
+def test_a_stream_left_early_costs_what_it_delivered(way: Way, path: str, body: dict[str, Any]) -> None:
+    way.forget_budgets()
+    before = way.settlements()
+    began = time.monotonic()
+    body = {**body, "ignore_eos": True, "stream": True}
+    delivered = 0
+    with httpx.stream(
+        "POST", way.edge.url + path, json=body, headers=way.edge.headers(), timeout=30
+    ) as answer:
+        request_id = answer.headers["x-request-id"]
+        for line in answer.iter_lines():
+            delivered += (line.startswith("data: {") and '"delta"' in line) or '"text"' in line
+            if delivered == 20:
+                break
+    record = way.record(request_id)
+    assert record["outcome"] == "cancelled"
+    reserved = int(way.edge.access_line(request_id)["tokens_reserved"])
+    eventually(lambda: way.settlements() > before, "the router settles what the edge cannot")
+    refilled = BUDGET * (time.monotonic() - began) / 60
+    tokens = record["tokens"]
+    if path in (CHAT, "/v1/completions"):
+        assert 18 <= tokens["completion"] < 1000, "the client left in the middle"
+        used = tokens["prompt"] + tokens["completion"]
+        assert used - refilled - 1 <= way.spent() <= used + 1
+    else:  # The engine reports no tokens before the end: the deltas count.
+        assert way.spent() + refilled >= 18
+        assert way.spent() < 1000 < reserved
+
+
+def test_a_whole_answer_that_times_out_keeps_its_reservation(way: Way) -> None:
+    """The engine works until the router's total_seconds; nobody knows how many tokens it made."""
+    way.forget_budgets()
+    before = way.settlements()
+    httpx.post(f"{way.engine}/sim/faults", json={"kind": "long_prefill", "seconds": 60}).raise_for_status()
+    try:
+        answer = way.edge.post({**GOOD_BODY, "max_tokens": 500})
+    finally:
+        httpx.delete(f"{way.engine}/sim/faults").raise_for_status()
+    assert answer.status_code == 504
+    entry = way.edge.access_line(answer.headers["x-request-id"])
+    assert not entry["tokens_known_at_start"], "unknown is absent, not zero"
+    assert way.record(answer.headers["x-request-id"])["attempts"][0]["outcome"] == "total_timeout"
+    assert way.settlements() == before
+    assert way.spent() == int(entry["tokens_reserved"])
+
+
+def test_a_request_that_no_engine_saw_costs_nothing(way: Way) -> None:
+    way.forget_budgets()
+    before = way.settlements()
+    answer = way.edge.post({**GOOD_BODY, "model": "unknown", "max_tokens": 500})
+    assert answer.status_code == 404
+    eventually(lambda: way.settlements() > before, "the reservation is given back")
+    assert way.spent() == 0

@@ -26,10 +26,10 @@ def test_every_error_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
         load_settings(written(tmp_path, text), {})
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
-    assert "settings.yaml:1:10: listen.port" in lines[0]
+    assert "settings.yaml:1:16: listen.port" in lines[0]
     assert "80800" in lines[0]
-    assert "settings.yaml:4:3: router.prot" in lines[1]
-    assert "settings.yaml:7:5: limits.default.burst" in lines[2]
+    assert "settings.yaml:4:9: router.prot" in lines[1]
+    assert "settings.yaml:7:12: limits.default.burst" in lines[2]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import httpx
 import pytest
 import trustme
 
-from harness.edges import CHAT, CLIENT_KEY, GOOD_BODY, Edge, running_edge
 from harness.processes import answers
-from harness.recording_upstream import RecordingUpstream, recording_upstream
+from harness.servers.edges import CHAT, CLIENT_KEY, GOOD_BODY, Edge, running_edge
+from harness.servers.recording_upstream import RecordingUpstream, recording_upstream
 
 pytestmark = pytest.mark.service
 

@@ -1,21 +1,45 @@
--- Admits a request's body or refuses it with the field that is wrong. Knows no client's limits and
--- chooses no backend. RULES and BUDGETS are put in front by the renderer.
+-- Admits a request body, or refuses it and names the invalid field. Must not know clients' limits or choose
+-- backends. The renderer writes RULES, QUERIES, MEDIA_HOSTS and BUDGETS before this script.
+
+local KINDS = {
+  ["401"] = "authentication_error", ["429"] = "rate_limit_error", ["500"] = "server_error",
+}
+-- Anthropic's error names, where they differ.
+local ANTHROPIC_KINDS = { ["413"] = "request_too_large", ["500"] = "api_error" }
+
+local function is_anthropic(path)
+  return path ~= nil and path:find("^/v1/messages") ~= nil
+end
+
+local function quoted(text)
+  return '"' .. text:gsub('[\\"]', "\\%0") .. '"'
+end
+
+-- Returns an error body in the form of the path's API.
+local function error_body(headers, status, kind, code, param, message)
+  if is_anthropic(headers:get(":path")) then
+    return '{"type":"error","error":{"type":"' .. (ANTHROPIC_KINDS[status] or kind) .. '","message":'
+      .. quoted(message) .. '},"request_id":' .. quoted(headers:get("x-request-id") or "") .. "}"
+  end
+  return '{"error":{"message":' .. quoted(message) .. ',"type":"' .. kind .. '","param":'
+    .. (param and quoted(param) or "null") .. ',"code":"' .. code .. '"}}'
+end
 
 local function refuse(handle, status, code, param, message)
-  local kind = status == "401" and "authentication_error" or status == "500" and "server_error"
-    or "invalid_request_error"
+  local kind = KINDS[status] or "invalid_request_error"
+  held.settle(handle, 0)
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set("edge", "refused", true)
   metadata:set("edge", "code", code)
   if param then metadata:set("edge", "param", param) end
   local answer = { [":status"] = status, ["content-type"] = "application/json" }
   if status == "401" then answer["www-authenticate"] = 'Bearer realm="llm"' end
-  handle:respond(answer,
-    '{"error":{"message":"' .. message:gsub('[\\"]', "\\%0") .. '","type":"' .. kind .. '","param":'
-    .. (param and '"' .. param .. '"' or "null") .. ',"code":"' .. code .. '"}}')
+  if status == "429" then answer["retry-after"] = "1" end
+  if is_anthropic(handle:headers():get(":path")) then answer["request-id"] = handle:headers():get("x-request-id") end
+  handle:respond(answer, error_body(handle:headers(), status, kind, code, param, message))
 end
 
--- The first thing wrong with the fields, as code, field and message.
+-- Returns the first mistake in the fields, as code, field and message.
 local function first_wrong_field(rule, kind, length, value, odd)
   for index = 1, #rule.fields do
     local field = rule.fields[index]
@@ -38,6 +62,10 @@ local function first_wrong_field(rule, kind, length, value, odd)
       end
       if found == "string" and field.min_length and length[name] < field.min_length then
         return "empty_string", name, "The parameter '" .. name .. "' must not be empty."
+      end
+      if found == "string" and field.max_length and length[name] > field.max_length then
+        return "string_too_long", name,
+          "The parameter '" .. name .. "' may have at most " .. field.max_length .. " bytes."
       end
       if found == "array" then
         if field.min_items and length[name] < field.min_items then
@@ -64,53 +92,79 @@ local function first_wrong_field(rule, kind, length, value, odd)
   return nil
 end
 
--- Tokens to hold back before admission: the prompt by its size and the longest answer asked for.
-local function tokens_to_reserve(rule, bytes, value)
+-- Returns the tokens to reserve: the prompt by its size, and the longest completion for every prompt and every
+-- choice. If a body has several limits, the largest counts, whichever the engine reads.
+local function tokens_to_reserve(rule, bytes, value, nested)
   local prompt = math.ceil(bytes / BUDGETS.prompt_bytes_per_token)
   if not rule.output_tokens then return prompt end
   local output
   for index = 1, #rule.output_tokens do
-    output = output or value[rule.output_tokens[index]]
+    local limit = value[rule.output_tokens[index]]
+    if limit and (not output or limit > output) then output = limit end
   end
-  return prompt + (output or BUDGETS.assumed_max_tokens) * (value.n or 1)
+  local answers = math.max(value.n or 1, value.best_of or 1) * math.max(nested.prompt or 1, 1)
+  return prompt + (output or BUDGETS.assumed_max_tokens) * answers
 end
 
--- What is wrong with a body as code, field and message; or three nils and the tokens to reserve.
+-- Returns the mistake in a body as code, field and message; or three nils and the tokens to reserve.
 local function judge(rule, text)
-  local wrong, kind, length, value, odd = check_json(text, rule.wanted)
+  local wrong, kind, length, value, odd, nested = check_json(text, rule.wanted, MEDIA_HOSTS)
   if wrong then return wrong.code, wrong.param, wrong.message end
   local code, param, message = first_wrong_field(rule, kind, length, value, odd)
   if code then return code, param, message end
-  return nil, nil, nil, BUDGETS and tokens_to_reserve(rule, #text, value)
+  return nil, nil, nil, BUDGETS and tokens_to_reserve(rule, #text, value, nested)
 end
 
 local function is_json(content_type)
   if not content_type then return false end
   if content_type == "application/json" then return true end
-  local lower = content_type:lower()
-  local rest = lower:match("^application/json%s*(.*)$")
-  return rest == "" or (rest ~= nil and rest:match('^;%s*charset="?utf%-8"?%s*$') ~= nil)
+  local rest = content_type:lower():match("^application/json%s*(.*)$")
+  if not rest or rest:find("^[^;]") then return false end
+  for parameter in rest:gmatch("[^;]+") do
+    if not parameter:find("^%s*$") and not parameter:find('^%s*charset="?utf%-?8"?%s*$') then return false end
+  end
+  return true
 end
+
+-- Returns whether a path knows every query parameter. Errors do not contain an unknown name: it may be a pasted key.
+local function knows_parameters(query, known)
+  for parameter in query:gmatch("[^&]+") do
+    if not known or not known[parameter:match("^[^=]*")] then return false end
+  end
+  return true
+end
+
+local MAX_PATH_BYTES = #"/v1/models/" + 256
 
 function envoy_on_request(handle)
   local headers = handle:headers()
   local path = headers:get(":path")
   local question = path:find("?", 1, true)
+  local query = question and path:sub(question + 1)
   if question then path = path:sub(1, question - 1) end
   local rule = RULES[path]
   if not rule and not path:find("^/v1/models") then return end -- a route that only refuses
+  if #path > MAX_PATH_BYTES then
+    return refuse(handle, "400", "string_too_long", "model", "A model's name may have at most 256 bytes.")
+  end
 
   local client = headers:get("x-client-id")
   if not client or #client > 128 or not client:find("^[%w][%w._@:|/-]*$") then
     return refuse(handle, "401", "invalid_client", nil, "The credential names no usable client.")
   end
-  -- Several Host lines come as one value with commas; a name or an address has none, and no user part.
+  -- Envoy joins several Host headers with commas; a valid host has neither a comma nor a user part.
   local host = headers:get(":authority") or ""
   if not host:find("^[%w._-]+$") and not host:find("^%[[%x:.]+%]$") then
     return refuse(handle, "400", "invalid_host", nil, "The request must name exactly one host.")
   end
+  if handle:streamInfo():protocol() == "HTTP/1.0" then
+    return refuse(handle, "426", "http_version_not_supported", nil, "Use HTTP/1.1 or HTTP/2.")
+  end
+  if query and not knows_parameters(query, QUERIES[path]) then
+    return refuse(handle, "400", "unknown_query_parameter", nil, "The query has a parameter that this path does not know.")
+  end
   if not rule or headers:get(":method") ~= "POST" then
-    -- Nobody here reads such a body, so nobody would bound it.
+    -- No filter reads such a body, so its size would have no limit.
     local announced = headers:get("content-length")
     if announced and announced ~= "0" or headers:get("transfer-encoding") or handle:body() then
       return refuse(handle, "400", "unexpected_body", nil, "This method takes no body.")
@@ -131,22 +185,35 @@ function envoy_on_request(handle)
       "The body may have at most " .. rule.max_bytes .. " bytes.")
   end
 
+  -- An HTTP/2 connection carries many concurrent bodies, an HTTP/1 connection only one.
+  local info = handle:streamInfo()
+  local connection = info:protocol() == "HTTP/2" and info:downstreamDirectRemoteAddress() or nil
+  local who = held.take(handle, client, connection, headers:get("content-length") and announced or rule.max_bytes)
+  if who then
+    return refuse(handle, "429", "too_many_bytes_in_flight", nil,
+      "This " .. who .. " has too many bytes of request bodies in flight. Retry when a request has ended.")
+  end
   local body = handle:body()
   local bytes = body and body:length() or 0
+  held.settle(handle, bytes)
   if bytes == 0 then
     return refuse(handle, "400", "invalid_json", nil, "The body is empty; it must be a JSON object.")
   end
-  -- A fault of the script itself must refuse too: Envoy would go on without it.
+  -- An error in this script must refuse the request, because Envoy would continue without the script.
   local sound, code, param, message, tokens = pcall(judge, rule, body:getBytes(0, bytes))
   if not sound then
     handle:logErr("admission failed: " .. tostring(code))
     return refuse(handle, "500", "edge_error", nil, "The edge could not check the request.")
   end
   if code then return refuse(handle, "400", code, param, message) end
-  if tokens then handle:streamInfo():dynamicMetadata():set("edge", "reserve", tostring(tokens)) end
+  if tokens then
+    local metadata = handle:streamInfo():dynamicMetadata()
+    metadata:set("edge", "reserve", tostring(tokens))
+    if is_anthropic(path) then metadata:set("edge", "api", "anthropic") end
+  end
 end
 
--- With budgets: learn what an answer really used, so that the reservation can be settled.
+-- With budgets: read the tokens that a response used, to settle the reservation.
 if BUDGETS then
   local function used(report)
     local prompt, completion = (report or ""):match("^prompt=(%d+),completion=(%d+)$")
@@ -160,12 +227,17 @@ if BUDGETS then
     local status = headers:get(":status")
     if status == "429" and not headers:get("x-route-attempts") then return end -- refused: nothing is held
     local total = used(headers:get("x-route-tokens"))
-    if not total and status ~= "200" then total = "0" end
+    -- A request is free only if no engine worked on it: it was refused, or reached no engine.
+    local unsent = headers:get("x-edge-unsent")
+    if unsent then headers:remove("x-edge-unsent") end
+    if not total and (unsent or headers:get("x-route-attempts") == "0" or (status:find("^4") and status ~= "408")) then
+      total = "0"
+    end
     if not total then
       local trailers = handle:trailers() -- the body passes meanwhile
       total = trailers and used(trailers:get("x-route-tokens"))
     end
-    -- Unknown usage leaves the reservation charged: too much rather than too little.
+    -- If the usage is unknown, the whole reservation stays charged.
     if total then handle:streamInfo():dynamicMetadata():set("edge", "settle", total) end
   end
 end

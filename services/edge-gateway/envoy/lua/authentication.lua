@@ -1,20 +1,37 @@
--- Names the client an API key belongs to, or refuses. Knows only digests: CLIENTS (digest -> name) is put
--- in front by the renderer. A look-up by digest tells an attacker's clock nothing about a key.
+-- Finds the client of an API key, or refuses the request. Knows only digests: the renderer writes CLIENTS
+-- (digest -> name) before this script. The time of a lookup by digest reveals nothing about a key.
+
+-- Each worker logs refused credentials up to this rate; the counters contain all of them.
+local LOGGED_PER_SECOND = 10
+local second, logged = 0, 0
+
+local function refuse(handle, two)
+  local info = handle:streamInfo()
+  local metadata = info:dynamicMetadata()
+  local now = math.floor(handle:timestamp() / 1000)
+  if now ~= second then second, logged = now, 0 end
+  logged = logged + 1
+  if logged > LOGGED_PER_SECOND then metadata:set("edge", "quiet", true) end
+  -- Only authenticated clients keep an idle connection. On HTTP/2 Envoy would send GOAWAY before the response,
+  -- and some clients then drop the response.
+  if info:protocol() ~= "HTTP/2" then info:drainConnectionUponCompletion() end
+  if two then metadata:set("edge", "two_credentials", true) end
+  handle:respond({ [":status"] = "401" }, "")
+end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
   local given = headers:getNumValues("authorization")
   local other = headers:getNumValues("x-api-key")
+  if given + other > 1 then return refuse(handle, true) end
   local key
-  if given == 1 and other == 0 then
+  if given == 1 then
     local scheme, credential = headers:get("authorization"):match("^(%a+) +([%w._~+/=-]+)$")
     if scheme and scheme:lower() == "bearer" then key = credential end
-  elseif other == 1 and given == 0 then
+  elseif other == 1 then
     key = headers:get("x-api-key"):match("^[%w._~+/=-]+$")
   end
   local client = key and #key <= 256 and CLIENTS[sha256(key)]
-  if not client then
-    return handle:respond({ [":status"] = "401" }, "")
-  end
+  if not client then return refuse(handle, false) end
   headers:replace("x-client-id", client)
 end

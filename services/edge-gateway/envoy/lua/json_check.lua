@@ -1,28 +1,30 @@
--- Checks in one pass that a text is strict JSON and what the top level of its object holds.
--- Knows nothing of HTTP or of paths. Works on bytes through LuaJIT's FFI: a byte costs about a
--- nanosecond once compiled, and nothing is allocated for what is not looked at.
+-- Checks in one pass that a text is strict JSON, and reports the fields at the top level of its object.
+-- Must not know HTTP or paths. Works on bytes through LuaJIT's FFI: a byte costs about a nanosecond once
+-- compiled, and values that are not reported cause no allocation.
 local ffi = require("ffi")
 
 local MAX_DEPTH = 64
 local MAX_NUMBER_BYTES = 64
 local MAX_EXPONENT_DIGITS = 4
--- Keys are what a check allocates for, about 0.1 µs each: this many keep a worker busy for milliseconds.
+-- A check allocates memory for keys, about 0.1 µs each: this number takes a worker milliseconds.
 local MAX_KEYS = 50000
+-- A container costs the router a hundred times as much as its two bytes.
+local MAX_CONTAINERS = 100000
 
--- Kinds of a value, as the field rules name them.
+-- Kinds of values, with the names of the field rules.
 local STRING, NUMBER, INTEGER, BOOLEAN, NULL, ARRAY, OBJECT =
   "string", "number", "integer", "boolean", "null", "array", "object"
 
--- What a byte means inside a string: 0 plain, 1 ends the run.
+-- Class of a byte inside a string: 0 plain, 1 ends the run.
 local SPECIAL = ffi.new("uint8_t[256]")
 for byte = 0, 255 do
   if byte < 0x20 or byte == 0x22 or byte == 0x5C or byte >= 0x80 then SPECIAL[byte] = 1 end
 end
--- What may follow a backslash: 1 a single character, 2 four hexadecimal digits.
+-- What follows a backslash: 1 a single character, 2 four hexadecimal digits.
 local ESCAPE = ffi.new("uint8_t[256]")
 for _, byte in ipairs({ 0x22, 0x5C, 0x2F, 0x62, 0x66, 0x6E, 0x72, 0x74 }) do ESCAPE[byte] = 1 end
 ESCAPE[0x75] = 2
--- The value of a hexadecimal digit; 255 for anything else.
+-- The value of a hexadecimal digit; 255 for other bytes.
 local HEX = ffi.new("uint8_t[256]")
 for byte = 0, 255 do HEX[byte] = 255 end
 for digit = 0, 9 do HEX[0x30 + digit] = digit end
@@ -31,10 +33,11 @@ for digit = 0, 5 do
   HEX[0x61 + digit] = 10 + digit
 end
 
--- Scratch of one check. A check never yields, so one set for each worker is enough.
+-- Buffers of one check. A check never yields, so one set per worker is enough.
 local container = ffi.new("uint8_t[?]", MAX_DEPTH + 2) -- 1 object, 2 array
 local members = ffi.new("int32_t[?]", MAX_DEPTH + 2)
 local identity = ffi.new("double[?]", MAX_DEPTH + 2)
+local opened_as = {} -- the key whose value the container is, false for a member of an array
 
 local function four_hex(p, i)
   local a, b, c, d = HEX[p[i]], HEX[p[i + 1]], HEX[p[i + 2]], HEX[p[i + 3]]
@@ -42,8 +45,8 @@ local function four_hex(p, i)
   return a * 4096 + b * 256 + c * 16 + d
 end
 
--- The byte after a UTF-8 sequence that starts at i, or nil: overlong forms, surrogates and anything
--- above U+10FFFF are not UTF-8. Reading past the end meets Lua's closing NUL, which fails the test.
+-- Returns the position after the UTF-8 sequence at i, or nil: overlong forms, surrogates and values above
+-- U+10FFFF are not UTF-8. A read past the end finds Lua's closing NUL, which fails the test.
 local function after_utf8(p, i)
   local lead = p[i]
   if lead < 0xC2 then return nil end
@@ -64,8 +67,8 @@ local function after_utf8(p, i)
   return i + 4
 end
 
--- Walks a string whose first byte is at i. Returns the position after the closing quote and whether
--- it held an escape; or nil and what is wrong.
+-- Reads a string whose first byte is at i. Returns the position after the closing quote and whether it has an
+-- escape; or nil and the mistake.
 local function after_string(p, i)
   local escaped = false
   while true do
@@ -100,8 +103,8 @@ local function after_string(p, i)
   end
 end
 
--- Walks a number. Returns the position after it, whether it is written as an integer, and whether its
--- exponent has more digits than readers agree upon; or nil.
+-- Reads a number. Returns the position after it, whether it is written as an integer, and whether its exponent
+-- has so many digits that parsers disagree; or nil.
 local function after_number(p, i)
   local integer = true
   if p[i] == 0x2D then i = i + 1 end
@@ -142,34 +145,84 @@ end
 
 local PLAIN = { b = "\b", f = "\f", n = "\n", r = "\r", t = "\t" }
 
--- A key with its escapes undone, so that two spellings of one key are seen as the same.
+-- Returns a key without escapes, so that two spellings of a key are equal.
 local function unescaped(key)
-  key = key:gsub("\\u([dD][89abAB]%x%x)\\u(%x%x%x%x)", function(high, low)
-    return utf8_of(0x10000 + (tonumber(high, 16) - 0xD800) * 1024 + tonumber(low, 16) - 0xDC00)
-  end)
-  -- A backslash that an earlier step produced must not start a new escape: one pass over all forms.
-  return (key:gsub("\\(.)(%x?%x?%x?%x?)", function(kind, digits)
-    if kind == "u" then return utf8_of(tonumber(digits, 16)) end
-    return (PLAIN[kind] or kind) .. digits
-  end))
+  -- One pass from left to right: an escaped backslash must not start an escape.
+  local parts, from = {}, 1
+  local at = key:find("\\", from, true)
+  while at do
+    parts[#parts + 1] = key:sub(from, at - 1)
+    local kind = key:sub(at + 1, at + 1)
+    from = at + 2
+    if kind == "u" then
+      local code = tonumber(key:sub(at + 2, at + 5), 16)
+      from = at + 6
+      if code >= 0xD800 and code <= 0xDBFF then
+        code = 0x10000 + (code - 0xD800) * 1024 + tonumber(key:sub(from + 2, from + 5), 16) - 0xDC00
+        from = from + 6
+      end
+      parts[#parts + 1] = utf8_of(code)
+    else
+      parts[#parts + 1] = PLAIN[kind] or kind
+    end
+    at = key:find("\\", from, true)
+  end
+  parts[#parts + 1] = key:sub(from)
+  return table.concat(parts)
 end
 
--- Two readers of a doubled key may see two different values, so the pair is refused at any depth.
+-- Two parsers may read different values of a repeated key, so repeated keys are refused at any depth.
 local function key_at(text, from, to, escaped)
   local key = text:sub(from + 1, to)
   if escaped then return unescaped(key) end
   return key
 end
 
+-- Fields with URLs that an engine fetches. A part is an item of one of the lists PARTS, or the value of one of
+-- ROOT_PARTS; a tool's arguments and schemas may contain any URL.
+local FETCHED = { url = true, image_url = true, video_url = true, audio_url = true, file_url = true }
+local WRAPPED = { image_url = true, video_url = true, audio_url = true, input_audio = true, source = true }
+local ROOT_PARTS = {
+  query = true, queries = true, documents = true, items = true,
+  data_1 = true, data_2 = true, text_1 = true, text_2 = true,
+}
+local PARTS = { content = true, output = true, input = true }
+for name in pairs(ROOT_PARTS) do PARTS[name] = true end
+
+local function is_part(depth)
+  if depth < 2 or depth > 7 or container[depth] ~= 1 then return false end
+  if container[depth - 1] == 1 then return depth == 2 and ROOT_PARTS[opened_as[2]] or false end
+  local list = opened_as[depth - 1]
+  return list and PARTS[list] and (depth < 6 or list == "content") or false
+end
+
+-- Returns whether the string under `name` in the object at `depth` is a URL that an engine would fetch.
+local function names_media(name, depth)
+  if name ~= "url" then return is_part(depth) end
+  return WRAPPED[opened_as[depth]] and is_part(depth - 1) or false
+end
+
+-- Returns whether the URL between two quotes is inline, or has one of the hosts. URL parsers disagree on user
+-- names, backslashes and escapes, so none of them is allowed before the path.
+local function may_be_fetched(text, start, after, hosts)
+  if after - start > 6 and text:sub(start + 2, start + 6):lower() == "data:" then return true end
+  if not hosts then return false end
+  local host, rest = text:sub(start + 2, math.min(after - 1, start + 512)):lower():match("^https?://([a-z0-9.-]+)(.*)$")
+  if not host or not hosts[host] then return false end
+  return rest == "" or rest:find("^:%d+$") ~= nil or rest:find("^:?%d*[/?]") ~= nil
+end
+
 -- Returns nil and the findings about the top level, or a refusal {message=, param=}.
--- `wanted` is a set of the field names to report on. Findings: kind, length (bytes of a string, members
--- of an array), value (of a number) and odd (index of the first member of an array that is no object).
-local function check_json(text, wanted)
+-- `wanted` is a set of the field names to report on, `media_hosts` the hosts that media may be fetched from.
+-- Findings: kind, length (bytes of a string, members of an array), value (of a number), odd (index of the
+-- first member of an array that is not an object) and nested (members of an array that are not numbers).
+local function check_json(text, wanted, media_hosts)
   local n = #text
   local p = ffi.cast("const uint8_t*", text)
-  local kind, length, value, odd = {}, {}, {}, {}
+  local kind, length, value, odd, nested = {}, {}, {}, {}, {}
+  local pending -- the last key read; names the value that follows it in an object
   local seen = {}
-  local depth, i, serial, keys_met = 0, 0, 0, 0
+  local depth, i, serial, keys_met, containers = 0, 0, 0, 0, 0
   local expecting = 1 -- 1 a value, 2 a value or ], 3 a key, 4 a key or }, 5 a comma or an end
   local field -- the top-level field whose value is being read, if it is wanted
   local function refuse(what, at)
@@ -199,9 +252,19 @@ local function check_json(text, wanted)
         if not after then return refuse(what, at) end
         i = after
         found = STRING
+        if depth > 0 and container[depth] == 1 and FETCHED[pending] and names_media(pending, depth)
+          and not may_be_fetched(text, start, after, media_hosts) then
+          return { message = "Media must be part of the request as a data: URL; this URL is not fetched.",
+            code = "media_url_not_allowed", param = pending }
+        end
       elseif byte == 0x7B or byte == 0x5B then
         if depth >= MAX_DEPTH then
           return { message = "The body is nested deeper than " .. MAX_DEPTH .. " levels.", code = "nested_too_deep" }
+        end
+        containers = containers + 1
+        if containers > MAX_CONTAINERS then
+          return { message = "The body has more than " .. MAX_CONTAINERS .. " arrays and objects.",
+            code = "too_many_containers" }
         end
         if depth == 0 and byte == 0x5B then
           return { message = "The body must be a JSON object.", code = "invalid_type" }
@@ -210,6 +273,8 @@ local function check_json(text, wanted)
         if depth == 2 and field and byte == 0x5B and not odd[field] and container[2] == 2 then
           odd[field] = members[2]
         end
+        if depth == 2 and field and container[2] == 2 then nested[field] = (nested[field] or 0) + 1 end
+        opened_as[depth + 1] = depth > 0 and container[depth] == 1 and pending or false
         depth = depth + 1
         container[depth] = byte == 0x7B and 1 or 2
         members[depth] = 0
@@ -228,7 +293,7 @@ local function check_json(text, wanted)
             code = "number_too_long", param = field }
         end
         found = integer and INTEGER or NUMBER
-        -- Only a long exponent or a long number can leave the range of a double.
+        -- Only a long exponent or a long number can exceed the range of a double.
         if field and depth == 1 or after - i > 18 or not integer then
           local number = not endless and tonumber(text:sub(start + 1, after))
           if not number or number == math.huge or number == -math.huge then
@@ -259,8 +324,9 @@ local function check_json(text, wanted)
         if depth == 1 then
           kind[field] = found
           if found == STRING then length[field] = i - start - 2 end
-        elseif depth == 2 and container[2] == 2 and not odd[field] then
-          odd[field] = members[2]
+        elseif depth == 2 and container[2] == 2 then
+          if found == STRING then nested[field] = (nested[field] or 0) + 1 end
+          if not odd[field] then odd[field] = members[2] end
         end
       end
       expecting = 5
@@ -299,6 +365,7 @@ local function check_json(text, wanted)
         return { message = "The body names a key of an object twice.", param = name, code = "duplicate_key" }
       end
       keys[key] = identity[depth]
+      pending = key
       if depth == 1 then field = wanted[key] and key or nil end
       i = after
       byte = p[i]
@@ -325,5 +392,5 @@ local function check_json(text, wanted)
 
     ::continue::
   end
-  return nil, kind, length, value, odd
+  return nil, kind, length, value, odd, nested
 end

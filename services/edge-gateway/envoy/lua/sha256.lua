@@ -45,7 +45,7 @@ local function add_block(p, at)
   state[6], state[7] = tobit(state[6] + g), tobit(state[7] + h)
 end
 
--- The digest as lower-case hexadecimal. For texts below 2^29 bytes.
+-- Returns the digest as lower-case hexadecimal. For texts below 2^29 bytes.
 local function sha256(text)
   local bytes = #text
   local padded = text .. "\128" .. string.rep("\0", (55 - bytes) % 64)

@@ -1,10 +1,10 @@
-"""Turns the table of paths into the data the admission script reads. Knows no Envoy configuration."""
+"""Converts the table of paths to the data of the admission script. Must not know Envoy's configuration."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from edge_gateway.settings import Budgets
+from edge_gateway.settings import Bounds, Budgets
 
 _SAID = {
     "string": "a string",
@@ -16,16 +16,23 @@ _SAID = {
 }
 
 
-def lua_prelude(paths: list[dict[str, Any]], max_body_bytes: int, budgets: Budgets | None) -> str:
-    """Return Lua source that defines RULES and BUDGETS for the admission script."""
-    rules = {entry["path"]: _rule(entry["body"], max_body_bytes) for entry in paths if "body" in entry}
+def lua_prelude(paths: list[dict[str, Any]], bounds: Bounds, budgets: Budgets | None) -> str:
+    """Return Lua source that defines the admission scripts' data: RULES, QUERIES, HELD, MEDIA_HOSTS, BUDGETS."""
+    rules = {entry["path"]: _rule(entry["body"], bounds.max_body_bytes) for entry in paths if "body" in entry}
+    queries = {entry["path"]: dict.fromkeys(entry["query"], True) for entry in paths if "query" in entry}
+    held = {
+        "max_client_bytes": bounds.max_client_body_bytes,
+        "max_body_bytes": max([bounds.max_body_bytes, *(rule["max_bytes"] for rule in rules.values())]),
+    }
+    hosts = dict.fromkeys(bounds.media_hosts, True) or None
     figures = None
     if budgets:
         figures = {
             "prompt_bytes_per_token": budgets.prompt_bytes_per_token,
             "assumed_max_tokens": budgets.assumed_max_tokens,
         }
-    return f"local RULES = {_lua(rules)}\nlocal BUDGETS = {_lua(figures)}\n"
+    tables = {"RULES": rules, "QUERIES": queries, "HELD": held, "MEDIA_HOSTS": hosts, "BUDGETS": figures}
+    return "".join(f"local {name} = {_lua(value)}\n" for name, value in tables.items())
 
 
 def _rule(body: Mapping[str, Any], max_body_bytes: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The clients' API keys: reading them and refusing an unusable list. Hands on digests, never a key."""
+"""Reads the clients' API keys and refuses invalid key files. Returns only digests, never a key."""
 
 import hashlib
 import re
@@ -14,12 +14,13 @@ _DIGEST = re.compile(r"^sha256:([0-9a-f]{64})$")
 
 
 def load_digests(path: Path) -> dict[str, list[str]]:
-    """Read a keys file: ``clients: {name: [key, …]}``; a key may be given as ``sha256:<64 hex digits>``.
+    """Read a keys file: ``clients: {name: [key, ...]}``; a key may also be ``sha256:<64 hex digits>``.
 
     Returns the SHA-256 of every key by client. Several keys of one client allow rotation.
 
     Raises:
-        BadSettings: no client, a client without a key, a weak or doubled key, a file others may read.
+        BadSettings: no client, a client without a key, a weak or repeated key, a file that other users may
+            read.
     """
     document = read_yaml(path)
     problems = [f"{path}: unknown key {key!r} (known: clients)" for key in document if key != "clients"]
@@ -27,10 +28,10 @@ def load_digests(path: Path) -> dict[str, list[str]]:
     if not isinstance(clients, dict) or not clients:
         raise BadSettings(f"{path}: no client has a key; an edge without credentials does not start")
     if path.stat().st_mode & 0o007:
-        problems.append(f"{path}: others may read it; use mode 0600 (or 0640)")
+        problems.append(f"{path}: other users may read it; use mode 0600 (or 0640)")
     owner: dict[str, str] = {}
     for name, keys in clients.items():
-        if not isinstance(name, str) or not _NAME.match(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             problems.append(f"{path}: client {name!r}: a name is 1-128 of A-Z a-z 0-9 . _ @ -")
         elif not isinstance(keys, list) or not keys:
             problems.append(f"{path}: client {name}: needs a list of at least one key")
@@ -56,12 +57,12 @@ def load_digests(path: Path) -> dict[str, list[str]]:
 def _digest(key: Any) -> str | None:
     if not isinstance(key, str):
         return None
-    hashed = _DIGEST.match(key)
+    hashed = _DIGEST.fullmatch(key)
     if hashed:
         return hashed.group(1)
-    return hashlib.sha256(key.encode()).hexdigest() if _KEY.match(key) else None
+    return hashlib.sha256(key.encode()).hexdigest() if _KEY.fullmatch(key) else None
 
 
 def new_key() -> str:
-    """Return a random API key with 256 bits of entropy: enough that an unsalted digest cannot be guessed."""
+    """Return a random API key with 256 bits of entropy, so that its unsalted digest cannot be guessed."""
     return "sk-" + secrets.token_urlsafe(32)

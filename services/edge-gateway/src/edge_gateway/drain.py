@@ -1,19 +1,20 @@
-"""Stops an edge without cutting an answer. Standard library only; needs no shell and no other program."""
+"""Stops an edge without cutting responses. Needs no third-party package, no shell and no other program."""
 
 import http.client
-import json
 import sys
 import time
 
+from platform_contracts.log_lines import log_line
+
 
 def drain(host: str, port: int, settle_seconds: float, idle_seconds: float, limit_seconds: float) -> int:
-    """Run the stop order against the admin interface of an Envoy; return 0 once it serves nobody.
+    """Drain an Envoy through its admin interface; return 0 once it has no active request.
 
-    First the health check fails, so that load balancers look elsewhere; after ``settle_seconds`` the
-    inbound listener begins its graceful drain (who still comes is served and told to close; after Envoy's
-    drain time the listener closes); then it waits until no request is active, and at most ``idle_seconds``
-    for idle connections to go. The telemetry listener answers until Envoy itself is stopped. Returns 1 when
-    ``limit_seconds`` were not enough, and 0 at once when there is no Envoy to stop.
+    First the health check fails, so that load balancers choose other replicas. After ``settle_seconds`` the
+    inbound listener begins its graceful drain: it still serves requests and closes their connections, and it
+    closes after Envoy's drain time. Then wait until no request is active, and at most ``idle_seconds`` for idle
+    connections to close. The telemetry listener responds until Envoy itself is stopped. Returns 1 if
+    ``limit_seconds`` were not enough, and 0 at once if no Envoy runs.
     """
     deadline = time.monotonic() + limit_seconds
     try:
@@ -65,6 +66,4 @@ def _ask(host: str, port: int, method: str, path: str) -> str:
 
 
 def _say(event: str, **fields: object) -> None:
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = {"time": now, "level": "info", "service": "edge-gateway", "event": event, **fields}
-    print(json.dumps(line), file=sys.stderr, flush=True)
+    print(log_line("edge-gateway", "info", event, **fields), file=sys.stderr, flush=True)

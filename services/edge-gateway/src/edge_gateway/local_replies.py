@@ -1,16 +1,34 @@
-"""Envoy's own answers in OpenAI's error format, from a table of rows. Knows no filter and no route."""
+"""Envoy's local replies in the error format of the path's API, from a table. Must not know filters or routes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_gateway.settings import ClientLimits, Limits
+
+# The paths of Anthropic's API, and its error names by status; api_error for the others.
+ANTHROPIC_PATH = "/v1/messages"
+ANTHROPIC_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    426: "invalid_request_error",
+    429: "rate_limit_error",
+    431: "invalid_request_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 def local_replies(rows: list[dict[str, Any]], limits: Limits) -> dict[str, Any]:
     """Return Envoy's local_reply_config for the rows of ``local_replies.yaml``; the first match wins."""
     mappers: list[dict[str, Any]] = []
-    for row in rows:
+    for row in _for_each_api(rows):
         if row.get("retry_after") != "client_rate":
             mappers.append(_mapper(row))
             continue
@@ -26,13 +44,22 @@ def local_replies(rows: list[dict[str, Any]], limits: Limits) -> dict[str, Any]:
     return {"mappers": mappers}
 
 
+def _for_each_api(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        if not row.get("own"):
+            yield {**row, "anthropic": True}
+        yield row
+
+
 def _refill_seconds(limits: ClientLimits) -> str:
     return str(math.ceil(1 / limits.requests_per_second))
 
 
 def _mapper(row: Mapping[str, Any]) -> dict[str, Any]:
-    # An id of its own for what never became a request; a request's id replaces it.
+    # For replies without a request, such as malformed HTTP; otherwise the request's id replaces it.
     headers = [_header("x-request-id", "%UNIQUE_ID%", "ADD_IF_ABSENT")]
+    if row.get("anthropic"):
+        headers.append(_header("request-id", "%REQ(X-REQUEST-ID)%"))
     headers += [_header(key, value) for key, value in row.get("headers", {}).items()]
     body: dict[str, Any]
     if row.get("own"):
@@ -40,6 +67,10 @@ def _mapper(row: Mapping[str, Any]) -> dict[str, Any]:
             "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
             "content_type": "application/json",
         }
+    elif row.get("anthropic"):
+        kind = row.get("kind") or ANTHROPIC_KINDS.get(row.get("status", 500), "api_error")
+        error = {"type": kind, "message": row["message"]}
+        body = {"json_format": {"type": "error", "error": error, "request_id": "%REQ(X-REQUEST-ID)%"}}
     else:
         error = {"message": row["message"], "type": row["type"], "param": None, "code": row["code"]}
         body = {"json_format": {"error": error}}
@@ -48,6 +79,16 @@ def _mapper(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mapper_filter(row: Mapping[str, Any]) -> dict[str, Any]:
+    filters = [_cause_filter(row)]
+    if "flags" in row:
+        filters.append({"response_flag_filter": {"flags": row["flags"]}})
+    if row.get("anthropic"):
+        path = {"name": ":path", "string_match": {"prefix": ANTHROPIC_PATH}}
+        filters.append({"header_filter": {"header": path}})
+    return filters[0] if len(filters) == 1 else {"and_filter": {"filters": filters}}
+
+
+def _cause_filter(row: Mapping[str, Any]) -> dict[str, Any]:
     if "metadata" in row:
         matcher = {
             "filter": row["metadata"]["filter"],

@@ -1,21 +1,22 @@
-"""Settings and credentials in, Envoy's files out. Starts nothing and asks nobody."""
+"""Renders Envoy's files from settings and credentials. Starts no process and opens no connection."""
 
 import json
-import math
 import os
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import jinja2
 import yaml
 
 from edge_gateway.admission_rules import lua_prelude
+from edge_gateway.client_policies import API as _API
+from edge_gateway.client_policies import cors_policy, duration, rate_buckets
 from edge_gateway.local_replies import local_replies
-from edge_gateway.settings import BadSettings, ClientLimits, Settings
+from edge_gateway.settings import BadSettings, Settings
 
 ROUTES_FILE = "routes.yaml"
 ENVOY_FILE = "envoy.yaml"
@@ -24,26 +25,49 @@ ENVOY_FILE = "envoy.yaml"
 AUTHENTICATION = "edge.authentication"
 CLIENTS_TABLE = "CLIENTS"
 
-_API = "type.googleapis.com/envoy.extensions.filters.http"
+# A path that does not exist has no authentication, so its connection is closed. On HTTP/2 Envoy would send
+# GOAWAY before the response, and some clients then drop the response.
+_CLOSE_AFTER_ANSWER = """\
+function envoy_on_request(handle)
+  local info = handle:streamInfo()
+  if info:protocol() ~= "HTTP/2" then info:drainConnectionUponCompletion() end
+end
+"""
+
+# Envoy's CORS filter ignores routes with a direct response. Requests that it does not answer here need a key.
+_PREFLIGHT: list[dict[str, Any]] = [
+    {
+        "name": "preflight",
+        "match": {
+            "prefix": "/",
+            "headers": [
+                {"name": ":method", "string_match": {"exact": "OPTIONS"}},
+                {"name": "access-control-request-method", "present_match": True},
+            ],
+        },
+        "route": {"cluster": "router", "timeout": "5s"},
+    }
+]
+
 _FILTER_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """The files of one edge by name. ``secret`` names those that hold credentials."""
+    """The files of one edge by name. ``secret`` names those with credentials."""
 
     files: dict[str, str]
     secret: frozenset[str]
 
     def write(self, directory: Path) -> None:
-        """Write every file atomically: Envoy watches the directory and never sees half a file."""
+        """Write every file atomically: Envoy watches the directory and never reads an incomplete file."""
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in self.files.items():
             write_atomically(directory / name, text, 0o600 if name in self.secret else 0o644)
 
 
 def write_atomically(path: Path, text: str, mode: int) -> None:
-    """Replace ``path`` by a file that holds ``text``; a watcher sees the old or the new one."""
+    """Replace ``path`` by a file with ``text``; a watcher sees the old file or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as handle:
@@ -52,7 +76,7 @@ def write_atomically(path: Path, text: str, mode: int) -> None:
 
 
 def source_directory() -> Path:
-    """Return the folder with the Envoy configuration's source (beside ``src``, or inside the wheel)."""
+    """Return the folder with the sources of the Envoy configuration (next to ``src``, or inside the wheel)."""
     packaged = Path(__file__).parent / "_envoy"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "envoy"
 
@@ -63,15 +87,39 @@ def render(
     directory: Path,
     routes_file: Path | None = None,
 ) -> Rendered:
-    """Return the files of an edge that will read them from ``directory``.
+    """Return the files of an edge that reads them from ``directory``.
 
-    ``digests`` are the SHA-256 of each client's API keys (hexadecimal).
-    ``routes_file`` is where Envoy watches the route table, when that is mounted elsewhere (a Secret).
+    ``digests`` are the SHA-256 of each client's API keys (hexadecimal). ``routes_file`` is the path at which
+    Envoy watches the route table, if that is mounted elsewhere (a Secret).
 
     Raises:
         BadSettings: API-key mode without any key.
     """
+    if settings.auth.mode == "api_keys" and not digests:
+        raise BadSettings("no API key is configured; an edge without credentials does not start")
     return _Renderer(settings, digests, directory, routes_file).render()
+
+
+def render_without_routes(settings: Settings, directory: Path, routes_file: Path) -> Rendered:
+    """Return the files of an edge whose route table, with its credentials, exists already at ``routes_file``."""
+    return _Renderer(settings, None, directory, routes_file).without_routes()
+
+
+class HasAddress(Protocol):
+    """Anything with a host and a port."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class _JwksEndpoint:
+    host: str
+    port: int
+    tls: bool
 
 
 class _Renderer:
@@ -82,8 +130,6 @@ class _Renderer:
         directory: Path,
         routes_file: Path | None,
     ) -> None:
-        if settings.auth.mode == "api_keys" and not digests:
-            raise BadSettings("no API key is configured; an edge without credentials does not start")
         self._settings = settings
         self._digests = digests or {}
         self._directory = directory
@@ -97,14 +143,18 @@ class _Renderer:
             lstrip_blocks=True,
             autoescape=False,
         )
-        self._environment.filters["duration"] = lambda seconds: f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+        self._environment.filters["duration"] = duration
         self._environment.filters["dirname"] = posixpath.dirname
-        self._environment.globals["endpoint"] = _endpoint
+        self._environment.globals["endpoints"] = _endpoints
 
     def render(self) -> Rendered:
-        files = {ENVOY_FILE: _dump(self._envoy()), ROUTES_FILE: _dump(self._routes())}
-        files |= {name: _dump(document) for name, document in self._certificates().items()}
+        files = {**self.without_routes().files, ROUTES_FILE: _dump(self._routes())}
         return Rendered(files, frozenset({ROUTES_FILE}))
+
+    def without_routes(self) -> Rendered:
+        files = {ENVOY_FILE: _dump(self._envoy())}
+        files |= {name: _dump(document) for name, document in self._certificates().items()}
+        return Rendered(files, frozenset())
 
     def _plain(self, name: str) -> Any:
         return yaml.safe_load((self._source / name).read_text())
@@ -145,27 +195,30 @@ class _Renderer:
         return document
 
     def _admission(self) -> str:
-        prelude = lua_prelude(self._paths, self._settings.bounds.max_body_bytes, self._settings.budgets)
-        checks = (self._source / "lua" / "json_check.lua").read_text()
-        return prelude + "\n" + checks + "\n" + (self._source / "lua" / "admission.lua").read_text()
+        prelude = lua_prelude(self._paths, self._settings.bounds, self._settings.budgets)
+        scripts = ("json_check.lua", "held_bodies.lua", "admission.lua")
+        return "\n".join([prelude, *((self._source / "lua" / name).read_text() for name in scripts)])
 
     def _routes(self) -> dict[str, Any]:
         document: dict[str, Any] = self._template("routes.yaml.j2")
         host = document["resources"][0]["virtual_hosts"][0]
         host["typed_per_filter_config"] = self._per_client()
         host["routes"] = [
+            *(_PREFLIGHT if self._settings.cors else []),
             *(route for entry in self._paths for route in self._routes_of(entry)),
             {
                 "name": "/healthz",
                 "match": {"path": "/healthz"},
-                **_refusal(405, self._disabled(), allow="GET"),
+                **_refusal(405, self._disabled(), allow="GET, HEAD"),
             },
             {"name": "unknown", "match": {"prefix": "/"}, **_refusal(404, self._disabled())},
         ]
         return document
 
     def _per_client(self) -> dict[str, Any]:
-        per_client: dict[str, Any] = {"envoy.filters.http.local_ratelimit": _buckets(self._settings)}
+        per_client: dict[str, Any] = {"envoy.filters.http.local_ratelimit": rate_buckets(self._settings)}
+        if self._settings.cors:
+            per_client["envoy.filters.http.cors"] = cors_policy(self._settings.cors)
         if self._settings.auth.mode == "api_keys":
             per_client[AUTHENTICATION] = {
                 "@type": f"{_API}.lua.v3.LuaPerRoute",
@@ -184,11 +237,15 @@ class _Renderer:
 
     def _disabled(self) -> dict[str, Any]:
         names = ["envoy.filters.http.local_ratelimit", "envoy.filters.http.lua"]
-        if self._settings.auth.mode == "api_keys":
-            names.append(AUTHENTICATION)
         if self._settings.budgets:
             names.append("envoy.filters.http.ratelimit")
-        return {name: {"@type": _FILTER_CONFIG, "disabled": True} for name in names}
+        disabled = {name: {"@type": _FILTER_CONFIG, "disabled": True} for name in names}
+        if self._settings.auth.mode == "api_keys":
+            disabled[AUTHENTICATION] = {
+                "@type": f"{_API}.lua.v3.LuaPerRoute",
+                "source_code": {"inline_string": _CLOSE_AFTER_ANSWER},
+            }
+        return disabled
 
     def _routes_of(self, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
         name = entry.get("name") or entry["path"]
@@ -197,7 +254,9 @@ class _Renderer:
         action: dict[str, Any] = {
             "cluster": "router",
             "retry_policy": {
-                "retry_on": "connect-failure,reset-before-request",
+                # Retry once, before the response has begun, on a replica that has not had the request if one
+                # exists.
+                "retry_on": "connect-failure,reset-before-request,reset",
                 "num_retries": 1,
                 "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.1s"},
                 "retry_host_predicate": [
@@ -209,15 +268,18 @@ class _Renderer:
                         },
                     }
                 ],
-                "host_selection_retry_max_attempts": 3,
+                # Least-request balancing prefers the failed replica, which has no requests in flight: of two
+                # replicas it is drawn three times in four, so with few draws one request in three would return
+                # to it.
+                "host_selection_retry_max_attempts": 50,
             },
         }
-        # An answer that is being generated has no deadline here, only a limit of silence: the router's
-        # total_seconds is the deadline, and Envoy's default of 15 s would cut it with a status of 200.
+        # A response that is being generated has no timeout here, only an idle timeout. The router's
+        # total_seconds limits it, and Envoy's default of 15 s would cut it with a status of 200.
         if "body" in entry:
-            action |= {"timeout": "0s", "idle_timeout": _seconds(times.silent_answer_seconds)}
+            action |= {"timeout": "0s", "idle_timeout": duration(times.silent_answer_seconds)}
         else:
-            action |= {"timeout": _seconds(times.short_request_seconds)}
+            action |= {"timeout": duration(times.short_request_seconds)}
         route: dict[str, Any] = {
             "name": name,
             "match": {**where, "headers": [{"name": ":method", "string_match": {"exact": entry["method"]}}]},
@@ -242,7 +304,7 @@ class _Renderer:
             )
         return files
 
-    def _jwks_endpoint(self) -> dict[str, Any] | None:
+    def _jwks_endpoint(self) -> _JwksEndpoint | None:
         jwt = self._settings.auth.jwt
         if jwt is None or jwt.jwks_url is None:
             return None
@@ -250,42 +312,7 @@ class _Renderer:
         if url.scheme not in ("http", "https") or not url.hostname:
             raise BadSettings(f"auth.jwt.jwks_url: {jwt.jwks_url!r} is not an http(s) URL")
         tls = url.scheme == "https"
-        return {"host": url.hostname, "port": url.port or (443 if tls else 80), "tls": tls}
-
-
-def _buckets(settings: Settings) -> dict[str, Any]:
-    limits = settings.limits
-    named = [
-        {"entries": [{"key": "client", "value": name}], "token_bucket": _bucket(client)}
-        for name, client in sorted(limits.clients.items())
-    ]
-    every = {"numerator": 100, "denominator": "HUNDRED"}
-    return {
-        "@type": f"{_API}.local_ratelimit.v3.LocalRateLimit",
-        "stat_prefix": "client_rate",
-        # Never asked: every request that comes here has a client.
-        "token_bucket": _bucket(limits.default),
-        "always_consume_default_token_bucket": False,
-        "filter_enabled": {"runtime_key": "edge.client_rate.enabled", "default_value": every},
-        "filter_enforced": {"runtime_key": "edge.client_rate.enforced", "default_value": every},
-        "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
-        "max_dynamic_descriptors": limits.max_unnamed_clients,
-        "rate_limits": [
-            {"actions": [{"request_headers": {"header_name": "x-client-id", "descriptor_key": "client"}}]}
-        ],
-        # A descriptor without a value stands for every client that has no row of its own.
-        "descriptors": [*named, {"entries": [{"key": "client"}], "token_bucket": _bucket(limits.default)}],
-    }
-
-
-def _bucket(limits: ClientLimits) -> dict[str, Any]:
-    # Envoy takes whole tokens and intervals of at least 50 ms; the smallest pair that gives the rate.
-    tokens = max(1, math.ceil(limits.requests_per_second * 0.05))
-    return {
-        "max_tokens": max(limits.burst, tokens),
-        "tokens_per_fill": tokens,
-        "fill_interval": _seconds(math.ceil(tokens / limits.requests_per_second * 1e6) / 1e6),
-    }
+        return _JwksEndpoint(url.hostname, url.port or (443 if tls else 80), tls)
 
 
 def _refusal(status: int, disabled: dict[str, Any], allow: str | None = None) -> dict[str, Any]:
@@ -311,21 +338,17 @@ def _certificate(name: str, certificate_file: str, private_key_file: str) -> dic
     }
 
 
-def _endpoint(name: str, host: str, port: int) -> str:
-    address = {"socket_address": {"address": host, "port_value": port}}
+def _endpoints(name: str, addresses: Sequence[HasAddress]) -> str:
+    found = [{"socket_address": {"address": each.host, "port_value": each.port}} for each in addresses]
     assignment = {
         "cluster_name": name,
-        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in found]}],
     }
     return json.dumps(assignment)
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.9f}".rstrip("0").rstrip(".") + "s"
-
-
 class _Dumper(yaml.SafeDumper):
-    """Writes scripts as blocks, so that a golden can be read."""
+    """Writes scripts as block scalars, so that goldens are readable."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

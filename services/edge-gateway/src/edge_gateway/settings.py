@@ -1,4 +1,4 @@
-"""The typed contract of an edge settings file. Knows no Envoy syntax and holds no credential."""
+"""The types of an edge settings file. Must not know Envoy's syntax; holds no credentials."""
 
 import os
 from collections.abc import Mapping
@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from platform_contracts.yaml_document import read
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -20,7 +22,7 @@ PORT_VARIABLES = {
     "EDGE_TELEMETRY_PORT": ("telemetry", "port"),
     "ROUTER_PORT": ("router", "port"),
 }
-# The same for sections that are off unless the file has them.
+# The same for sections that are disabled unless the file has them.
 OPTIONAL_PORT_VARIABLES = {
     "RATE_LIMIT_PORT": ("budgets", "port"),
     "RATE_LIMIT_METRICS_PORT": ("budgets", "metrics_port"),
@@ -32,32 +34,32 @@ class BadSettings(Exception):
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors."""
+    """Rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Address(Strict):
-    """Where something listens."""
+    """An address to listen on or to connect to."""
 
-    host: str = "127.0.0.1"
-    port: Port
+    host: str = Field("127.0.0.1", description="address to listen on; `::` serves IPv4 too")
+    port: Port = Field(description="port")
 
 
 class ServerTls(Strict):
-    """The edge's own certificate. Both files are watched, so they may be replaced while running."""
+    """The edge's own certificate. Both files are watched and can be replaced while the edge runs."""
 
-    certificate_file: str
-    private_key_file: str
+    certificate_file: str = Field(description="PEM file; reloaded when it is replaced")
+    private_key_file: str = Field(description="PEM file; reloaded when it is replaced")
 
 
 class RouterTls(Strict):
     """TLS towards the router; with a client certificate it is mutual."""
 
-    ca_file: str
-    server_name: str
-    certificate_file: str | None = None
-    private_key_file: str | None = None
+    ca_file: str = Field(description="PEM file of the authorities that may sign a router's certificate")
+    server_name: str = Field(description="name that the router's certificate must carry")
+    certificate_file: str | None = Field(None, description="client certificate, for mutual TLS")
+    private_key_file: str | None = Field(None, description="key of the client certificate")
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
@@ -67,30 +69,54 @@ class RouterTls(Strict):
 
 
 class Router(Strict):
-    """The one upstream. Every address its name resolves to is a replica."""
+    """The only upstream: router-service. Envoy balances over its replicas and checks the health of each."""
 
-    host: str = "127.0.0.1"
-    port: Port = 8000
-    connect_timeout_seconds: Seconds = 1.0
-    keepalive_idle_seconds: Seconds = 2.0
-    """Shorter than a router's `server.settle_seconds`: one that ends has no idle connection of ours left to close."""
-    max_connections: int = Field(4096, ge=1)
-    max_requests: int = Field(4096, ge=1)
-    max_pending_requests: int = Field(1024, ge=1)
-    tls: RouterTls | None = None
+    host: str = Field(
+        "127.0.0.1", description="name or address; every address a name resolves to is a replica"
+    )
+    port: Port = Field(8000, description="port of every replica")
+    replicas: list[Address] = Field([], description="replicas by address, instead of host and port")
+    health_path: str = Field(
+        "/readyz", pattern=r"^/[!-~]*$", description="a replica without a 200 here gets no requests"
+    )
+    health_interval_seconds: float = Field(
+        1.0, ge=0.1, description="time between two health checks of a replica"
+    )
+    connect_timeout_seconds: Seconds = Field(1.0, description="timeout of a TCP connection")
+    dead_peer_seconds: float = Field(
+        10.0,
+        ge=4,
+        le=15,
+        description="time without packets from a replica's host before its connections are closed",
+    )
+    keepalive_idle_seconds: Seconds = Field(
+        2.0,
+        description="idle time before the edge closes a connection; shorter than a router's `server.settle_seconds`",
+    )
+    max_connections: int = Field(4096, ge=1, description="connections to all routers")
+    max_requests: int = Field(4096, ge=1, description="concurrent requests at all routers")
+    max_pending_requests: int = Field(1024, ge=1, description="requests that wait for a connection")
+    tls: RouterTls | None = Field(None, description="TLS to the router")
+
+    @property
+    def addresses(self) -> list[str]:
+        """Every configured address as ``host:port``."""
+        return [f"{each.host}:{each.port}" for each in self.replicas] or [f"{self.host}:{self.port}"]
 
 
 class Jwt(Strict):
-    """Who may sign, for whom, and which claim names the client."""
+    """The issuer and audiences of tokens, and the claim that names the client."""
 
-    issuer: str
-    audiences: list[str] = Field(min_length=1)
-    client_claim: str = "sub"
-    clock_skew_seconds: int = Field(30, ge=0)
-    jwks_file: str | None = None
-    jwks_url: str | None = None
-    jwks_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
-    jwks_cache_seconds: Seconds = 300.0
+    issuer: str = Field(description="required value of the claim `iss`")
+    audiences: list[str] = Field(min_length=1, description="accepted values of the claim `aud`")
+    client_claim: str = Field("sub", description="claim that names the client")
+    clock_skew_seconds: int = Field(30, ge=0, description="tolerance for `exp` and `nbf`")
+    jwks_file: str | None = Field(None, description="file with the signing keys; read once at the start")
+    jwks_url: str | None = Field(None, description="URL of the signing keys")
+    jwks_ca_file: str = Field(
+        "/etc/ssl/certs/ca-certificates.crt", description="PEM file of the authorities for that URL"
+    )
+    jwks_cache_seconds: Seconds = Field(300.0, description="interval at which the keys are fetched")
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
@@ -100,11 +126,13 @@ class Jwt(Strict):
 
 
 class Auth(Strict):
-    """How a client proves who it is."""
+    """Authentication of clients."""
 
-    mode: Literal["api_keys", "jwt"] = "api_keys"
-    keys_file: str | None = None
-    jwt: Jwt | None = None
+    mode: Literal["api_keys", "jwt"] = Field("api_keys", description="API keys, or tokens of an issuer")
+    keys_file: str | None = Field(
+        None, description="file with the clients and their keys; `--keys-file` overrides it"
+    )
+    jwt: Jwt | None = Field(None, description="required with mode `jwt`")
 
     @model_validator(mode="after")
     def _mode_has_its_section(self) -> Self:
@@ -114,50 +142,79 @@ class Auth(Strict):
 
 
 class ClientLimits(Strict):
-    """How much one client may ask for.
+    """Limits of one client.
 
-    ``requests_per_second`` and ``burst`` are a bucket in each edge replica. The ``..._per_minute``
-    figures are shared by all replicas and need ``budgets``.
+    ``requests_per_second`` and ``burst`` are a token bucket in each edge replica. The ``..._per_minute`` limits
+    are shared by all replicas and need ``budgets``.
     """
 
-    requests_per_second: float = Field(20.0, gt=0, le=1_000_000)
-    burst: int = Field(40, ge=1, le=4_000_000)
-    requests_per_minute: int | None = Field(None, ge=1)
-    tokens_per_minute: int | None = Field(None, ge=1)
+    requests_per_second: float = Field(
+        20.0, gt=0, le=1_000_000, description="rate of one client in each edge replica"
+    )
+    burst: int = Field(40, ge=1, le=4_000_000, description="requests that may arrive at once")
+    requests_per_minute: int | None = Field(None, ge=1, description="over all edge replicas; needs `budgets`")
+    tokens_per_minute: int | None = Field(None, ge=1, description="over all edge replicas; needs `budgets`")
 
 
 class Limits(Strict):
-    """Limits of clients by name; ``default`` holds for every client not named, each on its own."""
+    """Limits of clients by name; ``default`` applies to each other client separately."""
 
-    default: ClientLimits = ClientLimits()
-    clients: dict[ClientName, ClientLimits] = {}
-    max_unnamed_clients: int = Field(10_000, ge=1)
+    default: ClientLimits = Field(ClientLimits(), description="each client without limits of its own")
+    clients: dict[ClientName, ClientLimits] = Field({}, description="limits of clients by name")
+    max_unnamed_clients: int = Field(
+        10_000, ge=1, description="number of clients with a bucket at the same time"
+    )
 
 
 class Budgets(Strict):
-    """The rate limit service that keeps the shared budgets."""
+    """The rate limit service with the shared budgets."""
 
-    host: str = "127.0.0.1"
-    port: Port = 8081
-    metrics_port: Port = 8082
-    redis_url: str = "redis://127.0.0.1:6380/1"
-    when_unavailable: Literal["admit", "refuse"] = "admit"
-    timeout_seconds: Seconds = 0.25
-    assumed_max_tokens: int = Field(1024, ge=1)
-    prompt_bytes_per_token: float = Field(3.0, gt=0)
-    reservation_seconds: int = Field(900, ge=1)
+    host: str = Field("127.0.0.1", description="name or address of the rate limit service")
+    port: Port = Field(8081, description="its gRPC port")
+    metrics_port: Port = Field(8082, description="its metrics port")
+    redis_url: str = Field("redis://127.0.0.1:6380/1", description="Redis with the budgets")
+    when_unavailable: Literal["admit", "refuse"] = Field(
+        "admit",
+        description="without the store: admit up to unavailable_share, or refuse; without the service: admit, or refuse",
+    )
+    unavailable_share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="share of a client's limits that each service grants while the store is unavailable",
+    )
+    timeout_seconds: Seconds = Field(0.25, description="timeout of one call")
+    assumed_max_tokens: int = Field(
+        8192,
+        ge=1,
+        description="completion tokens reserved for a request without a limit; set it to the longest one of any model",
+    )
+    prompt_bytes_per_token: float = Field(
+        3.0, gt=0, description="bytes of a body that count as one prompt token"
+    )
+    reservation_seconds: int = Field(
+        900, ge=1, description="time after which an unsettled reservation is dropped"
+    )
 
 
 class Timeouts(Strict):
-    """The edge's part of the time ladder (seconds)."""
+    """The edge's timeouts (seconds)."""
 
-    request_headers_seconds: Seconds = 10.0
-    request_body_seconds: Seconds = 60.0
-    silent_answer_seconds: Seconds = 630.0
-    short_request_seconds: Seconds = 15.0
-    connection_idle_seconds: Seconds = 660.0
-    slow_reader_seconds: Seconds = 120.0
-    drain_seconds: Seconds = 10.0
+    request_headers_seconds: Seconds = Field(
+        10.0, description="timeout of a request's head, and of the first bytes of a connection"
+    )
+    request_body_seconds: Seconds = Field(60.0, description="timeout of a whole request body")
+    silent_answer_seconds: Seconds = Field(
+        630.0, description="longest time without bytes of a response; above the router's total_seconds"
+    )
+    short_request_seconds: Seconds = Field(15.0, description="timeout of a response without generation")
+    connection_idle_seconds: Seconds = Field(660.0, description="idle time of a client's connection")
+    slow_reader_seconds: Seconds = Field(
+        120.0, description="longest time during which a client reads nothing"
+    )
+    drain_seconds: Seconds = Field(
+        10.0, description="time from the start of a drain until the listener closes"
+    )
 
     @model_validator(mode="after")
     def _ladder(self) -> Self:
@@ -167,46 +224,75 @@ class Timeouts(Strict):
 
 
 class Bounds(Strict):
-    """Sizes and counts that bound what one client, and all together, can make the edge hold."""
+    """Sizes and counts that limit how much memory one client, and all clients together, can use."""
 
-    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1 << 30)
-    max_header_kib: int = Field(16, ge=1, le=96)
-    max_header_count: int = Field(60, ge=10, le=1000)
-    connection_buffer_bytes: int = Field(32 * 1024, ge=4096)
-    max_connections: int = Field(10_000, ge=1)
-    max_streams_per_connection: int = Field(100, ge=1)
-    max_heap_bytes: int = Field(1024 * 1024 * 1024, ge=64 * 1024 * 1024)
+    max_body_bytes: int = Field(
+        10 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; enough for two phone photos"
+    )
+    max_client_body_bytes: int = Field(
+        128 * 1024 * 1024,
+        ge=1024,
+        description="bytes of request bodies that one client may have in flight in one edge process",
+    )
+    media_hosts: list[Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")]] = Field(
+        [],
+        description="allowed hosts in image_url, video_url and audio_url; the default allows only data: URLs",
+    )
+    max_header_kib: int = Field(16, ge=1, le=96, description="size of all headers of a request")
+    max_header_count: int = Field(60, ge=10, le=1000, description="number of headers of a request")
+    connection_buffer_bytes: int = Field(
+        32 * 1024, ge=4096, description="bytes buffered in each direction of a connection"
+    )
+    max_connections: int = Field(10_000, ge=1, description="connections of all clients")
+    max_streams_per_connection: int = Field(100, ge=1, description="HTTP/2 streams of one connection")
+    max_heap_bytes: int = Field(
+        716 * 1024 * 1024,
+        ge=64 * 1024 * 1024,
+        description="heap size at which Envoy resets streams; at most 70 % of the container's memory limit",
+    )
+
+
+class Cors(Strict):
+    """Web pages that may read responses. Without this section no web page may."""
+
+    allow_origins: list[str] = Field(
+        min_length=1, description="exact origins, for example https://chat.example.com"
+    )
+    max_age_seconds: int = Field(600, ge=0, description="how long a browser may cache a preflight response")
 
 
 class Collector(Strict):
     """An OpenTelemetry collector (gRPC)."""
 
-    host: str
-    port: Port = 4317
+    host: str = Field(description="name or address")
+    port: Port = Field(4317, description="gRPC port")
 
 
 class Tracing(Strict):
-    """The edge alone decides sampling."""
+    """Tracing. Only the edge decides sampling."""
 
-    sample_ratio: float = Field(0.01, ge=0, le=1)
-    collector: Collector | None = None
+    sample_ratio: float = Field(0.01, ge=0, le=1, description="share of requests that are traced")
+    collector: Collector | None = Field(None, description="if unset, spans are dropped")
 
 
 class Settings(Strict):
-    """Everything that may differ between two deployments of the edge."""
+    """The whole settings file of an edge."""
 
-    listen: Address = Address(port=8080)
-    admin: Address = Address(port=9901)
-    telemetry: Address = Address(port=9902)
-    trusted_proxies: int = Field(0, ge=0, le=5)
-    tls: ServerTls | None = None
-    router: Router = Router()
-    auth: Auth = Auth()
-    limits: Limits = Limits()
-    budgets: Budgets | None = None
-    timeouts: Timeouts = Timeouts()
-    bounds: Bounds = Bounds()
-    tracing: Tracing = Tracing()
+    listen: Address = Field(Address(port=8080), description="the clients' listener")
+    admin: Address = Field(Address(port=9901), description="Envoy's admin interface; loopback only")
+    telemetry: Address = Field(Address(port=9902), description="listener for metrics and readiness")
+    trusted_proxies: int = Field(
+        0, ge=0, le=5, description="number of trusted proxies in front, for x-forwarded-for"
+    )
+    tls: ServerTls | None = Field(None, description="certificate of the edge")
+    router: Router = Field(Router(), description="the routers")
+    auth: Auth = Field(Auth(), description="authentication of clients")
+    limits: Limits = Field(Limits(), description="rates and budgets of clients")
+    budgets: Budgets | None = Field(None, description="the rate limit service")
+    timeouts: Timeouts = Field(Timeouts(), description="timeouts in seconds")
+    bounds: Bounds = Field(Bounds(), description="sizes and counts")
+    tracing: Tracing = Field(Tracing(), description="traces")
+    cors: Cors | None = Field(None, description="web pages that may read responses")
 
     @model_validator(mode="after")
     def _shared_limits_need_the_service(self) -> Self:
@@ -219,10 +305,10 @@ class Settings(Strict):
 
 
 def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
-    """Read a settings file; ports come from the environment where it names them.
+    """Read a settings file; environment variables override its ports.
 
     Raises:
-        BadSettings: unreadable, unknown keys, wrong values; all of them at once with their lines.
+        BadSettings: unreadable, unknown keys, wrong values; all mistakes at once with their lines.
     """
     document = read_yaml(path)
     given = os.environ if environment is None else environment
@@ -239,7 +325,7 @@ def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping a YAML file holds.
+    """Return the mapping in a YAML file.
 
     Raises:
         BadSettings: the file is missing, is not YAML or is not a mapping.
@@ -258,26 +344,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _explain(path: Path, error: ValidationError) -> str:
-    root = yaml.compose(path.read_text())
-    lines = []
+    document = read(path)
     for problem in error.errors():
-        line, column = _position(root, problem["loc"])
-        where = ".".join(str(part) for part in problem["loc"]) or "settings"
         shown = problem["input"] if isinstance(problem["input"], str | int | float) else None
         value = f" (is {shown!r})" if shown is not None else ""
-        lines.append(f"{path}:{line}:{column}: {where}: {problem['msg']}{value}")
-    return "\n".join(lines)
-
-
-def _position(root: yaml.Node | None, location: tuple[int | str, ...]) -> tuple[int, int]:
-    node, mark = root, root.start_mark if root else None
-    for part in location:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        for key, value in node.value:
-            if key.value == str(part):
-                node, mark = value, key.start_mark
-                break
-        else:
-            break
-    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        document.problem(problem["loc"], f"{problem['msg']}{value}")
+    return "\n".join(str(problem) for problem in document.problems)
