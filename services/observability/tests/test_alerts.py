@@ -9,9 +9,10 @@ import promql_parser
 import pytest
 import yaml
 
-from observability.alerts import alert_groups, alerts, objectives
-from observability.promql import TimeScale
-from observability.verdict import WORK, recording_groups
+from observability.rules.alerts import alert_groups, alerts, objectives
+from observability.rules.cluster_alerts import cluster_alerts
+from observability.rules.time_scale import TimeScale
+from observability.rules.verdict import WORK, recording_groups
 
 ROOT = Path(__file__).parents[3]
 ALERTS = {alert.name: alert for alert in alerts()}
@@ -20,8 +21,8 @@ Series = dict[str, str]
 
 # 15 s between values. What is stated lasts long enough for every window and hold time.
 LONG = 4 * 60 * 8  # eight hours
-REQUESTS = 'router_requests_total{{pool="p",backend="a",outcome="{}"}}'
-FIRSTS = 'router_first_tokens_total{{pool="p",backend="a",slow="{}"}}'
+REQUESTS = 'router_requests_total{{pool="p",outcome="{}"}}'
+FIRSTS = 'router_first_tokens_total{{pool="p",slow="{}"}}'
 PER_TOKEN = "gen_ai_server_time_per_output_token_seconds"
 LAG = "router_event_loop_lag_seconds"
 
@@ -59,7 +60,9 @@ WORKS = {
 GAP = 'vllm:inter_token_latency_seconds_{}{{backend="a"}}'
 CAPACITY = 'pool:bottleneck:verdict{{pool="p",verdict="{}"}}'
 
-SEGMENTS = 'router_backend_tcp_segments_total{{backend="a",repaired="{}"}}'
+REPAIRED = 'router_backend_tcp_repaired_total{{pool="p",backend="{}"}}'
+CARRIED = {'router_tcp_segments_total{pool="p"}': grows(200), 'router_usable_backends{pool="p"}': is_(2)}
+"""Two backends with a hundred segments each in a step."""
 
 # alert -> (series in which it fires, series in which it stays quiet)
 CLAIMS: dict[str, tuple[Series, Series]] = {
@@ -95,8 +98,8 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
         },
     ),
     "BackendBreakerOpen": (
-        gauge('router_breaker_open{backend="a"}', 1),
-        gauge('router_breaker_open{backend="a"}', 0),
+        gauge('router_backend_rejected{backend="a",because="breaker_open"}', 1),
+        gauge('router_backend_rejected{backend="a",because="stuck"}', 1),
     ),
     "TargetDown": (gauge('up{job="j"}', 0), gauge('up{job="j"}', 1)),
     "RouterConfigRefused": (
@@ -123,6 +126,13 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
         },
     ),
     "AffinityStoreDown": (gauge("router_affinity_store_up", 0), gauge("router_affinity_store_up", 1)),
+    "BudgetStoreDown": (
+        gauge("rate_limit_store_up", 0),
+        {
+            "rate_limit_store_up": is_(1),
+            "envoy_cluster_ratelimit_budget_error": is_(7),  # errors of the past
+        },
+    ),
     "RetryBudgetSpent": (
         gauge("router_retry_budget_remaining", 0),
         gauge("router_retry_budget_remaining", 1),
@@ -160,13 +170,14 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
         gauge('router_backend_round_trip_seconds{backend="a"}', 0.002),
     ),
     "BackendLosesPackets": (
-        {SEGMENTS.format("true"): grows(5), SEGMENTS.format("false"): grows(95)},
+        {REPAIRED.format("a"): grows(5), **CARRIED},
         # one in a hundred is borne; so is a larger share of next to nothing
         {
-            SEGMENTS.format("true"): grows(0.9),
-            SEGMENTS.format("false"): grows(99.1),
-            SEGMENTS.format("true").replace('"a"', '"b"'): grows(0.5 * 15 / 300),
-            SEGMENTS.format("false").replace('"a"', '"b"'): grows(0.5 * 15 / 300),
+            REPAIRED.format("a"): grows(0.9),
+            **CARRIED,
+            REPAIRED.replace('"p"', '"q"').format("b"): grows(0.5 * 15 / 300),
+            'router_tcp_segments_total{pool="q"}': grows(15 / 300),
+            'router_usable_backends{pool="q"}': is_(1),
         },
     ),
     "BackendPreempting": (
@@ -269,16 +280,30 @@ def test_an_alert_waits_out_its_hold_time(tmp_path: Path) -> None:
     promtool(tmp_path, [{"name": "g", "rules": [bare]}], tests)
 
 
-@pytest.mark.parametrize("name", ALERTS)
+EVERY_ALERT = [*ALERTS, *(alert.name for alert in cluster_alerts())]
+
+
+@pytest.mark.parametrize("name", EVERY_ALERT)
 def test_every_alert_has_a_runbook_that_says_what_to_look_at_and_what_to_do(name: str) -> None:
     text = (ROOT / "docs" / "runbooks" / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n")
-    for heading in ("## What it means", "## Look at", "## Do"):
+    for heading in ("## What it means", "## Check", "## Remedy"):
         assert heading in text
 
 
+@pytest.mark.parametrize("name", EVERY_ALERT)
+def test_a_runbook_names_local_and_cluster_addresses_and_its_links_lead_somewhere(name: str) -> None:
+    path = ROOT / "docs" / "runbooks" / f"{name}.md"
+    text = path.read_text()
+    assert re.search(r"127\.0\.0\.1:\d+|make \w+|\.run/logs|[Ll]ocal stack", text), "no local address"
+    assert "`kubectl " in text, "no command for a cluster"
+    assert "ROUTER:" not in text, "an address that exists nowhere"
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert (path.parent / target).is_file(), target
+
+
 def test_there_is_no_runbook_without_an_alert() -> None:
-    assert {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.md")} - {"README"} == set(ALERTS)
+    assert {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.md")} - {"README"} == set(EVERY_ALERT)
 
 
 def test_no_alert_looks_at_utilisation_alone() -> None:
@@ -296,3 +321,11 @@ def test_every_expression_parses_at_every_time_scale(factor: float) -> None:
 def test_objectives_leave_room_for_their_burn_rates() -> None:
     for name, objective in objectives().items():
         assert 14.4 * (1 - objective["target"]) < 1, f"{name}: the fast burn could never be reached"
+
+
+def test_alerts_link_to_the_console_where_there_is_one() -> None:
+    linked = alert_groups(console="http://console:8091")[0]["rules"]
+    assert {rule["annotations"]["console_url"] for rule in linked} == {
+        "http://console:8091/why?window=5m&pool={{ $labels.pool }}"
+    }
+    assert not any("console_url" in rule["annotations"] for rule in alert_groups()[0]["rules"])

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from observability.causes import Cause, causes
-from observability.circumstances import Circumstances, EngineReadings
-from observability.contributions import Window, parts_by_backend
-from observability.telling import as_json, sentence, table
+from observability.why_ttft.causes import Cause, causes
+from observability.why_ttft.circumstances import Circumstances, EngineReadings
+from observability.why_ttft.contributions import Window, parts_by_backend
+from observability.why_ttft.report import as_json, sentence, table
 
 QUIET = Circumstances(
     engines={"a": EngineReadings(0.02, 100.0, 50.0), "b": EngineReadings(0.02, 100.0, 50.0)}
@@ -17,11 +17,14 @@ FAST = {"edge": 0.002, "router": 0.001, "engine_queue": 0.01, "prefill": 0.1, "u
 
 def window(*, affinity: str = "off", bucket: str = "0-500", more: dict[str, float] | None = None) -> Window:
     made = Window()
+    cell = (bucket, "default", affinity)
+    made.counts[cell] = 100
+    parts = made.seconds[cell] = {}
     for backend in ("a", "b"):
-        cell = (bucket, "default", affinity, backend)
         means = {**FAST, **((more or {}) if backend == "b" else {})}
-        made.counts[cell] = 50
-        made.seconds[cell] = {component: mean * 50 for component, mean in means.items()}
+        made.backends[backend] = (50, sum(means.values()) * 50)
+        for component, mean in means.items():
+            parts[component] = parts.get(component, 0.0) + mean * 50
     return made
 
 
@@ -83,14 +86,14 @@ CASES: dict[str, tuple[Window, Circumstances, str, str, float]] = {
         window(more={"edge": 0.202, "unexplained": 0.201}),
         around(lag=0.08),
         "event_loop_blocked",
-        "b",
+        "",
         0.2,
     ),
     "an edge that is late while the router is not": (
         window(more={"edge": 0.402}),
         around(),
         "edge",
-        "b",
+        "",
         0.2,
     ),
     "attempts at a stuck engine": (
@@ -131,7 +134,7 @@ def test_sessions_away_from_their_backend_are_told_with_the_share_that_kept_it()
     after = window(affinity="placed", more={"prefill": 0.5})
     first, *rest = found(before, after, around(store_down=True))
     assert first.name == "affinity_lost"
-    assert first.words == "affinity hits 100 -> 0 %, the store of pins is down"
+    assert first.words == "affinity hits 100 -> 0 %, the affinity store is down"
     assert all(abs(cause.seconds) < 1e-9 for cause in rest)
 
 
@@ -146,8 +149,66 @@ def test_the_sentence_and_the_table_say_it_with_milliseconds() -> None:
     text = sentence("mean", before, after, result)
     assert text == "mean +300 ms (114 -> 414 ms): engine queue (b) +300"
     quiet = sentence("mean", before, after, result, noise=0.35)
-    assert quiet == "mean +300 ms (114 -> 414 ms): nothing beyond what it varies by anyway (350 ms)"
+    assert quiet == "mean +300 ms (114 -> 414 ms): within normal variation (350 ms)"
     assert as_json(before, after, result, [], 0.35)["changed"] is False
     assert "+300.0 ms  engine queue (b)  [engine_queue]" in table(result)
     told = as_json(before, after, result, [])
     assert told["causes"][0]["name"] == "engine_queue"
+
+
+EXPECTED = {"expected_tokens": 1000.0, "expected_cached": 900.0}
+
+
+def with_cache(found: Circumstances, **values: float) -> Circumstances:
+    for name, value in {**EXPECTED, **values}.items():
+        setattr(found.engine("b") if name == "prompt_tokens_per_request" else found, name, value)
+    return found
+
+
+def test_prefixes_away_from_their_backend_are_a_cache_lost_by_routing() -> None:
+    after = window(affinity="prefix_moved", more={"prefill": 0.5})
+    first, *rest = found(window(affinity="prefix_kept"), after, around())
+    assert first.name == "cache_lost_by_routing"
+    assert first.words == "routing lost the cache (prefixes on their backend 100 -> 0 %)"
+    assert all(abs(cause.seconds) < 1e-9 for cause in rest)
+
+
+def test_prompts_with_a_new_beginning_are_no_fault_of_routing() -> None:
+    after = window(affinity="prefix_new", more={"prefill": 0.5})
+    assert found(window(affinity="prefix_kept"), after, around())[0].name == "other_prompts"
+
+
+@pytest.mark.parametrize(
+    ("now", "cause"),
+    [
+        ({"expected_cached": 100.0}, "cache_evicted"),
+        ({"expected_tokens": 2000.0, "prompt_tokens_per_request": 2000.0}, "longer_prompts"),
+        (
+            {"expected_tokens": 3000.0, "expected_cached": 700.0, "prompt_tokens_per_request": 3000.0},
+            "longer_prompts",
+        ),
+        ({}, "prefill"),
+    ],
+)
+def test_an_evicted_cache_is_told_from_longer_prompts(now: dict[str, float], cause: str) -> None:
+    kept = "prefix_kept"
+    before, after = window(affinity=kept), window(affinity=kept, more={"prefill": 0.5, "engine_queue": 0.1})
+    then, later = with_cache(around()), with_cache(around(), **now)
+    first = causes(parts_by_backend(before, after), (before, after), (then, later))[0]
+    assert first.name == cause
+    if cause == "cache_evicted":
+        assert first.seconds == pytest.approx(0.245), "the queue behind evicted prompts belongs to it"
+        assert first.words == "cache evicted on b (900 of 1000 -> 100 of 1000 prompt tokens cached)"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [(90.0, "thinking got longer (10 -> 90 tokens per request)"), (10.0, "thinking took longer")],
+)
+def test_longer_thinking_is_told_with_its_tokens(tokens: float, words: str) -> None:
+    before, after = window(more={"thinking": 0.2}), window(more={"thinking": 2.0})
+    then, now = around(), around()
+    then.reasoning_tokens_per_request, now.reasoning_tokens_per_request = 10.0, tokens
+    first = causes(parts_by_backend(before, after), (before, after), (then, now))[0]
+    assert (first.name, first.words) == ("thinking_longer", words)
+    assert first.seconds == pytest.approx(0.9)

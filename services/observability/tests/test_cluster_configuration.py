@@ -9,13 +9,17 @@ import pytest
 import yaml
 
 from backend_agent import devices
-from harness.kubernetes_tools import ROOT
-from harness.signals_reference import ENGINE_SPAN
-from observability.metrics_page import foreign_names
+from harness.kubernetes.tools import ROOT
+from observability.main import main
+from observability.metrics_reference import foreign_names
+from platform_tools.references.signals import ENGINE_SPAN
 from router_service.telemetry.names import LOG_FIELDS
 
 HERE = ROOT / "services" / "observability"
 ALLOY = (HERE / "alloy" / "config.alloy").read_text()
+COMMUNITY = yaml.safe_load((ROOT / "helm" / "community" / "alloy.yaml").read_text())["alloy"]["configMap"]
+CONFIGURATIONS = {"ours": ALLOY, "community": COMMUNITY.get("content", "")}
+EVERY = pytest.mark.parametrize("alloy", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 
 # What a component gives to others, by its kind's last word.
 EXPORTS = {
@@ -27,12 +31,13 @@ EXPORTS = {
     "transform": {"input"},
     "batch": {"input"},
     "otlp": {"input"},
+    "file_match": {"targets"},
 }
 
 
-def components() -> dict[str, str]:
-    """Every component of the Alloy configuration: "kind.label" -> the text of its block."""
-    text = re.sub(r"//.*", "", ALLOY)
+def components(alloy: str) -> dict[str, str]:
+    """Return every component of an Alloy configuration: "kind.label" -> the text of its block."""
+    text = without_comments(alloy)
     found = {}
     for match in re.finditer(r'^([a-z_]+(?:\.[a-z_]+)+) "(\w+)" \{', text, re.MULTILINE):
         depth, end = 1, match.end()
@@ -43,37 +48,52 @@ def components() -> dict[str, str]:
     return found
 
 
+def without_comments(alloy: str) -> str:
+    """Return the configuration without comments; the slashes of a URL start none."""
+    return re.sub(r"(?m)(^|\s)//.*", "", alloy)
+
+
 def references(text: str) -> list[tuple[str, str]]:
     """References to other components: ("kind.label", what of it)."""
     bare = re.sub(r'`[^`]*`|"[^"]*"', "", text)
     return [(m[1], m[2]) for m in re.finditer(r"\b([a-z_]+(?:\.[a-z_]+){2,})\.([a-z_]+)\b", bare)]
 
 
-def test_every_reference_of_alloy_names_a_component_and_something_that_it_gives() -> None:
-    known = components()
-    assert len(known) >= 9
+def test_the_community_values_make_the_config_map_that_they_name() -> None:
+    assert COMMUNITY["create"] is True
+    assert "name" not in COMMUNITY
+    assert "{{" not in COMMUNITY["content"], "the chart would read it as a template"
+
+
+@EVERY
+def test_every_reference_of_alloy_names_a_component_and_something_that_it_gives(alloy: str) -> None:
+    known = components(alloy)
+    assert len(known) >= 6
     for name, text in known.items():
         for target, export in references(text):
             assert target in known, f"{name} refers to {target}, which is not there"
             assert export in EXPORTS[target.split(".")[-2]], f"{name}: {target} has no {export}"
 
 
-def test_nothing_of_alloy_is_left_unconnected() -> None:
-    known = components()
+@EVERY
+def test_nothing_of_alloy_is_left_unconnected(alloy: str) -> None:
+    known = components(alloy)
     used = {target for text in known.values() for target, _ in references(text)}
     ends = {name for name in known if ".source." in name or ".receiver." in name}
     assert known.keys() - used == ends
 
 
-def test_braces_and_quotes_of_alloy_are_in_pairs() -> None:
-    text = re.sub(r"//.*", "", ALLOY)
+@EVERY
+def test_braces_and_quotes_of_alloy_are_in_pairs(alloy: str) -> None:
+    text = without_comments(alloy)
     assert text.count("{") == text.count("}")
     assert text.count("`") % 2 == 0
     assert re.sub(r"`[^`]*`", "", text).count('"') % 2 == 0
 
 
-def test_alloy_reads_fields_that_log_lines_have_and_makes_no_label_of_an_id() -> None:
-    (process,) = [text for name, text in components().items() if name.startswith("loki.process")]
+@EVERY
+def test_alloy_reads_fields_that_log_lines_have_and_makes_no_label_of_an_id(alloy: str) -> None:
+    (process,) = [text for name, text in components(alloy).items() if name.startswith("loki.process")]
     fields = set(re.findall(r'= "(\w+)"', process.split("stage.timestamp")[0]))
     assert fields <= LOG_FIELDS.keys()
     labels = process.split("stage.labels")[1].split("stage.structured_metadata")[0]
@@ -168,6 +188,15 @@ def test_grafanas_data_sources_refer_to_each_other_by_uids_that_exist() -> None:
 def test_the_router_sends_its_spans_where_alloy_listens(environment: str) -> None:
     router = yaml.safe_load((ROOT / "helm" / "environments" / environment / "router.yaml").read_text())
     endpoint = router["config"]["telemetry"]["otlp_endpoint"]
-    (receiver,) = [text for name, text in components().items() if name.startswith("otelcol.receiver")]
+    (receiver,) = [text for name, text in components(ALLOY).items() if name.startswith("otelcol.receiver")]
     assert endpoint == "http://alloy.observability.svc.cluster.local:4318"
     assert '"0.0.0.0:4318"' in receiver
+
+
+def test_the_files_for_prometheus_on_a_cluster_are_as_generated(tmp_path: Path) -> None:
+    assert main(["render", "--profile", "cluster", "--out", str(tmp_path)]) == 0
+    rendered = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    committed = HERE / "prometheus"
+    assert rendered == sorted(path.relative_to(committed) for path in committed.rglob("*") if path.is_file())
+    for name in rendered:
+        assert (committed / name).read_text() == (tmp_path / name).read_text(), f"{name}: run `make generate`"

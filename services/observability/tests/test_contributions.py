@@ -4,22 +4,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observability.contributions import (
+from observability.why_ttft.contributions import (
     Contribution,
     Window,
     composition,
     composition_text,
     contributions,
+    parts_by_backend,
 )
 
 
 def window(**cells: tuple[float, dict[str, float]]) -> Window:
-    """cells: "bucket__rule__affinity__backend" -> (requests, mean seconds per component)."""
+    """cells: "bucket__rule__affinity__backend" -> (requests, mean seconds per component), counted as routers do."""
     made = Window()
     for name, (count, means) in cells.items():
-        cell = tuple(name.split("__"))
-        made.counts[cell] = count
-        made.seconds[cell] = {component: mean * count for component, mean in means.items()}
+        *kind, backend = name.split("__")
+        cell = tuple(kind)
+        made.counts[cell] = made.counts.get(cell, 0) + count
+        parts = made.seconds.setdefault(cell, {})
+        for component, mean in means.items():
+            parts[component] = parts.get(component, 0.0) + mean * count
+        known, seconds = made.backends.get(backend, (0, 0.0))
+        made.backends[backend] = (known + count, seconds + sum(means.values()) * count)
     return made
 
 
@@ -46,6 +52,23 @@ def test_longer_prompts_are_mix_and_not_slowdown() -> None:
     assert by_name(contributions(before, after)) == {"mix prompt_bucket": 0.4}
 
 
+def test_longer_prompts_of_one_backend_are_no_shift_between_backends() -> None:
+    before = window(short__r__off__a=(90, {"prefill": 0.1}), long__r__off__b=(10, {"prefill": 1.1}))
+    after = window(short__r__off__a=(50, {"prefill": 0.1}), long__r__off__b=(50, {"prefill": 1.1}))
+    assert by_name(contributions(before, after)) == {"mix prompt_bucket": 0.4}
+
+
+def test_two_slower_backends_share_each_part_by_their_own_slowdown() -> None:
+    before = window(s__r__off__a=(100, FAST), s__r__off__b=(100, FAST), s__r__off__c=(200, FAST))
+    after = window(
+        s__r__off__a=(100, {**FAST, "engine_queue": 0.31}),
+        s__r__off__b=(100, {**FAST, "engine_queue": 0.91}),
+        s__r__off__c=(200, FAST),
+    )
+    parts = {p.backend: p.seconds for p in parts_by_backend(before, after) if p.name == "engine_queue"}
+    assert parts == {"a": pytest.approx(0.075), "b": pytest.approx(0.225)}
+
+
 def test_another_rule_and_another_backend_are_told_apart() -> None:
     before = window(s__r1__off__a=(100, {"prefill": 0.1}))
     after = window(s__r1__off__a=(50, {"prefill": 0.1}), s__r2__off__b=(50, {"prefill": 0.5}))
@@ -65,7 +88,7 @@ def test_without_a_baseline_the_parts_of_the_mean_are_told_and_add_up() -> None:
     assert composition(alone) == [("prefill", pytest.approx(0.2)), ("engine_queue", pytest.approx(0.02))]
     assert sum(seconds for _, seconds in composition(alone)) == pytest.approx(alone.mean_seconds)
     first, *rows = composition_text("mean", alone).splitlines()
-    assert first == "mean 220 ms over 40 first tokens; none before to compare with"
+    assert first == "mean 220 ms over 40 first tokens; the baseline has none to compare with"
     assert [row.split()[0] for row in rows] == ["200.0", "20.0"]
     with pytest.raises(ValueError, match="no first token"):
         composition(Window())

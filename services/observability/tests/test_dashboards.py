@@ -2,17 +2,27 @@
 
 import json
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin
 
+import httpx
 import promql_parser
 import pytest
 
-from observability.alerts import alerts
-from observability.charts import chart, state_chart
-from observability.dashboards import DASHBOARDS, queries
-from observability.grafana import dashboard_model
-from observability.panels import UNITS, WINDOW
-from observability.verdict import recording_groups
+from harness.ports import free_port
+from harness.processes import answers, running
+from observability.dashboards.catalogue import DASHBOARDS, queries
+from observability.dashboards.charts import chart, state_chart
+from observability.dashboards.grafana import dashboard_model
+from observability.dashboards.html_page import picture
+from observability.dashboards.panels import UNITS, WINDOW
+from observability.rules.alert import rule_group
+from observability.rules.alerts import alerts
+from observability.rules.time_scale import TimeScale
+from observability.rules.verdict import recording_groups
+from platform_contracts.prometheus import Series
 from router_service.telemetry.names import METRICS
 
 ROOT = Path(__file__).parents[3]
@@ -76,3 +86,89 @@ def test_a_chart_is_the_same_bytes_every_time_and_says_its_names() -> None:
     rows = state_chart({"backend-a": [(0.0, "idle"), (5.0, "stuck")]}, 10.0, 5.0)
     assert "backend-a" in rows
     assert "stuck" in rows
+
+
+def test_no_line_or_area_crosses_a_time_without_data() -> None:
+    nan = float("nan")
+    known = [(float(n), 1.0) for n in range(10)]
+    gap = [(at, nan if 3 <= at <= 6 else value) for at, value in known]
+    for kind in ("lines", "stacked"):
+        whole, cut = (paths(chart({"one": points}, "count", kind)) for points in (known, gap))  # type: ignore[arg-type]
+        assert cut == whole + 1, kind
+    lone = chart({"one": [(0.0, nan), (1.0, 2.0), (2.0, nan)]}, "count")
+    assert lone != chart({"one": [(0.0, nan), (1.0, nan), (2.0, nan)]}, "count"), "a lone point is drawn"
+
+
+def paths(svg: str) -> int:
+    """How many pieces the drawn series have."""
+    drawn = re.findall(
+        r'<g id="(?:line2d|FillBetweenPolyCollection|PolyCollection)_\d+">(.*?)</g>', svg, re.DOTALL
+    )
+    coloured = [text for text in drawn if "#0072b2" in text]
+    return sum(len(re.findall(r"M ", text)) for text in coloured)
+
+
+class Scraped:
+    """Stands for a Prometheus that may have no value in the middle of the window."""
+
+    def __init__(self, pause: bool) -> None:
+        self._pause = pause
+
+    def range(self, query: str, start: float, end: float, step: float) -> list[Series]:
+        points = [(start + n * step, 1.0) for n in range(int((end - start) / step) + 1)]
+        third = (end - start) / 3
+        return [
+            Series(
+                {"outcome": "ok"},
+                [p for p in points if not (self._pause and start + third < p[0] < end - third)],
+            )
+        ]
+
+
+@pytest.mark.parametrize("title", ["Requests by outcome", "Requests in flight"])
+def test_a_panel_shows_when_prometheus_had_no_data(title: str) -> None:
+    whole, paused = (Scraped(False), Scraped(True))
+    drawn = [paths(picture(title, one, 1_000.0, 1_900.0)) for one in (whole, paused)]  # type: ignore[arg-type]
+    assert drawn[1] == drawn[0] + 1
+
+
+@pytest.fixture(scope="module")
+def page_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, "-m", "observability.main", "pictures", "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    log = tmp_path_factory.mktemp("pages") / "log"
+    with running(
+        [*command, "--prometheus", "http://127.0.0.1:9"],
+        log=log,
+        ready=answers(f"{url}/healthz"),
+        ready_seconds=60,
+    ):
+        yield url
+
+
+@pytest.mark.service
+def test_the_link_of_every_alert_leads_to_its_runbook(page_server: str) -> None:
+    port = page_server.rpartition(":")[2]
+    rendered = rule_group("alerts", alerts(), TimeScale(), f"http://127.0.0.1:{port}/runbooks")
+    for rule in rendered["rules"]:
+        answer = httpx.get(rule["annotations"]["runbook_url"], timeout=10)
+        assert answer.status_code == 200
+        assert f"<h1>{rule['alert']}</h1>" in answer.text
+
+
+@pytest.mark.service
+def test_every_link_inside_the_runbooks_works_on_the_page(page_server: str) -> None:
+    seen: set[str] = set()
+    waiting = [f"{page_server}/runbooks/"]
+    while waiting:
+        url = waiting.pop()
+        answer = httpx.get(url, timeout=10)
+        assert answer.status_code == 200, url
+        seen.add(url)
+        if "/runbooks/" in url:
+            found = {urljoin(url, target) for target in re.findall(r'href="([^"#]+)"', answer.text)}
+            waiting += sorted(found - seen - set(waiting))
+    assert len(seen) > 30
+    for wrong in ("/runbooks/Nothing.md", "/runbooks/../metrics.md", "/runbooks/..%2fmetrics.md"):
+        assert httpx.get(page_server + wrong, timeout=10).status_code == 404

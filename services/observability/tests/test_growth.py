@@ -1,18 +1,15 @@
 """Growth of counters adds up across restarts: pure, and on a real Prometheus whose scraped process is replaced."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.ports import free_port
-from harness.processes import answers, running
-from observability.growth import grown, growth
+from harness.servers.recorded_prometheus import recorded_prometheus
+from observability.why_ttft.counter_growth import grown, growth
+from platform_contracts.prometheus import Prometheus
 
 
 def test_without_a_restart_it_is_last_minus_first() -> None:
@@ -61,58 +58,23 @@ LIVES = {
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that remembers :data:`LIVES`."""
     folder: Path = tmp_path_factory.mktemp("growth")
-    lines = []
-    for name, series in LIVES.items():
-        lines.append(
-            f"# TYPE {name.removesuffix('_total')} {'counter' if name.endswith('_total') else 'gauge'}"
-        )
-        for labels, values in series.items():
-            where = ",".join(filter(None, [labels, 'instance="r:1"']))
-            lines += [
-                f"{name}{{{where}}} {value} {BEGAN + 5 * step}"
-                for step, value in enumerate(values)
-                if value is not None
-            ]
-    (folder / "recorded.txt").write_text("\n".join([*lines, "# EOF", ""]))
-    (folder / "prometheus.yml").write_text("{}\n")
-    subprocess.run(
-        ["promtool", "tsdb", "create-blocks-from", "openmetrics", "recorded.txt", "data"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    port = free_port()
-    command = [
-        "prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--storage.tsdb.retention.time=10y",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    with (
-        running(command, log=folder / "log", ready=answers(f"{url}/-/ready"), ready_seconds=60, cwd=folder),
-        httpx.Client(base_url=url, trust_env=False) as http,
-    ):
-        yield http
-
-
-def ask(http: httpx.Client) -> Any:
-    def evaluate(text: str, at: float) -> list[dict[str, Any]]:
-        answer = http.get("/api/v1/query", params={"query": text, "time": at})
-        assert answer.status_code == 200, answer.text
-        result: list[dict[str, Any]] = answer.json()["data"]["result"]
-        return result
-
-    return evaluate
+    with recorded_prometheus(folder, LIVES, BEGAN) as url, Prometheus(url) as client:
+        yield client
 
 
 @pytest.mark.service
-def test_a_window_with_a_restart_counts_both_lives(prometheus: httpx.Client) -> None:
-    found = growth(ask(prometheus), "router_first_tokens_total", BEGAN + 5, BEGAN + 45)
+def test_a_window_with_a_restart_counts_both_lives(prometheus: Prometheus) -> None:
+    found = growth(prometheus.instant, "router_first_tokens_total", BEGAN + 5, BEGAN + 45)
     by_affinity = {labels["affinity"]: value for labels, value in found}
     assert by_affinity == {"kept": 30 + 8, "placed": 20, "broken": 6, "off": 7}
 
 
 @pytest.mark.service
-def test_a_window_without_one_is_a_difference(prometheus: httpx.Client) -> None:
-    found = growth(ask(prometheus), 'router_first_tokens_total{affinity=~"kept|off"}', BEGAN + 30, BEGAN + 45)
+def test_a_window_without_one_is_a_difference(prometheus: Prometheus) -> None:
+    found = growth(
+        prometheus.instant, 'router_first_tokens_total{affinity=~"kept|off"}', BEGAN + 30, BEGAN + 45
+    )
     assert {labels["affinity"]: value for labels, value in found} == {"kept": 6, "off": 7}

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from observability.main import main
-from observability.scraping import LOCAL_JOBS, prometheus_configuration
+from observability.rules.scrape_local import LOCAL_JOBS, prometheus_configuration
 
 
 def test_every_part_of_the_local_stack_is_scraped_at_its_own_port() -> None:

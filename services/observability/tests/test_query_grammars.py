@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.npm import installed
-from observability.dashboards import queries
+from observability.dashboards.catalogue import queries
 from router_service.telemetry.names import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
 HERE = Path(__file__).parent / "grammars"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from observability.verdict import recording_groups
+from observability.rules.verdict import recording_groups
 
-SUMS = 'router_ttft_component_seconds_sum_by{{pool="p",backend="a",component="{}"}}'
+SUMS = 'router_ttft_component_seconds_sum_by{{pool="p",component="{}"}}'
 STEPS = 480
 
 
@@ -16,9 +16,9 @@ def world(**means: float) -> dict[str, str]:
     """A pool that serves ten first tokens a second, with these mean seconds per component."""
     series = {
         'router_usable_backends{pool="p"}': f"2x{STEPS}",
-        'router_requests_total{pool="p",backend="a"}': f"0+150x{STEPS}",
-        'router_requests_total{pool="p",backend="b"}': f"0+150x{STEPS}",
-        'router_first_tokens_total{pool="p",backend="a"}': f"0+150x{STEPS}",
+        'router_backend_requests_total{pool="p",backend="a"}': f"0+150x{STEPS}",
+        'router_backend_requests_total{pool="p",backend="b"}': f"0+150x{STEPS}",
+        'router_first_tokens_total{pool="p"}': f"0+150x{STEPS}",
         'router_queue_length{pool="p"}': f"0x{STEPS}",
         "router_event_loop_lag_seconds_sum": f"0+0.06x{STEPS}",
         "router_event_loop_lag_seconds_count": f"0+60x{STEPS}",
@@ -41,7 +41,7 @@ WORLDS = {
     "healthy": (world(), "none"),
     "a long prefill alone is nobody's fault": (world(prefill=3.0), "none"),
     "waiting in the engine": (world(engine_queue=0.9), "capacity"),
-    "waiting in the router's line": (world(router_queue=2.0), "capacity"),
+    "waiting in the router queue": (world(router_queue=2.0), "capacity"),
     "short waits of a fast pool do not count": (world(engine_queue=0.09, prefill=0.01), "none"),
     "a standing line": ({**world(), 'router_queue_length{pool="p"}': f"4x{STEPS}"}, "capacity"),
     "a slow router": (world(router=0.4), "routing"),
@@ -101,16 +101,16 @@ WORLDS = {
     "sessions away from their backends because pins cannot be read": (
         {
             **world(prefill=0.5),
-            'router_first_tokens_total{pool="p",backend="a",affinity="kept"}': "0+150x400 60000x80",
-            'router_first_tokens_total{pool="p",backend="a",affinity="placed"}': "0x400 150+150x80",
+            'router_first_tokens_total{pool="p",affinity="kept"}': "0+150x400 60000x80",
+            'router_first_tokens_total{pool="p",affinity="placed"}': "0x400 150+150x80",
             "router_affinity_store_up": "1x400 0x80",
         },
         "routing",
     ),
-    "a store of pins that is down and costs nothing": (
+    "an affinity store that is down and costs nothing": (
         {
             **world(),
-            'router_first_tokens_total{pool="p",backend="a",affinity="kept"}': f"0+150x{STEPS}",
+            'router_first_tokens_total{pool="p",affinity="kept"}': f"0+150x{STEPS}",
             "router_affinity_store_up": "1x400 0x80",
         },
         "none",
