@@ -195,5 +195,5 @@ def test_without_a_driver_the_processes_are_looked_at() -> None:
 
 
 def test_an_unknown_source_is_named() -> None:
-    with pytest.raises(ValueError, match='"gpu" is none of auto, nvml'):
+    with pytest.raises(ValueError, match='"gpu" is not one of auto, nvml'):
         device_of("gpu", 1)

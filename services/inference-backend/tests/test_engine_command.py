@@ -18,7 +18,11 @@ def test_every_model_file_gives_a_command_that_serves_all_its_names(path: Path) 
     command = engine_command(model, Path("/models/x"), "127.0.0.1", 8101)
     at = command.index("--served-model-name")
     assert command[at + 1 : at + 1 + len(model.served_names)] == model.served_names
-    assert {"--enable-per-request-metrics", "--enable-force-include-usage"} <= set(command)
+    assert {
+        "--enable-per-request-metrics",
+        "--enable-force-include-usage",
+        "--enable-prompt-tokens-details",
+    } <= set(command)
 
 
 def test_the_cpu_model_runs_in_float32_with_its_cache_size() -> None:
@@ -51,6 +55,21 @@ def test_the_pinned_vllm_knows_every_argument_of_every_model(path: Path) -> None
     [
         ("--enable-prefix-caching", "--enable-prefix-cache", "did you mean --enable-prefix-caching?"),
         ("--enable-prefix-caching", "--port=9", '"--port" is set from the start command: remove it'),
+        (
+            "--enable-prefix-caching",
+            "--tool-call-parser=hermes",
+            "is set from engine.tool_call_parser: remove it",
+        ),
+        (
+            "  dtype: float16",
+            "  tool_call_parser: mistrall\n  dtype: float16",
+            "none of vLLM 0.32.0's tool_call_parser",
+        ),
+        (
+            "  dtype: float16",
+            "  reasoning_parser: qwen\n  dtype: float16",
+            "none of vLLM 0.32.0's reasoning_parser",
+        ),
         ("awq_marlin", "awq_merlin", 'engine.quantization: "awq_merlin" is none of vLLM 0.32.0'),
     ],
 )
@@ -67,6 +86,18 @@ def test_an_argument_that_vllm_would_refuse_is_refused_before_it_starts(
 def test_the_llama_answers_to_the_name_that_does_not_exist_and_to_its_own() -> None:
     names = load_model_file(MODELS / "llama-3.1-8b-instruct-awq.yaml").served_names
     assert {"llama-3.1-8b-instruct-awq", "Llama-3.2-8B-Instruct-AWQ"} <= set(names)
+
+
+def test_llama_calls_tools_and_a_reasoning_model_names_its_parser() -> None:
+    llama = load_model_file(MODELS / "llama-3.1-8b-instruct-awq.yaml")
+    command = engine_command(llama, Path("/models/x"), "0.0.0.0", 8000)
+    assert "--enable-auto-tool-choice" in command
+    assert command[command.index("--tool-call-parser") + 1] == "llama3_json"
+    assert "--reasoning-parser" not in command
+    engine = llama.engine.model_copy(update={"reasoning_parser": "qwen3", "chat_template": "chat.jinja"})
+    command = engine_command(llama.model_copy(update={"engine": engine}), Path("/models/x"), "0.0.0.0", 8000)
+    assert command[command.index("--reasoning-parser") + 1] == "qwen3"
+    assert command[command.index("--chat-template") + 1] == "/models/x/chat.jinja"
 
 
 def test_a_gpu_model_says_what_it_needs_and_gets_it_on_the_command_line() -> None:

@@ -17,13 +17,14 @@ from typing import Any
 import httpx
 import pytest
 
-from backend_agent.agent import Agent
+from backend_agent.agent import Agent, WatchedEngine
 from backend_agent.devices import DcgmDevice
 from backend_agent.judgement import State
 from backend_agent.model_file import Engine, ModelFile, Needs, WarmUp
 from backend_agent.telemetry import Metrics
 from harness.ports import free_port
 from harness.processes import answers, running
+from harness.servers.router_fleet import UNTIL_CLEARED
 
 ROOT = Path(__file__).resolve().parents[3]
 SIMULATOR = ROOT / ".venv" / "bin" / "engine-simulator"
@@ -151,7 +152,9 @@ async def watch(run: Run, agent: Agent, seconds: float) -> None:
 async def play(run: Run, seed: int, seconds: float) -> None:
     some = random.Random(seed)
     metrics = Metrics(run.name)
-    agent = Agent(run.name, run.url, MODEL_FILE, metrics, device=DcgmDevice(f"{run.url}/sim/dcgm", {}))
+    agent = Agent(
+        WatchedEngine(run.name, run.url), MODEL_FILE, metrics, device=DcgmDevice(f"{run.url}/sim/dcgm", {})
+    )
     async with httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None)) as http:
         agent_task = asyncio.create_task(agent.run())
         while not agent.ready:  # noqa: ASYNC110 (another task: there is no event to wait for)
@@ -164,7 +167,9 @@ async def play(run: Run, seed: int, seconds: float) -> None:
             if number:
                 await asyncio.sleep(1.5)  # the one before has its effect first
                 run.fault_at = time.monotonic()
-            (await http.post(f"{run.url}/sim/faults", json=fault)).raise_for_status()
+            (
+                await http.post(f"{run.url}/sim/faults", json={"seconds": UNTIL_CLEARED, **fault})
+            ).raise_for_status()
         await watching
         run.fault_hits = (await http.get(f"{run.url}/sim/state")).json()["fault_hits"]
         for task in (*clients, agent_task):

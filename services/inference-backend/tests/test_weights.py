@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from backend_agent.main import main
 from backend_agent.weights import CannotLoad, load
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 BUCKET = "models"
 FILES = {
     "config.json": b"{}",
@@ -98,9 +98,9 @@ def test_a_wrong_checksum_is_named_and_the_next_run_repairs_it(
         (
             FILES,
             {"config.json": b"{}"},
-            "shards/one.safetensors, shards/two.safetensors stands in SHA256SUMS",
+            "shards/one.safetensors, shards/two.safetensors is listed in SHA256SUMS",
         ),
-        ({"config.json": b"{}"}, FILES, "shards/one.safetensors, shards/two.safetensors does not stand"),
+        ({"config.json": b"{}"}, FILES, "shards/one.safetensors, shards/two.safetensors is not listed"),
     ],
 )
 def test_a_missing_and_an_unlisted_file_are_named(
@@ -114,10 +114,10 @@ def test_a_missing_and_an_unlisted_file_are_named(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("s3://models/nothing-here", "there are no files; is the prefix right?"),
+        ("s3://models/nothing-here", "there are no files; check the prefix"),
         ("s3://no-such-bucket/x", "NoSuchBucket"),
         ("/no/such/folder", "/no/such/folder: no such folder"),
-        ("ftp://host/x", '"ftp://host/x" is none of s3://bucket/prefix'),
+        ("ftp://host/x", '"ftp://host/x" is not one of s3://bucket/prefix'),
     ],
 )
 def test_a_source_that_cannot_be_read_is_one_sentence(

@@ -1,4 +1,6 @@
-"""Watches one engine: waits for it, warms it, judges it. Knows no rule, no other backend and no client."""
+"""Watches one engine: waits for it, warms it up, judges its state. Must not know rules, other backends or
+clients.
+"""
 
 import asyncio
 import contextlib
@@ -16,7 +18,7 @@ from backend_agent.devices import Device, NoDevice
 from backend_agent.engine_metrics import read_sample
 from backend_agent.judgement import READY_STATES, Limits, Sample, State, Verdict, judge, tokens
 from backend_agent.model_file import ModelFile
-from backend_agent.telemetry import Metrics
+from backend_agent.telemetry import EngineStart, Metrics
 from backend_agent.warm_up import Round, WarmUpFailed, warm_up
 
 SAMPLE_SECONDS = 1.0
@@ -28,13 +30,21 @@ RATE_SECONDS = 10.0
 LEARN_SECONDS = 0.2
 
 
+@dataclasses.dataclass(frozen=True)
+class WatchedEngine:
+    """One engine: the backend's name, its address without a slash at the end, and its container image."""
+
+    name: str
+    url: str
+    image: str = ""
+
+
 class Agent:
-    """One engine's agent. :meth:`run` is its only task; everything else only reads."""
+    """The agent of one engine. :meth:`run` is its only task; all other methods only read."""
 
     def __init__(
         self,
-        name: str,
-        engine_url: str,
+        engine: WatchedEngine,
         model: ModelFile,
         metrics: Metrics,
         *,
@@ -42,9 +52,9 @@ class Agent:
         limits: Limits | None = None,
         restart_after_seconds: float = RESTART_AFTER_SECONDS,
     ) -> None:
-        """``restart_after_seconds``: how long the engine may be stuck or silent before liveness fails."""
-        self._name = name
-        self._engine_url = engine_url
+        """Args:
+        restart_after_seconds: how long the engine may be stuck or silent before liveness fails."""
+        self._engine = engine
         self._model = model
         self._metrics = metrics
         self._device = device or NoDevice()
@@ -54,49 +64,58 @@ class Agent:
         self._reading: Reading | None = None
         self._began = time.time()
         self._version = ""
+        self._start = EngineStart.AGENT_STARTED
         self._samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
         self._rounds: list[Round] = []
         self._warm = False
         self._draining = False
         self._ended: float | None = None
-        """When an engine that had been warm was lost; None once one is warm again."""
-        self._log = structlog.get_logger().bind(backend=name)
+        """Time at which a warm engine was lost; None while an engine is warm."""
+        self._log = structlog.get_logger().bind(backend=engine.name)
         self._verdict = Verdict(State.STARTING, ("the engine has not answered yet",))
         self._since = time.monotonic()
         self._metrics.show_state(self._verdict.state)
 
     @property
     def verdict(self) -> Verdict:
-        """What the engine is doing now, and from what that was concluded."""
+        """State of the engine, with the evidence for it."""
         return self._verdict
 
     @property
     def ready(self) -> bool:
-        """Whether requests may be sent: warm, not draining, and nothing known to be wrong."""
+        """Whether the engine accepts requests: it is warm, not draining, and has no known fault."""
         return self._warm and self._verdict.state in READY_STATES
 
     @property
-    def worth_restarting(self) -> bool:
-        """Whether the engine has been stuck, or silent after it had been ready, for the bound.
+    def tag(self) -> str:
+        """Weak entity tag of what routers read in the status: the state and the length of the engine's queue."""
+        last = self._samples[-1] if self._samples else None
+        waiting = last.waiting if last is not None and last.reachable else None
+        return f'W/"{self._verdict.state.value}-{"" if waiting is None else format(waiting, "g")}"'
 
-        A saturated engine never is, and neither is one that ended: whoever restarts it knows, and it may be
-        loading its model.
+    @property
+    def worth_restarting(self) -> bool:
+        """Return whether the engine has been stuck, or silent after it had been ready, for the limit.
+
+        Never True for a saturated engine or for an engine whose process ended: its restart is already under
+        way, and it may be loading its model.
         """
         hopeless = self._verdict.state in (State.STUCK, State.UNREACHABLE) and self._ended is None
         return hopeless and time.monotonic() - self._since >= self._restart_after_seconds
 
     def drain(self) -> None:
-        """Turn not ready for good; running generations go on."""
+        """Become not ready permanently; running generations continue."""
         self._draining = True
-        self._conclude(Verdict(State.DRAINING, ("asked to drain",)))
+        self._conclude(Verdict(State.DRAINING, ("a drain was requested",)))
 
     def status(self) -> dict[str, Any]:
-        """Return what /status and /readyz answer."""
+        """Return the body of /status and /readyz."""
         last = self._samples[-1] if self._samples else None
         baseline = self._learner.baseline()
         engine: dict[str, Any] = {
             "model": self._model.name,
             "served_names": self._model.served_names,
+            "max_num_seqs": self._model.engine.max_num_seqs,
             "version": self._version,
             "watched_seconds": round(time.time() - self._began, 1),
         }
@@ -114,7 +133,7 @@ class Agent:
             for one in self._rounds
         ]
         return {
-            "backend": self._name,
+            "backend": self._engine.name,
             "state": self._verdict.state.value,
             "evidence": list(self._verdict.evidence),
             "engine": engine,
@@ -123,7 +142,7 @@ class Agent:
         }
 
     def _rates(self) -> dict[str, float]:
-        """Tokens per second over the last ten seconds of samples."""
+        """Return tokens per second over the last ten seconds of samples."""
         known = [one for one in self._samples if one.reachable and tokens(one) is not None]
         known = [one for one in known if one.at_seconds >= known[-1].at_seconds - RATE_SECONDS]
         if len(known) < 2:
@@ -140,7 +159,7 @@ class Agent:
         }
 
     async def run(self) -> None:
-        """Watch until cancelled. An engine that went away and came back is cold again and is warmed again."""
+        """Watch until cancelled. An engine that restarted is cold and gets another warm-up."""
         async with httpx.AsyncClient(trust_env=False, timeout=ASK_SECONDS) as http:
             while True:
                 await self._wait_for_engine(http)
@@ -148,8 +167,9 @@ class Agent:
                 await self._watch(http)
 
     async def _wait_for_engine(self, http: httpx.AsyncClient) -> None:
-        """Wait until it answers. Before its first answer it is starting; one that has served and ended is not:
-        a crash must show as one, however often something starts it again."""
+        """Wait until the engine answers. Before its first answer its state is starting. An engine that served
+        and then ended is not starting, so that a crash stays visible however often it is restarted.
+        """
         starting = Verdict(State.STARTING, ("the engine does not answer /health yet",))
         while not await self._is_up(http):
             lost = Verdict(
@@ -158,27 +178,36 @@ class Agent:
             self._conclude(starting if self._ended is None else lost)
             await asyncio.sleep(SAMPLE_SECONDS / 4)
 
-    def _lose(self) -> None:
-        self._warm, self._ended = False, time.monotonic()
+    def _lose(self, reason: EngineStart) -> None:
+        self._warm, self._ended, self._start = False, time.monotonic(), reason
+
+    def _found(self, version: str) -> None:
+        """Report an engine that answers again, or for the first time."""
+        self._metrics.count_start(self._start)
+        self._log.info("change", kind="engine_start", reason=self._start.value, version=version)
+        if self._version and version != self._version:
+            self._log.info("change", kind="engine_version", before=self._version, after=version)
+        self._version = version
+        self._metrics.show_engine(version, self._model.name, self._model.digest, self._engine.image)
 
     def _ended_seconds(self) -> float:
         return 0.0 if self._ended is None else time.monotonic() - self._ended
 
     async def _is_up(self, http: httpx.AsyncClient) -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            return (await http.get(f"{self._engine_url}/health")).status_code == 200
+            return (await http.get(f"{self._engine.url}/health")).status_code == 200
         return False
 
     async def _warm_engine(self, http: httpx.AsyncClient) -> None:
         began = time.monotonic()
-        self._version = await self._ask_version(http)
+        self._found(await self._ask_version(http))
         while not self._warm:
             self._conclude(Verdict(State.WARMING, (f"warming for {time.monotonic() - began:.0f} s",)))
             try:
                 async with _background(self._learn_at_work()):
                     self._rounds = await warm_up(
                         http,
-                        self._engine_url,
+                        self._engine.url,
                         self._model.name,
                         self._model.warm_up,
                         self._model.engine.max_model_len,
@@ -202,11 +231,11 @@ class Agent:
 
     async def _ask_version(self, http: httpx.AsyncClient) -> str:
         with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
-            return str((await http.get(f"{self._engine_url}/version")).json()["version"])
+            return str((await http.get(f"{self._engine.url}/version")).json()["version"])
         return ""
 
     async def _learn_at_work(self) -> None:
-        """Warm-up is work: what the device does meanwhile is the first thing known of its working."""
+        """Warm up the engine. The device readings during the warm-up are the first ones known to be from work."""
         while True:
             await asyncio.sleep(LEARN_SECONDS)
             reading = await asyncio.to_thread(self._device.read)
@@ -220,19 +249,19 @@ class Agent:
             self._learn()
             self._conclude(judge(self._samples, self._limits, self._learner.baseline()))
             if self._verdict.state is State.UNREACHABLE:
-                # Liveness needs to know for how long: stay here until it answers, then warm it again.
+                # Liveness needs the duration of the silence: wait here until the engine answers, then warm it up again.
                 await self._wait_out_silence(http)
-                self._lose()
+                self._lose(EngineStart.WAS_SILENT)
 
     async def _wait_out_silence(self, http: httpx.AsyncClient) -> None:
         began = time.monotonic() - self._limits.unreachable_seconds
         while True:
             try:
-                answer = await http.get(f"{self._engine_url}/health")
+                answer = await http.get(f"{self._engine.url}/health")
                 if answer.status_code == 200:
                     return
             except httpx.ConnectError:
-                return  # it ended, and is perhaps being restarted: that is no silence
+                return  # The process ended and may be restarting; that is not silence.
             except httpx.HTTPError:
                 pass
             silent_seconds = time.monotonic() - began
@@ -240,7 +269,7 @@ class Agent:
             await asyncio.sleep(SAMPLE_SECONDS / 4)
 
     def _learn(self) -> None:
-        """Learn from a reading whose second is beyond doubt: tokens came at work, or nothing was asked for."""
+        """Learn from a reading only if its state is certain: tokens were generated, or no request ran."""
         if len(self._samples) < 2:
             return
         before, now = self._samples[-2], self._samples[-1]
@@ -258,9 +287,11 @@ class Agent:
         self._metrics.show_device(self._reading)
         now = time.monotonic()
         try:
-            answer = await http.get(f"{self._engine_url}/metrics")
+            answer = await http.get(f"{self._engine.url}/metrics")
         except httpx.ConnectError:
-            self._lose()  # nobody listens: whoever listens next is another, cold engine
+            self._lose(
+                EngineStart.PROCESS_ENDED
+            )  # Nothing listens on the port; the next listener is a different, cold engine.
             return Sample(now, reachable=False)
         except httpx.HTTPError:
             return Sample(now, reachable=False)
@@ -273,7 +304,7 @@ class Agent:
 
     def _conclude(self, verdict: Verdict) -> None:
         if self._draining:
-            verdict = Verdict(State.DRAINING, ("asked to drain",))
+            verdict = Verdict(State.DRAINING, ("a drain was requested",))
         if verdict.state is not self._verdict.state:
             self._since = time.monotonic()
             self._log.info("state", state=verdict.state.value, evidence=list(verdict.evidence))
@@ -293,7 +324,7 @@ async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
 
 
 def _figures(reading: Reading) -> dict[str, Any]:
-    """What the device says, without the figures it does not have."""
+    """The device's readings, without absent figures."""
     return {
         name: round(value, 4) if isinstance(value, float) else value
         for name, value in dataclasses.asdict(reading).items()

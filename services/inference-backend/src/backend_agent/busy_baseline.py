@@ -1,7 +1,7 @@
-"""What this device does when it works, learnt while tokens came. Pure; knows neither NVML nor an engine.
+"""Learns a device's readings during work, from token generation. Pure: must not know NVML or engines.
 
-A figure is compared with the same device's own figures, never with a table of GPUs: 70 W are idle on one and
-full load on another. Utilisation is no signal here: a wedged kernel shows 100 %.
+It compares a reading with earlier readings of the same device, never with a table of GPUs: 70 W is idle on one
+device and full load on another. Utilisation is not used, because a wedged kernel shows 100 %.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ from statistics import fmean, median
 
 LEARNT_READINGS = 120
 ENOUGH_READINGS = 3
-# Where between idle (0) and what it draws at work (1) a device still counts as working.
+# A device counts as working above this point between its idle (0) and its working (1) median.
 BUSY_SHARE = 0.3
 SLOW_CLOCK_SHARE = 0.75
 # NVML's and DCGM's bits: HW slowdown, SW thermal, HW thermal, HW power brake. A power cap (0x4) is normal.
@@ -25,10 +25,10 @@ SIGNALS = {
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a device; None is a figure it does not have. A CPU engine's has ``cpu_cores`` alone.
+    """One reading of a device; None is a figure that the device does not report. A CPU engine has ``cpu_cores`` only.
 
     Watts, MHz, degrees Celsius, MiB; ratios from 0 to 1; ``cpu_cores`` is CPU seconds per second of all
-    processes of the engine; ``throttle_reasons`` is NVML's bit mask; ``xid`` the last error, 0 for none so far.
+    processes of the engine; ``throttle_reasons`` is NVML's bit mask; ``xid`` is the last error, 0 if there was none.
     """
 
     name: str = ""
@@ -46,7 +46,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Medians at work and idle by field of :class:`Reading`; a field is missing until enough was seen."""
+    """Medians while working and while idle, by field of :class:`Reading`. A field is absent until enough readings exist."""
 
     busy: Mapping[str, float] = field(default_factory=dict)
     idle: Mapping[str, float] = field(default_factory=dict)
@@ -54,27 +54,27 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Activity:
-    """Whether the device works (None: cannot be told) and why."""
+    """Whether the device works (None: unknown), and the reason."""
 
     busy: bool | None
     evidence: str
 
 
 class Learner:
-    """Keeps the last readings of either kind and gives their medians."""
+    """Keeps the latest working and idle readings and returns their medians."""
 
     def __init__(self) -> None:
         self._busy: deque[Reading] = deque(maxlen=LEARNT_READINGS)
         self._idle: deque[Reading] = deque(maxlen=LEARNT_READINGS)
 
     def learn(self, reading: Reading, *, at_work: bool) -> None:
-        """Add a reading taken while tokens came, or while nothing was asked for."""
+        """Add a reading taken during generation, or while no request ran."""
         if at_work and (reading.throttle_reasons or 0) & THROTTLE_BITS:
-            return  # a slow device must not become the measure
+            return  # A throttled device must not become the reference.
         (self._busy if at_work else self._idle).append(reading)
 
     def baseline(self) -> Baseline:
-        """Return what has been learnt."""
+        """Return the medians learned so far."""
         return Baseline(_medians(self._busy), _medians(self._idle))
 
 
@@ -87,7 +87,7 @@ def _medians(readings: Sequence[Reading]) -> dict[str, float]:
 
 
 def activity(recent: Sequence[Reading], baseline: Baseline) -> Activity:
-    """Return whether the device works, by the first signal that it has and that was learnt."""
+    """Return whether the device works, by the first signal that it reports and that has a baseline."""
     for name, (word, form) in SIGNALS.items():
         values = [value for one in recent if (value := getattr(one, name)) is not None]
         at_work = baseline.busy.get(name)
@@ -97,15 +97,15 @@ def activity(recent: Sequence[Reading], baseline: Baseline) -> Activity:
         now = fmean(values)
         said = f"{word} {form.format(now)} (at work {form.format(at_work)}, idle {form.format(idle)})"
         if at_work <= idle:
-            continue  # a signal that does not move says nothing
+            continue  # A signal with equal medians separates nothing.
         return Activity((now - idle) / (at_work - idle) >= BUSY_SHARE, said)
     if not recent:
-        return Activity(None, "the device says nothing")
-    return Activity(None, "what this device does at work has not been learnt yet")
+        return Activity(None, "the device reports nothing")
+    return Activity(None, "the device's readings during work are not known yet")
 
 
 def clocks_are_down(recent: Sequence[Reading], baseline: Baseline) -> str | None:
-    """Return why the device counts as throttled, or None. Both must agree where the device gives reasons."""
+    """Return why the device counts as throttled, or None. If the device reports reasons, the clock must agree."""
     clocks = [one.clock_mhz for one in recent if one.clock_mhz is not None]
     at_work = baseline.busy.get("clock_mhz")
     if not clocks or at_work is None or fmean(clocks) >= SLOW_CLOCK_SHARE * at_work:

@@ -1,6 +1,6 @@
 """Reads the device an engine runs on: NVML, a DCGM exporter's page, or the CPU time of its processes.
 
-Each source answers with a :class:`Reading`, or None while it has nothing to say. None is never "fine".
+Each source returns a :class:`Reading`, or None if it has no data. None never means healthy.
 """
 
 import contextlib
@@ -19,17 +19,18 @@ MIB = 2**20
 
 
 class Device(Protocol):
-    """Where readings come from."""
+    """A source of readings."""
 
     def read(self) -> Reading | None:
-        """Return one reading; None where the device says nothing. Raises nothing; takes at most 1 s."""
+        """Return one reading, or None without data. Never raises; takes at most 1 s."""
 
 
 class NvmlDevice:
-    """The GPUs this process sees, through NVML (``nvidia-ml-py``). Several are read as one: worst and sum."""
+    """The GPUs this process sees, through NVML (``nvidia-ml-py``). Several are combined into one reading."""
 
     def __init__(self, nvml: Any) -> None:
-        """``nvml`` is the module ``pynvml`` or what has its functions."""
+        """Args:
+        nvml: the module ``pynvml``, or an object with its functions."""
         self._nvml = nvml
         self._handles: list[Any] | None = None
         self._events: Any = None
@@ -42,7 +43,7 @@ class NvmlDevice:
             self._take_events()
             return _together([self._one(handle) for handle in self._handles or []])
         except self._nvml.NVMLError:
-            self._handles = None  # a driver that was reset has other handles
+            self._handles = None  # After a driver reset the old handles are invalid.
             return None
 
     def _open(self) -> None:
@@ -78,14 +79,14 @@ class NvmlDevice:
         )
 
     def _asked(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Not every device has every figure; one that it has not is no reason to lose the others."""
+        """Read one figure; None if the device does not report it, so that the others are kept."""
         try:
             return function(*arguments)
         except self._nvml.NVMLError_NotSupported:
             return None
 
 
-# Field of a reading → (DCGM's series, factor).
+# Field of a reading -> (DCGM's series, factor).
 DCGM_SERIES = {
     "utilization_ratio": ("DCGM_FI_DEV_GPU_UTIL", 0.01),
     "tensor_active_ratio": ("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", 1.0),
@@ -101,10 +102,10 @@ _FREE = "DCGM_FI_DEV_FB_FREE"
 
 
 class DcgmDevice:
-    """What a DCGM exporter says of the devices whose series have all the labels of ``wanted``.
+    """Reads a DCGM exporter: the devices whose series have all labels of ``wanted``.
 
-    On Kubernetes the exporter names the pod that holds a device (``pod``): the only way for a container
-    beside the engine to know which of a node's devices are its engine's.
+    On Kubernetes the exporter's label ``pod`` names the pod that uses a device. A container has no other way to
+    find out which of the node's devices its engine uses.
     """
 
     def __init__(self, url: str, wanted: Mapping[str, str]) -> None:
@@ -121,7 +122,7 @@ class DcgmDevice:
 
 
 def read_dcgm(page: str, wanted: Mapping[str, str]) -> Reading | None:
-    """Return the wanted devices of a DCGM exporter's page as one reading; None when it has none of them.
+    """Return the selected devices of a DCGM exporter's page as one reading; None if the page has none of them.
 
     Raises:
         ValueError: the page is not in Prometheus' text format.
@@ -151,7 +152,9 @@ def read_dcgm(page: str, wanted: Mapping[str, str]) -> Reading | None:
 
 
 def _together(readings: list[Reading]) -> Reading | None:
-    """Tensor-parallel devices work in step: power and memory add up, for the rest the slowest one speaks."""
+    """Combine tensor-parallel devices: add up power and memory, and take the slowest device for the other
+    figures.
+    """
     if len(readings) < 2:
         return readings[0] if readings else None
 
@@ -178,7 +181,7 @@ def _together(readings: list[Reading]) -> Reading | None:
 
 
 class ProcessDevice:
-    """The CPU time of the process that listens on the engine's port, and of all its children."""
+    """Reads the CPU time of the process that listens on the engine's port and of its children."""
 
     def __init__(self, port: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._port = port
@@ -186,7 +189,7 @@ class ProcessDevice:
         self._before: tuple[int, float, float] | None = None
 
     def read(self) -> Reading | None:
-        """Return cores used since the last reading; None on the first one and while nobody listens."""
+        """Return the cores used since the previous reading; None on the first call and while nothing listens."""
         before, self._before = self._before, None
         try:
             engine = self._listener(before[0] if before else None)
@@ -221,21 +224,20 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 class NoDevice:
-    """Nothing is known about the device: without tokens the engine is `unknown` until the bound."""
+    """Reads nothing: without tokens the engine's state is `unknown` until the limit."""
 
     def read(self) -> Reading | None:
         return None
 
 
 def device_of(kind: str, engine_port: int) -> Device:
-    """Return the source that ``kind`` names: auto, nvml, process, none, or dcgm:URL.
+    """Return the device source for ``kind``: auto, nvml, process, none, or dcgm:URL.
 
-    ``dcgm:URL#pod=NAME`` takes only the series with that label.
-
-    ``auto`` is NVML where the library finds a driver, else the engine's processes.
+    ``dcgm:URL#pod=NAME`` reads only the series with that label. ``auto`` is NVML if the library finds a driver,
+    else the engine's processes.
 
     Raises:
-        ValueError: it names none of these.
+        ValueError: ``kind`` is none of these.
     """
     if kind.startswith("dcgm:"):
         url, _, wanted = kind.removeprefix("dcgm:").partition("#")
@@ -245,7 +247,7 @@ def device_of(kind: str, engine_port: int) -> Device:
     if kind == "process":
         return ProcessDevice(engine_port)
     if kind not in ("auto", "nvml"):
-        raise ValueError(f'--device: "{kind}" is none of auto, nvml, process, none, dcgm:URL')
+        raise ValueError(f'--device: "{kind}" is not one of auto, nvml, process, none, dcgm:URL')
     import pynvml  # type: ignore[import-untyped]
 
     if kind == "auto":

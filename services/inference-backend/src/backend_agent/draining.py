@@ -1,4 +1,4 @@
-"""The stop hook: turns a backend not ready and waits until it has nothing left to do. Asks only the agent."""
+"""The stop hook: makes a backend not ready and waits until no request runs. Communicates only with the agent."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ LOOK_SECONDS = 0.5
 
 
 class CannotDrain(Exception):
-    """The agent did not take the order. The message says what it answered."""
+    """The agent refused or did not answer. The message contains its response."""
 
 
 def drain(
@@ -22,10 +22,10 @@ def drain(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Drain the backend behind the agent at ``url``; return whether it became empty within the limit.
+    """Drain the backend of the agent at ``url``; return whether no request was left within the limit.
 
-    It is not ready from the first moment; ``settle_seconds`` is what routers get to notice before "no request
-    runs" counts, since one may still be on its way.
+    The backend becomes not ready at once. Routers may still send requests for ``settle_seconds``, so an idle
+    backend counts as drained only after that time.
 
     Raises:
         CannotDrain: the agent cannot be reached or refuses.
@@ -47,7 +47,7 @@ def drain(
 
 
 def _requests_left(agent: httpx.Client) -> float | None:
-    """Return how many requests run or wait; 0 for an engine that is gone; None where it cannot be told."""
+    """Return the number of running and waiting requests; 0 if the engine is gone, None if it is unknown."""
     try:
         status = agent.get("/status").json()
     except (httpx.HTTPError, ValueError):

@@ -1,10 +1,10 @@
-"""Reads vLLM's metrics page into the few figures the agent judges by."""
+"""Reads the figures that the agent needs from vLLM's metrics page."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend_agent.judgement import Sample
 
-# Field of a sample → vLLM's series, summed over labels.
+# Field of a sample -> vLLM's series, summed over labels.
 SERIES = {
     "running": "vllm:num_requests_running",
     "waiting": "vllm:num_requests_waiting",
@@ -17,7 +17,7 @@ FIELDS = {series: field for field, series in SERIES.items()}
 
 
 def read_sample(page: str, at_seconds: float) -> Sample:
-    """Return one sample; a figure the page does not have stays None.
+    """Return one sample; figures that the page lacks are None.
 
     Raises:
         ValueError: the page is not in Prometheus' text format.

@@ -1,39 +1,25 @@
-"""What an engine is doing, judged from samples. Pure: no clock, no network; time comes with each sample.
+"""Judges an engine's state from samples. Pure: no clock, no network; each sample has its time.
 
-Token progress is the evidence: an engine that answers /health may be wedged for hours, its gauges lag, and a
-wedged device shows a utilisation of 100 %. Where tokens stand still, the device decides: not how busy it says
-it is, but whether it draws what it drew when it last gave tokens (``busy_baseline``).
+Token progress is the evidence: an engine that answers /health can be wedged for hours, its gauges lag, and a
+wedged device shows 100 % utilisation. Without token progress the device decides: whether its readings match
+those during its last token generation (``busy_baseline``).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from backend_agent.busy_baseline import Baseline, Reading, activity, clocks_are_down
+from platform_contracts.backend_states import BackendState
 
+State = BackendState
 
-class State(StrEnum):
-    """What a backend is doing; the same words in logs, labels, answers and the router."""
-
-    STARTING = "starting"
-    WARMING = "warming"
-    IDLE = "idle"
-    WORKING = "working"
-    SATURATED = "saturated"
-    STUCK = "stuck"
-    THROTTLED = "throttled"
-    DRAINING = "draining"
-    UNREACHABLE = "unreachable"
-    UNKNOWN = "unknown"
-
-
-# A saturated or unknown engine still answers; keeping it out would make an overload worse.
+# A saturated or unknown engine still serves requests; excluding it would make an overload worse.
 READY_STATES = frozenset({State.IDLE, State.WORKING, State.SATURATED, State.THROTTLED, State.UNKNOWN})
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the engine and its device. Counters only grow; ``device`` is None where it said nothing."""
+    """One sample of the engine and its device. Counters only grow; ``device`` is None without data."""
 
     at_seconds: float
     reachable: bool
@@ -48,11 +34,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Limits:
-    """When silence counts (seconds) and when an engine counts as full.
+    """Limits for silence, in seconds, and for a full engine.
 
-    A stuck engine must be seen within 15 s of its last token: ``no_progress_seconds`` is shorter by the looks,
-    one a second, that first miss the token and then find the limit passed. ``no_progress_bound_seconds`` ends
-    every doubt, whatever the device says.
+    A stuck engine must be detected within 15 s of its last token: ``no_progress_seconds`` is shorter by up to
+    two sampling intervals of one second each. After ``no_progress_bound_seconds`` the engine is stuck, whatever
+    the device reports.
     """
 
     unreachable_seconds: float = 3.0
@@ -65,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A state and what it was concluded from."""
+    """A state and its evidence."""
 
     state: State
     evidence: tuple[str, ...]
@@ -75,7 +61,7 @@ NOTHING_LEARNT = Baseline()
 
 
 def judge(samples: Sequence[Sample], limits: Limits, baseline: Baseline = NOTHING_LEARNT) -> Verdict:
-    """Return what the engine is doing; ``samples`` are in order of time, the last one is now."""
+    """Return the engine's state; ``samples`` are in order of time, the last one is the current one."""
     if not samples:
         return Verdict(State.UNKNOWN, ("no sample was taken",))
     now = samples[-1]
@@ -111,7 +97,7 @@ def _stalled(
 
 
 def _errors(recent: Sequence[Reading]) -> tuple[str, ...]:
-    """XIDs support a conclusion and never make one: healthy devices report them too."""
+    """Return XIDs as evidence only: healthy devices report them too."""
     codes = sorted({one.xid for one in recent if one.xid})
     return (f"XID {', '.join(map(str, codes))} reported",) if codes else ()
 
@@ -128,7 +114,7 @@ def _silent(samples: Sequence[Sample], limits: Limits) -> Verdict:
 
 
 def _last_progress(samples: Sequence[Sample]) -> float:
-    """Return when the engine last moved: a counter changed, or it had nothing to do."""
+    """Return the time of the engine's last progress: a counter changed, or the engine was idle."""
     moved = samples[0].at_seconds
     before: Sample | None = None
     for sample in samples:
@@ -142,7 +128,7 @@ def _last_progress(samples: Sequence[Sample]) -> float:
 
 
 def tokens(sample: Sample) -> tuple[float, float, float] | None:
-    """Return the counters whose change is progress; None where the engine did not give them."""
+    """Return the counters whose change is progress; None if the engine did not report them."""
     if sample.prompt_tokens is None or sample.generated_tokens is None:
         return None
     return (sample.prompt_tokens, sample.generated_tokens, sample.finished_requests or 0.0)

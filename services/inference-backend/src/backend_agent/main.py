@@ -1,6 +1,6 @@
 """The command `backend-agent`: serve, engine-command, start-engine, check-model, drain, load-weights.
 
-Only wires the other modules.
+Only connects the other modules.
 """
 
 import argparse
@@ -11,13 +11,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from backend_agent.model_file import BadModelFile, load_model_file
+from platform_contracts.free_memory import available_bytes
+from platform_contracts.listening import host_of_both_families
 
 KEEP_ALIVE_SECONDS = 60
 Run = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Exit 0 fine, 1 it could not be done, 2 bad input."""
+    """Run one subcommand. Return 0 for success, 1 for a failure, 2 for bad input."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class BadInput(Exception):
-    """An option cannot be used. The message names it."""
+    """An option is invalid. The message names it."""
 
 
 def _engine_command(options: argparse.Namespace) -> int:
@@ -43,7 +45,7 @@ def _engine_command(options: argparse.Namespace) -> int:
 
 
 def _check_model(options: argparse.Namespace) -> int:
-    from backend_agent.starting import available_bytes, wrong_files, wrong_memory
+    from backend_agent.starting import wrong_files, wrong_memory
     from backend_agent.vllm_arguments import check_arguments
 
     model = load_model_file(options.model_file)
@@ -57,7 +59,7 @@ def _check_model(options: argparse.Namespace) -> int:
 
 def _start_engine(options: argparse.Namespace) -> int:
     from backend_agent.engine_command import engine_command, engine_environment
-    from backend_agent.starting import available_bytes, become_engine, wrong_files, wrong_memory
+    from backend_agent.starting import become_engine, wrong_files, wrong_memory
     from backend_agent.vllm_arguments import check_arguments
 
     model = load_model_file(options.model_file)
@@ -106,7 +108,7 @@ def _load_weights(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     import uvicorn
 
-    from backend_agent.agent import Agent
+    from backend_agent.agent import Agent, WatchedEngine
     from backend_agent.app import create_app
     from backend_agent.devices import device_of
     from backend_agent.judgement import Limits
@@ -121,8 +123,7 @@ def _serve(options: argparse.Namespace) -> int:
     configure_log()
     metrics = Metrics(options.name)
     agent = Agent(
-        options.name,
-        engine_url,
+        WatchedEngine(options.name, engine_url, options.engine_image),
         model,
         metrics,
         device=device,
@@ -134,7 +135,7 @@ def _serve(options: argparse.Namespace) -> int:
     )
     uvicorn.run(
         create_app(agent, metrics),
-        host=options.host,
+        host=host_of_both_families(options.host),
         port=options.port,
         log_config=None,
         access_log=False,
@@ -144,9 +145,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="backend-agent", description="The agent beside one vLLM engine.")
+    parser = argparse.ArgumentParser(prog="backend-agent", description="The agent of one vLLM engine.")
     commands = parser.add_subparsers(required=True)
-    serve = commands.add_parser("serve", help="Watch an engine and answer for it.")
+    serve = commands.add_parser("serve", help="Watch an engine and report its state.")
     serve.set_defaults(run=_serve)
     serve.add_argument("--name", required=True, help="the backend's name")
     serve.add_argument("--engine-url", required=True)
@@ -162,35 +163,20 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--no-progress-bound-seconds", type=float, default=120.0)
     serve.add_argument(
         "--restart-after-seconds", type=float, default=60.0,
-        help="liveness fails once the engine has been stuck or silent this long",
+        help="time for which the engine may be stuck or silent before liveness fails",
     )  # fmt: skip
-    engines: tuple[tuple[str, str, Run], ...] = (
-        (
-            "engine-command",
-            "Print the engine's command line, and the model file, as JSON.",
-            _engine_command,
-        ),
-        ("check-model", "Say in one sentence each what keeps a model from starting here.", _check_model),
-        ("start-engine", "Check the model's files and the memory, then become the engine.", _start_engine),
+    serve.add_argument(
+        "--engine-image", default="", help="the engine's container image, which change records name"
     )
-    for name, text, run in engines:
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
-        command.add_argument("--model-file", type=Path, required=True)
-        command.add_argument("--model-path", type=Path, required=True)
-        if name == "check-model":
-            command.add_argument("--files-only", action="store_true", help="not this machine's memory")
-        else:
-            command.add_argument("--host", default="127.0.0.1")
-            command.add_argument("--port", type=int, required=True)
-        if name == "start-engine":
-            command.add_argument("--python", default="python3", help="an interpreter that has vLLM")
-    empty = commands.add_parser("drain", help="Turn not ready and wait until nothing runs: the stop hook.")
+    _add_engine_commands(commands)
+    empty = commands.add_parser(
+        "drain", help="Become not ready and wait until no request runs (the stop hook)."
+    )
     empty.set_defaults(run=_drain)
     empty.add_argument("--url", default="http://127.0.0.1:8001", help="the agent's")
-    empty.add_argument("--settle-seconds", type=float, default=2.0, help="what routers get to notice")
+    empty.add_argument("--settle-seconds", type=float, default=2.0, help="time for routers to notice")
     empty.add_argument("--limit-seconds", type=float, default=600.0)
-    weights = commands.add_parser("load-weights", help="Bring a model's files into the node's cache.")
+    weights = commands.add_parser("load-weights", help="Download a model's files into the node's cache.")
     weights.set_defaults(run=_load_weights)
     weights.add_argument(
         "--source", required=True, help="s3://bucket/prefix, hf://owner/name[@revision], or a folder"
@@ -198,6 +184,41 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("--to", type=Path, required=True, help="the cache")
     weights.add_argument("--name", required=True, help="folder in the cache")
     return parser
+
+
+def _add_engine_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that read a model file and the model's files."""
+    engines: tuple[tuple[str, str, Run], ...] = (
+        (
+            "engine-command",
+            "Print the engine's command line, and the model file, as JSON.",
+            _engine_command,
+        ),
+        (
+            "check-model",
+            "Report each problem that would prevent a model from starting on this machine.",
+            _check_model,
+        ),
+        (
+            "start-engine",
+            "Check the model's files and the memory, then replace this process by the engine.",
+            _start_engine,
+        ),
+    )
+    for name, text, run in engines:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("--model-file", type=Path, required=True)
+        command.add_argument("--model-path", type=Path, required=True)
+        if name == "check-model":
+            command.add_argument(
+                "--files-only", action="store_true", help="skip the check of this machine's memory"
+            )
+        else:
+            command.add_argument("--host", default="127.0.0.1")
+            command.add_argument("--port", type=int, required=True)
+        if name == "start-engine":
+            command.add_argument("--python", default="python3", help="Python interpreter with vLLM")
 
 
 if __name__ == "__main__":

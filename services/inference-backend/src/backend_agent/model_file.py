@@ -1,5 +1,6 @@
-"""The typed contract of a model file. Knows what a model needs, not where it runs."""
+"""The types of a model file. Knows what a model needs, not where it runs."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -8,41 +9,50 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 
 class BadModelFile(Exception):
-    """A model file cannot be used. The message has one line per problem."""
+    """A model file is invalid. The message has one line per problem."""
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors."""
+    """Rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Engine(Strict):
-    """What the engine is started with."""
+    """Start arguments of the engine."""
 
     dtype: str = "auto"
     quantization: str | None = None
     max_model_len: int = Field(ge=1)
     max_num_seqs: int = Field(ge=1)
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
-    kv_offload_gib: float = Field(0, ge=0)  # KV cache kept in the pod's memory when the GPU's is full
+    # vLLM's parser of this model's tool calls; enables automatic tool choice.
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None  # vLLM's parser of this model's reasoning.
+    # A file in the folder of the weights, or the template itself on one line; default: the model's own
+    # template.
+    chat_template: str | None = None
+    # KV cache that is offloaded to the pod's memory when the GPU's is full.
+    kv_offload_gib: float = Field(0, ge=0)
     arguments: list[str] = []
     environment: dict[str, str] = {}
 
 
 class WarmUp(Strict):
-    """The requests that make an engine warm, and when it counts as warm."""
+    """Warm-up requests, and the condition for a warm engine."""
 
     prompt_words: list[Annotated[int, Field(ge=1)]] = Field([8], min_length=1)
     concurrent: int = Field(2, ge=1)
     max_tokens: int = Field(8, ge=1)
-    longest_prompt: bool = False  # first of all one prompt that fills the whole context
+    longest_prompt: bool = False  # Start with one prompt that fills the whole context.
     max_rounds: int = Field(4, ge=2)
     settled_factor: float = Field(2.0, gt=1)
 
 
 class Needs(Strict):
-    """What the node must have: whole GPUs, GiB of memory of each GPU, of the pod, and of /dev/shm."""
+    """Requirements for the node: whole GPUs, and GiB of memory per GPU, of the processes, and of /dev/shm in
+    addition.
+    """
 
     gpus: int = Field(0, ge=0)
     gpu_memory_gib: float = Field(0, ge=0)
@@ -59,10 +69,10 @@ class Needs(Strict):
 
 
 class ModelFile(Strict):
-    """One model: its names, where it comes from, its engine, what that needs, its warm-up.
+    """One model: its names, its source, its engine's arguments, its requirements, its warm-up.
 
-    ``repository`` is the hub's name and ``revision`` what of it was chosen; empty for weights that are brought
-    otherwise. ``licence`` is an SPDX name or the title of the model's own.
+    ``repository`` is the name on the hub and ``revision`` the chosen commit; both are empty for weights from
+    elsewhere. ``licence`` is an SPDX identifier or the title of the model's own licence.
     """
 
     name: str
@@ -75,9 +85,25 @@ class ModelFile(Strict):
     needs: Needs
     warm_up: WarmUp = WarmUp()
 
+    @model_validator(mode="after")
+    def _shared_memory_holds_the_offload(self) -> "ModelFile":
+        # On CUDA, vLLM stores the offloaded KV cache in /dev/shm and does not start if that is smaller.
+        least = self.engine.kv_offload_gib + 1
+        if self.needs.gpus and self.engine.kv_offload_gib and self.needs.shm_gib < least:
+            raise ValueError(
+                f"needs.shm_gib {self.needs.shm_gib:g} is less than engine.kv_offload_gib "
+                f"{self.engine.kv_offload_gib:g} + 1: vLLM keeps the offload in /dev/shm; set it to {least:g} or more"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Return 12 hex digits that identify the contents of the file, whatever their order and comments."""
+        return sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
     @property
     def served_names(self) -> list[str]:
-        """Every name the engine answers to; its own first."""
+        """Return every name that the engine serves; the model's own name first."""
         return [self.name, *self.aliases]
 
 
@@ -85,7 +111,7 @@ def load_model_file(path: Path) -> ModelFile:
     """Read a model file.
 
     Raises:
-        BadModelFile: not there, not YAML, or not of this shape.
+        BadModelFile: the file is missing, is not YAML, or does not match the contract.
     """
     try:
         document = yaml.safe_load(path.read_text())

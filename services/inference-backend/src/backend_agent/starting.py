@@ -1,20 +1,17 @@
-"""What keeps an engine from starting, in one sentence each, before vLLM says it in a hundred lines.
+"""Reports what prevents an engine from starting, one sentence per problem, before vLLM prints a traceback.
 
-Looks at the model's files and the machine's memory; vLLM's arguments are judged in ``vllm_arguments``.
+Checks the model's files and the machine's memory; ``vllm_arguments`` checks vLLM's arguments.
 """
 
 import json
 import os
 from pathlib import Path
 
-import psutil
-
 from backend_agent.model_file import ModelFile
 from backend_agent.weights import CHECKSUMS, CannotLoad, file_digest, read_checksums
 
 GIB = 1 << 30
-KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"  # GiB, of a CPU engine
-CGROUP = Path("/sys/fs/cgroup")
+KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"  # GiB for a CPU engine
 
 
 def wrong_files(folder: Path, *, checksums: bool) -> list[str]:
@@ -24,7 +21,7 @@ def wrong_files(folder: Path, *, checksums: bool) -> list[str]:
 
 
 def wrong_memory(model: ModelFile, folder: Path, free_bytes: int) -> list[str]:
-    """Return one sentence where the model does not fit into the GPUs here, or into ``free_bytes``."""
+    """Return one sentence if the model does not fit into this machine's GPUs, or into ``free_bytes``."""
     if model.needs.gpus:
         return _gpu_memory(model)
     cache = float(model.engine.environment.get(KV_CACHE, "0") or 0)
@@ -39,7 +36,7 @@ def wrong_memory(model: ModelFile, folder: Path, free_bytes: int) -> list[str]:
 
 
 def _missing(folder: Path) -> list[str]:
-    remedy = "bring the model again (backend-agent load-weights; locally: make up)"
+    remedy = "download the model again (backend-agent load-weights; locally: make up)"
     if not folder.is_dir():
         return [f"{folder}: no such folder; {remedy}"]
     if not (folder / "config.json").is_file():
@@ -73,7 +70,7 @@ def _checksums(folder: Path) -> list[str]:
         path = folder / name
         if not path.is_file():
             wrong.append(
-                f"{folder}: {name} stands in {CHECKSUMS} and is missing; remove the folder, load it again"
+                f"{folder}: {name} is listed in {CHECKSUMS} and is missing; remove the folder and load the model again"
             )
         elif (found := file_digest(path)) != expected:
             wrong.append(
@@ -93,7 +90,7 @@ def _gpu_memory(model: ModelFile) -> list[str]:
         sizes = [pynvml.nvmlDeviceGetMemoryInfo(handle).total / GIB for handle in handles]
     except pynvml.NVMLError as error:
         return [f"{wanted} and there is none here (NVML: {error})"]
-    # A card sold with 24 GiB shows a little less.
+    # A GPU sold as 24 GiB reports slightly less.
     enough = [size for size in sizes if size >= 0.9 * needs.gpu_memory_gib]
     if len(enough) >= needs.gpus:
         return []
@@ -101,22 +98,10 @@ def _gpu_memory(model: ModelFile) -> list[str]:
     return [f"{wanted} and here are: {there}; choose other nodes, or a smaller model"]
 
 
-def available_bytes(cgroup: Path = CGROUP) -> int:
-    """Return the memory a new process may take: of the machine, or of this container if that is less."""
-    machine = int(psutil.virtual_memory().available)
-    try:
-        limit = (cgroup / "memory.max").read_text().strip()
-        used = int((cgroup / "memory.current").read_text())
-        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return machine
-    if limit == "max":
-        return machine
-    # Files that were read, weights say, are given back when memory is asked for.
-    cached = sum(int(statistics.get(kind, 0)) for kind in ("inactive_file", "active_file"))
-    return min(machine, int(limit) - used + cached)
-
-
 def become_engine(argv: list[str], environment: dict[str, str]) -> None:
-    """Replace this process by the engine. Raises OSError when there is no such program."""
+    """Replace this process by the engine.
+
+    Raises:
+        OSError: the program does not exist.
+    """
     os.execvpe(argv[0], argv, {**os.environ, **environment})

@@ -1,4 +1,6 @@
-"""Whether the pinned vLLM knows a model file's arguments. The list is generated from vLLM's own parser."""
+"""Checks a model file's arguments against the pinned vLLM. The list of arguments is generated from vLLM's
+parser.
+"""
 
 import difflib
 import json
@@ -7,7 +9,7 @@ from importlib import resources
 
 from backend_agent.model_file import BadModelFile, ModelFile
 
-# Set from other fields of the model file or by whoever starts the engine; a second one would win silently.
+# Set from other fields of the model file or by the chart; a second value would silently override them.
 OWNED = {
     "--model": "the path given at start",
     "--served-model-name": "name and aliases",
@@ -20,6 +22,10 @@ OWNED = {
     "--tensor-parallel-size": "needs.gpus",
     "--gpu-memory-utilization": "engine.gpu_memory_utilization",
     "--kv-offloading-size": "engine.kv_offload_gib",
+    "--tool-call-parser": "engine.tool_call_parser",
+    "--enable-auto-tool-choice": "engine.tool_call_parser",
+    "--reasoning-parser": "engine.reasoning_parser",
+    "--chat-template": "engine.chat_template",
     "--shutdown-timeout": "the platform",
     "--api-key": "the edge: keys end there",
 }
@@ -34,7 +40,7 @@ def known_arguments() -> tuple[str, dict[str, list[str] | None]]:
 
 
 def check_arguments(model: ModelFile, file: object) -> None:
-    """Refuse arguments that the pinned vLLM would refuse, or that say what another field says.
+    """Refuse arguments that the pinned vLLM would refuse or that repeat another field.
 
     Raises:
         BadModelFile: one line per problem, with the field and the remedy.
@@ -53,13 +59,13 @@ def check_arguments(model: ModelFile, file: object) -> None:
         elif flag not in known:
             close = difflib.get_close_matches(flag, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            lines.append(f'engine.arguments: "{flag}" is no argument of vLLM {version}{hint}')
+            lines.append(f'engine.arguments: "{flag}" is not an argument of vLLM {version}{hint}')
         elif equals and (choices := known[flag]) and not set(value.split(",")) <= set(choices):
             lines.append(
                 f'engine.arguments: {flag} "{value}" is none of vLLM {version}\'s ({", ".join(choices)})'
             )
-    for name in ("quantization", "dtype"):
-        choices = known[f"--{name}"] or []
+    for name in ("quantization", "dtype", "tool_call_parser", "reasoning_parser"):
+        choices = known[f"--{name.replace('_', '-')}"] or []
         chosen: str | None = getattr(model.engine, name)
         if chosen is not None and chosen not in choices:
             lines.append(

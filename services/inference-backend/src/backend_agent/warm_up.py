@@ -1,4 +1,4 @@
-"""Makes an engine warm with real requests and says when it is. Knows the engine's API, nothing of routing."""
+"""Warms up an engine with real requests and decides when it is warm. Knows the engine's API, not routing."""
 
 import asyncio
 import json
@@ -10,17 +10,17 @@ import httpx
 from backend_agent.model_file import WarmUp
 
 REQUEST_SECONDS = 120.0
-# Token ids that every vocabulary has and that mean nothing special.
+# Token ids that exist in every vocabulary and are not special tokens.
 FIRST_ID, ID_COUNT = 1000, 1000
 
 
 class WarmUpFailed(Exception):
-    """The engine did not give real tokens. The message says what it gave instead."""
+    """The engine did not return real tokens. The message says what it returned."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round of warm-up requests: the slowest time to first token, and the tokens that came."""
+    """One round of warm-up requests: the slowest time to first token in seconds, and the number of tokens."""
 
     first_token_seconds: float
     tokens: int
@@ -31,13 +31,12 @@ async def warm_up(
 ) -> list[Round]:
     """Send rounds of requests until a round is within ``settled_factor`` of the best one.
 
-    Where the plan says so, a prompt that leaves just room for its answer in ``context_tokens`` comes first:
-    memory that only the longest request takes is taken now. Returns the rounds. An engine that never settles
-    is warm after ``max_rounds`` all the same: each of them gave tokens, and a machine under load must not
-    keep its engines out.
+    If the plan asks for it, the first prompt fills ``context_tokens`` except for its completion, so that the
+    memory of the longest request is allocated. Returns the rounds. An engine that never settles counts as warm
+    after ``max_rounds``: every round returned tokens, and a loaded machine must not exclude its engines.
 
     Raises:
-        WarmUpFailed: a request failed or gave no token.
+        WarmUpFailed: a request failed or returned no token.
     """
     if plan.longest_prompt:
         ids = [FIRST_ID + place % ID_COUNT for place in range(context_tokens - plan.max_tokens)]
@@ -52,7 +51,7 @@ async def warm_up(
 
 
 async def _round(http: httpx.AsyncClient, engine_url: str, model: str, plan: WarmUp, number: int) -> Round:
-    # Every prompt differs, so that no round is served from the prefix cache of the one before.
+    # Prompts differ, so that the prefix cache never serves a later round.
     prompts = [
         " ".join(["warm", str(number), str(place), *["word"] * words])
         for words in plan.prompt_words
@@ -88,5 +87,5 @@ async def _ask(
     except (httpx.HTTPError, ValueError) as error:
         raise WarmUpFailed(f"{type(error).__name__}: {error}") from error
     if first is None:
-        raise WarmUpFailed("the engine gave no token")
+        raise WarmUpFailed("the engine returned no token")
     return first, tokens

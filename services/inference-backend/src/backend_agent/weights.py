@@ -1,7 +1,7 @@
-"""Brings a model's files into a node's cache: whole and checked, or not at all. Knows no engine.
+"""Downloads a model's files into a node's cache, complete and verified or not at all. Must not know engines.
 
-A model appears in the cache by one rename, so that a pod never sees half of it; a lock per model lets several
-pods of a node start at once and fetch once. What an interrupted run fetched is used by the next.
+A model appears in the cache by one rename, so that a pod never reads an incomplete one. A lock per model lets
+several pods of a node start together and download once. The next run continues an interrupted download.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 
 class CannotLoad(Exception):
-    """The weights did not come, or not as they should be. The message names source, file and remedy."""
+    """The weights cannot be loaded or are damaged. The message names source, file and remedy."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class RemoteFile:
 
 
 class Source(Protocol):
-    """Where weights come from."""
+    """A source of weights."""
 
     def files(self) -> list[RemoteFile]:
-        """Return what there is."""
+        """Return the files of the source."""
 
     def read(self, path: str, start: int) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """Open a file from byte ``start`` on."""
+        """Open a file at byte ``start``."""
 
 
 class FolderSource:
-    """A folder, a mounted volume say."""
+    """A folder, for example a mounted volume."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,7 +56,7 @@ class FolderSource:
             raise CannotLoad(f"{folder}: no such folder")
 
     def files(self) -> list[RemoteFile]:
-        # Hidden ones are marks of whoever made the folder.
+        # Hidden files belong to the tool that created the folder.
         found = sorted(
             path for path in self._folder.rglob("*") if path.is_file() and not path.name.startswith(".")
         )
@@ -70,7 +70,7 @@ class FolderSource:
 
 
 class S3Source:
-    """Objects below a prefix. Credentials come from the environment or the pod's role, as boto3 finds them."""
+    """Objects below a prefix. boto3 finds the credentials, from the environment or the pod's role."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         import boto3
@@ -113,10 +113,12 @@ class S3Source:
 
 
 def load(source: str, cache: Path, name: str, *, say: Say) -> Path:
-    """Bring the files of ``source`` to ``cache/name`` and return that folder; at once if they are there.
+    """Load the files of ``source`` into ``cache/name`` and return that folder; return at once if they are
+    there.
 
-    ``source`` is ``s3://bucket/prefix``, ``hf://owner/name[@revision]`` or a folder. A ``SHA256SUMS`` among
-    the files must name every other one, and each is checked before the model appears; without it sizes are.
+    ``source`` is ``s3://bucket/prefix``, ``hf://owner/name[@revision]`` or a folder. A ``SHA256SUMS`` among the
+    files must list every other file, and each is verified before the model appears. Without it, only sizes are
+    checked.
 
     Raises:
         CannotLoad: the source is unknown, cannot be read, lacks files, or a checksum is wrong.
@@ -152,13 +154,13 @@ def _source_of(source: str) -> Source:
         return S3Source(parts.netloc, parts.path)
     if parts.scheme in ("", "file") and parts.path:
         return FolderSource(Path(parts.path))
-    raise CannotLoad(f'--source: "{source}" is none of s3://bucket/prefix, hf://owner/name, a folder')
+    raise CannotLoad(f'--source: "{source}" is not one of s3://bucket/prefix, hf://owner/name, a folder')
 
 
 def _fetch(origin: Source, source: str, partial: Path, say: Say) -> None:
     files = origin.files()
     if not files:
-        raise CannotLoad(f"{source}: there are no files; is the prefix right?")
+        raise CannotLoad(f"{source}: there are no files; check the prefix")
     for file in files:
         if ".." in Path(file.path).parts or Path(file.path).is_absolute():
             raise CannotLoad(f'{source}: "{file.path}" would leave the cache')
@@ -204,26 +206,26 @@ def _verify(source: str, partial: Path, files: list[RemoteFile], say: Say) -> No
     names = {file.path for file in files} - {CHECKSUMS}
     if missing := sorted(sums.keys() - names):
         raise CannotLoad(
-            f"{source}: {', '.join(missing)} stands in {CHECKSUMS} and is missing; upload it again"
+            f"{source}: {', '.join(missing)} is listed in {CHECKSUMS} and is missing; upload it again"
         )
     if unlisted := sorted(names - sums.keys()):
         raise CannotLoad(
-            f"{source}: {', '.join(unlisted)} does not stand in {CHECKSUMS}; list it or remove it"
+            f"{source}: {', '.join(unlisted)} is not listed in {CHECKSUMS}; list it or remove it"
         )
     for name, expected in sums.items():
         found = file_digest(partial / name)
         if found != expected:
-            (partial / name).unlink()  # the next run fetches it anew
+            (partial / name).unlink()  # the next run downloads it again
             raise CannotLoad(
                 f"{source}: {name} has the checksum {found[:12]}… instead of {expected[:12]}…; upload it again"
             )
 
 
 def read_checksums(listed: Path, said: str | None = None) -> dict[str, str]:
-    """Return the SHA-256 of each file that a ``SHA256SUMS`` lists; ``said`` is what errors call it.
+    """Return the SHA-256 of each file in a ``SHA256SUMS``; errors call the file ``said``.
 
     Raises:
-        CannotLoad: a line is none of sha256sum's.
+        CannotLoad: a line does not have the format of sha256sum.
     """
     sums: dict[str, str] = {}
     for number, line in enumerate(listed.read_text(errors="replace").splitlines(), start=1):
@@ -275,6 +277,6 @@ def _locked(path: Path, say: Say) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another pod of this node fetches it; waiting")
+            say("another pod of this node downloads it; waiting")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

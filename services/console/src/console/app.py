@@ -1,0 +1,314 @@
+"""The console's pages. GET only: no page changes anything. There is no login; use loopback or an authenticating
+proxy.
+"""
+
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import yaml
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from console import shown
+from console.prometheus import Prometheus, Unknown
+from console.routers import Routers
+from observability.why_ttft.answer import POPULATIONS, Windows
+from observability.why_ttft.changes import same_minute
+from observability.why_ttft.report import sentence
+from router_service.records.explain import explain
+
+HERE = Path(str(files("console")))
+MOST_LISTED = 200
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings")
+OUTCOMES = ("ok", "client_error", "cancelled", "upstream_error", "truncated", "timeout", "refused")
+_SPAN = re.compile(r"(\d{1,6})([smhd])")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Addresses that pages link to; ``trace`` has ``{trace_id}`` in it. Empty: no link."""
+
+    trace: str = ""
+    charts: str = ""
+
+
+def make_app(routers: Routers, prometheus: Prometheus, links: Links = Links()) -> FastAPI:
+    """Return the application; it closes ``routers`` and ``prometheus`` at its end."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await routers.close()
+        await prometheus.close()
+
+    web = FastAPI(title="console", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    web.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    pages = Pages(routers, prometheus, links)
+    served: dict[str, Callable[..., Awaitable[Response]]] = {
+        "/": pages.now,
+        "/requests": pages.requests,
+        "/requests/{request_id}": pages.request,
+        "/why": pages.why,
+        "/rules": pages.rules,
+        "/changes": pages.changes,
+    }
+    for path, page in served.items():
+        web.add_api_route(path, page, methods=["GET"], response_class=Response)
+
+    @web.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @web.middleware("http")
+    async def add_headers(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call(request)
+        response.headers.update(HEADERS)
+        return response
+
+    @web.exception_handler(HTTPException)
+    async def problem(_: Request, error: HTTPException) -> Response:
+        return pages.render("problem.html", error.status_code, title="Not here", problem=str(error.detail))
+
+    @web.exception_handler(RequestValidationError)
+    async def bad_value(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        text = f"{first['loc'][-1]}: {first['msg']}"
+        return pages.render("problem.html", 400, title="Bad value", problem=text)
+
+    return web
+
+
+class Pages:
+    """One method per page; each reads its sources concurrently and renders one template."""
+
+    def __init__(self, routers: Routers, prometheus: Prometheus, links: Links) -> None:
+        self._routers = routers
+        self._prometheus = prometheus
+        self._links = links
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        self._templates.filters |= {"clock": _clock, "ms": _ms, "ago": _ago}
+        self._templates.tests["unknown"] = lambda value: isinstance(value, Unknown)
+
+    def render(self, template: str, status: int = 200, **values: Any) -> Response:
+        """Render a template with the values that every page shows."""
+        text = self._templates.get_template(template).render(read_at=time.time(), links=self._links, **values)
+        return Response(text, status, media_type="text/html; charset=utf-8")
+
+    async def now(self, live: bool = False) -> Response:
+        """State of every pool, firing alerts, backends."""
+        end = time.time()
+        found = await self._routers.read("/debug/backends")
+        verdicts = await self._prometheus.range("pool:bottleneck:verdict == 1", end - 3600, end, 15)
+        pools = verdicts
+        if not isinstance(verdicts, Unknown):
+            pools = [
+                {**series["metric"], "since": shown.run_start(series["values"], 15)}
+                for series in verdicts
+                if end - float(series["values"][-1][0]) < 60
+            ]
+        answer = await self._prometheus.why(Windows(end - 300, end, end - 2100, end - 300), ".+")
+        return self.render(
+            "now.html",
+            live=live,
+            pools=pools,
+            backends=shown.backends(found.answers.values()),
+            silent=found.silent,
+            alerts=await self._prometheus.alerts(),
+            answer=answer,
+            sentences=_sentences(answer),
+        )
+
+    async def requests(
+        self,
+        request: Request,
+        outcome: str = "",
+        slow: str = "",
+        after: str = "",
+        id: str = "",
+        live: bool = False,
+    ) -> Response:
+        """Recent decisions of all routers, filtered; ``id`` opens one request."""
+        if id.strip():
+            return RedirectResponse(f"/requests/{quote(id.strip()[:256], safe='')}", 303)
+        names = ("client", "model", "rule", "pool", "backend")
+        asked = {**{name: request.query_params.get(name, "") for name in names}, "outcome": outcome}
+        if outcome and outcome not in OUTCOMES:
+            raise HTTPException(400, f"outcome: {outcome[:64]!r} is not one of {', '.join(OUTCOMES)}")
+        parameters = {name: value for name, value in asked.items() if value}
+        if after:
+            parameters["after"] = after
+        found = await self._routers.read("/debug/decisions", {**parameters, "limit": str(MOST_LISTED)})
+        least = float(slow) if re.fullmatch(r"\d{1,7}", slow) else None
+        records = shown.newest(found.answers.values(), MOST_LISTED, least)
+        return self.render(
+            "requests.html", live=live, asked={**asked, "slow": slow}, outcomes=OUTCOMES, records=records,
+            silent=found.silent, most=MOST_LISTED,
+        )  # fmt: skip
+
+    async def request(self, request_id: str) -> Response:
+        """Everything about one request."""
+        record, problem = await self._routers.record(request_id)
+        if record is None:
+            return self.render("problem.html", 404, title="Request not found", problem=problem)
+        at = shown.seconds_of(record)
+        changes = await self._prometheus.changes(at - 60, at + 60)
+        near = changes if isinstance(changes, Unknown) else same_minute(at, changes)
+        trace = (
+            self._links.trace.replace("{trace_id}", record.get("trace_id", ""))
+            if record.get("trace_id")
+            else ""
+        )
+        return self.render(
+            "request.html", record=record, words=explain(record).splitlines(), bars=shown.waterfall(record),
+            changes=near, trace=trace,
+        )  # fmt: skip
+
+    async def why(
+        self, window: str = "5m", baseline: str = "30m", until: str = "", pool: str = ""
+    ) -> Response:
+        """`why-ttft` for two windows."""
+        end = _until(until)
+        start = end - _span(window, "window")
+        windows = Windows(start, end, start - _span(baseline, "baseline"), start)
+        answer = await self._prometheus.why(windows, re.escape(pool) if pool else ".+")
+        compared = [] if isinstance(answer, Unknown) else [
+            (what, sentence(what, *answer.compared[what]), shown.cause_bars(answer.compared[what][2]))
+            for what, _ in POPULATIONS
+            if what in answer.compared
+        ]  # fmt: skip
+        return self.render(
+            "why.html", answer=answer, compared=compared, windows=windows,
+            asked={"window": window, "baseline": baseline, "until": until, "pool": pool},
+        )  # fmt: skip
+
+    async def rules(
+        self,
+        path: str = PATHS[0],
+        model: str = "",
+        max_tokens: str = "",
+        prompt_chars: str = "",
+        client: str = "",
+    ) -> Response:
+        """The rules in their order with their hits, and a dry run of a request of a given size."""
+        if path not in PATHS:
+            raise HTTPException(400, f"path: {path[:64]!r} is not one of {', '.join(PATHS)}")
+        found = await self._routers.read("/debug/rules")
+        hits = await self._prometheus.query("sum by (rule) (increase(router_requests_total[1h]))")
+        recent = await self._routers.read("/debug/decisions", {"limit": str(MOST_LISTED)})
+        last: dict[str, dict[str, Any]] = {}
+        for record in shown.newest(recent.answers.values(), 10 * MOST_LISTED):
+            last.setdefault(str(record.get("rule")), record)
+        tried, problem = None, ""
+        if model:
+            text = "a" * min(int(prompt_chars) if prompt_chars.isdigit() else 0, 200_000)
+            body: dict[str, Any] = {"model": model, "prompt": text, "input": text}
+            body["messages"] = [{"role": "user", "content": text}]
+            if max_tokens.isdigit():
+                body["max_tokens"] = int(max_tokens)
+            tried, problem = await self._routers.decide(body, path, client)
+        return self.render(
+            "rules.html",
+            routers=[{**a, "text": [_rule_text(r) for r in a["rules"]]} for a in found.answers.values()],
+            silent=found.silent,
+            hits=hits
+            if isinstance(hits, Unknown)
+            else {h["metric"].get("rule", ""): float(h["value"][1]) for h in hits},
+            last=last,
+            paths=PATHS,
+            asked={
+                "path": path,
+                "model": model,
+                "max_tokens": max_tokens,
+                "prompt_chars": prompt_chars,
+                "client": client,
+            },
+            tried=tried,
+            words=explain(tried).splitlines()[1:-1] if tried else [],
+            problem=problem,
+        )
+
+    async def changes(self, window: str = "1h", until: str = "") -> Response:
+        """Changes, drawn over the mean time to first token."""
+        end = _until(until)
+        start = end - _span(window, "window")
+        step = max(15.0, (end - start) / 240)
+        rate = f"[{max(60, round(4 * step))}s]"
+        query = f"sum(rate(router_ttft_seconds_sum{rate})) / sum(rate(router_ttft_seconds_count{rate}))"
+        series = await self._prometheus.range(query, start, end, step)
+        line = (
+            series
+            if isinstance(series, Unknown)
+            else shown.line(series[0]["values"] if series else [], start, end, step)
+        )
+        return self.render(
+            "changes.html", changes=await self._prometheus.changes(start, end), line=line, start=start, end=end,
+            asked={"window": window, "until": until},
+        )  # fmt: skip
+
+
+def _sentences(answer: Any) -> list[str]:
+    if isinstance(answer, Unknown):
+        return []
+    return [sentence(what, *answer.compared[what]) for what, _ in POPULATIONS if what in answer.compared]
+
+
+def _rule_text(rule: dict[str, Any]) -> str:
+    return str(
+        yaml.safe_dump({k: v for k, v in rule.items() if k != "name"}, sort_keys=False, width=90)
+    ).rstrip()
+
+
+def _span(text: str, name: str) -> float:
+    match = _SPAN.fullmatch(text)
+    if match is None or not 1 <= (seconds := float(match[1]) * _UNITS[match[2]]) <= 7 * 86400:
+        raise HTTPException(
+            400, f"{name}: {text[:32]!r} is not a duration such as 90s, 5m or 2h (at most 7d)"
+        )
+    return seconds
+
+
+def _until(text: str) -> float:
+    if not text:
+        return time.time()
+    try:
+        return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else shown.seconds_of({"time": text})
+    except (ValueError, OverflowError):
+        raise HTTPException(400, f"until: {text[:32]!r} is not a time such as 2026-01-31T12:00:00Z") from None
+
+
+def _clock(at: float | None) -> str:
+    return "an unknown time" if at is None else time.strftime("%H:%M:%S", time.gmtime(at))
+
+
+def _ago(at: float | None) -> str:
+    if at is None:
+        return "not known"
+    seconds = max(0.0, time.time() - at)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"

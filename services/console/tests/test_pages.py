@@ -1,0 +1,330 @@
+"""The pages of a real console over real routers: what they say, what they refuse, and what they must not show."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness.ports import free_port
+from harness.processes import answers, running
+from harness.servers.recorded_prometheus import STEP_SECONDS, recorded_prometheus
+from harness.servers.router_fleet import BIN, MODEL, Fleet, fleet_in
+from harness.waiting import eventually
+
+pytestmark = pytest.mark.service
+
+PAGES = (
+    "/",
+    "/requests",
+    "/why",
+    "/rules",
+    "/changes",
+    "/rules?model=" + MODEL,
+    "/requests?slow=1&outcome=ok",
+)
+MAX_MEMORY_BYTES = 120 * 1024 * 1024
+CANARIES = ("prompt-canary-1942", "session-canary-1942", "sk-canary-1942")
+
+
+@dataclass
+class Console:
+    """A running console in front of a fleet."""
+
+    url: str
+    pid: int
+    fleet: Fleet
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=30)
+
+    def page(self, path: str) -> str:
+        answer = self.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def words(self, path: str) -> str:
+        """Return a page's text without its tags."""
+        return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", self.page(path)))
+
+    def memory_bytes(self) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """Two engines, two routers that know each other, a Prometheus with a change of configuration, a console."""
+    now = int(time.time()) // STEP_SECONDS * STEP_SECONDS
+    series = {
+        "up": {'job="router-service"': [1.0] * 240},
+        "router_config_info": {
+            'job="router-service",hash="aaaa1111"': [1.0] * 200 + [None] * 40,
+            'job="router-service",hash="bbbb2222"': [None] * 200 + [1.0] * 40,
+        },
+    }
+    with (
+        fleet_in(tmp_path_factory.mktemp("fleet")) as fleet,
+        recorded_prometheus(tmp_path_factory.mktemp("prometheus"), series, now - 1200) as prometheus,
+    ):
+        fleet.add_engine("one")
+        fleet.add_engine("two")
+        ports = [free_port() for _ in range(2)]
+        rules = {"rules": [{"name": "long", "when": {"max_tokens_gte": 9}, "route_to": "general"}]}
+        (fleet.folder / "rules.yaml").write_text(json.dumps(rules))
+        more = {
+            "peers": {"urls": [f"http://127.0.0.1:{port}" for port in ports]},
+            "routing": {"default_pool": "general", "rules_file": "rules.yaml"},
+        }
+        for port in ports:
+            fleet.add_router(port=port, **more)
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        routers = [part for router in fleet.routers for part in ("--router", router.url)]
+        command = [
+            BIN / "python",
+            "-m",
+            "console.main",
+            "serve",
+            "--port",
+            str(port),
+            "--prometheus",
+            prometheus,
+        ]
+        with running(
+            [*command, *routers], log=fleet.folder / "console.log", ready=answers(f"{url}/healthz")
+        ) as process:
+            yield Console(url, process.pid, fleet)
+
+
+def asked(console: Console, **more: object) -> str:
+    """Send one request with canaries through the first router; return its id."""
+    answer = console.fleet.routers[0].post(
+        messages=[{"role": "user", "content": CANARIES[0]}],
+        headers={
+            "x-session-id": CANARIES[1],
+            "authorization": f"Bearer {CANARIES[2]}",
+            "x-client-id": "team-a",
+        },
+        **more,
+    )
+    assert answer.status_code == 200, answer.text
+    request_id = answer.headers["x-request-id"]
+    console.fleet.routers[0].record(request_id)
+    return request_id
+
+
+class _Balance(HTMLParser):
+    """Counts elements that are opened and not closed."""
+
+    VOID = frozenset({"meta", "link", "input", "br", "hr", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "option" or (self.open and self.open[-1] == "option" and tag == "select"):
+            while self.open and self.open[-1] == "option":
+                self.open.pop()
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+        elif tag != "option":
+            self.wrong.append(tag)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_each_page_is_whole_and_loads_nothing_from_elsewhere(console: Console, path: str) -> None:
+    asked(console, stream=True)
+    answer = console.get(path)
+    assert answer.status_code == 200
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    checked = _Balance()
+    checked.feed(answer.text)
+    assert (checked.open, checked.wrong) == ([], [])
+    assert 'aria-current="page"' in answer.text
+    assert answer.text.count("<h1>") == 1
+    assert not re.search(r'(?:src|href)="(?:https?:)?//(?!127\.0\.0\.1)', answer.text)
+    assert 'style="' not in answer.text, "the policy forbids inline styles"
+
+
+def test_now_shows_backends_and_what_is_not_known(console: Console) -> None:
+    words = console.words("/")
+    for name in console.fleet.engines:
+        assert name in words
+    assert "No verdict yet" in words
+    assert "router configuration aaaa1111 -&gt; bbbb2222" in words
+
+
+def test_requests_are_filtered_and_bounded(console: Console) -> None:
+    request_id = asked(console, max_tokens=9)
+    assert request_id in console.page("/requests?rule=long&client=team-a")
+    assert request_id not in console.page("/requests?rule=default")
+    assert request_id not in console.page(f"/requests?after={request_id}")
+    assert console.get("/requests?outcome=nonsense").status_code == 400
+    assert console.get(f"/requests?id={request_id}").headers["location"] == f"/requests/{request_id}"
+
+
+def test_one_request_of_any_router_is_shown_in_words_and_bars(console: Console) -> None:
+    request_id = asked(console, stream=True, max_tokens=9)
+    words = console.words(f"/requests/{request_id}")
+    record = console.fleet.routers[1].record(request_id)
+    assert f"Router replica {record['replica']} handled it." in words
+    assert "Pool general: rule long matched." in words
+    assert "prefill" in words
+    assert "decode" in words
+    assert "chosen" in words
+    missing = console.get("/requests/nowhere")
+    assert missing.status_code == 404
+    assert "no record of nowhere" in missing.text
+
+
+def test_a_running_request_says_what_it_waits_for(console: Console) -> None:
+    for engine in console.fleet.engines.values():
+        engine.fault("wedge")
+    asker = threading.Thread(
+        target=console.fleet.routers[0].post,
+        kwargs={"stream": True, "headers": {"x-request-id": "held-two"}},
+        daemon=True,
+    )
+    try:
+        asker.start()
+        eventually(
+            lambda: (
+                "for the first token of" in httpx.get(f"{console.url}/requests/held-two", timeout=30).text
+            ),
+            "the page shows the held request",
+        )
+    finally:
+        for engine in console.fleet.engines.values():
+            engine.heal()
+        asker.join(30)
+
+
+def test_rules_show_order_and_a_dry_run(console: Console) -> None:
+    asked(console, max_tokens=9)
+    words = console.words(f"/rules?model={MODEL}&max_tokens=20&prompt_chars=100")
+    assert "max_tokens_gte: 9" in words
+    assert "Pool general: rule long matched." in words
+    assert "100 characters of prompt" in words
+
+
+def test_changes_are_listed_with_their_times(console: Console) -> None:
+    assert "router configuration aaaa1111 -&gt; bbbb2222" in console.words("/changes?window=1h")
+    assert "No change of configuration" in console.words("/changes?window=5m&until=2020-01-01T00:00:00Z")
+    assert console.get("/changes?window=nonsense").status_code == 400
+    assert console.get("/why?until=nonsense").status_code == 400
+
+
+def test_no_page_shows_a_prompt_a_key_or_a_session(console: Console) -> None:
+    request_id = asked(console, stream=True)
+    for path in (*PAGES, f"/requests/{request_id}"):
+        page = console.page(path)
+        assert not [canary for canary in CANARIES if canary in page], path
+
+
+def test_only_get_is_answered(console: Console) -> None:
+    for path in ("/", "/requests", "/rules", "/requests/x"):
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            assert httpx.request(method, console.url + path).status_code == 405
+
+
+def test_text_of_a_client_is_escaped(console: Console) -> None:
+    page = console.page("/requests?client=%22%3E%3Cscript%3Ealert(1)%3C/script%3E")
+    assert "<script>alert" not in page
+    assert console.get("/requests/%3Cscript%3Ealert(1)").text.count("<script>") == 0
+
+
+def test_a_frozen_router_is_named_and_holds_nothing_up(console: Console) -> None:
+    frozen = console.fleet.routers[1]
+    frozen.freeze()
+    try:
+        words = console.words("/requests")
+        assert f"No answer from router {frozen.url}" in words
+        assert console.fleet.routers[0].post().status_code == 200
+    finally:
+        frozen.thaw()
+
+
+def test_without_prometheus_the_pages_say_what_is_not_known(console: Console, tmp_path: Path) -> None:
+    port, nothing = free_port(), free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        *(BIN / "python", "-m", "console.main", "serve", "--port", str(port)),
+        *("--router", console.fleet.routers[0].url, "--prometheus", f"http://127.0.0.1:{nothing}"),
+    ]
+    with running(command, log=tmp_path / "log", ready=answers(f"{url}/healthz")):
+        for path in PAGES:
+            answer = httpx.get(url + path, timeout=30)
+            assert answer.status_code == 200
+            assert "requests" in path or "not known" in answer.text
+        assert "two" in httpx.get(url).text
+
+
+def test_memory_stays_bounded_while_records_are_looked_through(console: Console) -> None:
+    router = console.fleet.routers[0]
+    with httpx.Client() as client:
+        for _ in range(400):
+            client.post(f"{router.url}/v1/chat/completions", json={"model": "nothing"})
+    for _ in range(50):
+        console.page("/requests")
+    print(f"peak memory of the console: {console.memory_bytes() / 1e6:.0f} MB")
+    assert console.memory_bytes() < MAX_MEMORY_BYTES
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_an_open_page_turns_grey_and_shows_its_age(console: Console, tmp_path: Path) -> None:
+    def dumped(milliseconds: int) -> str:
+        command = [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *(f"--user-data-dir={tmp_path}/{milliseconds}", f"--virtual-time-budget={milliseconds}"),
+        ]
+        done = subprocess.run(
+            [*command, f"{console.url}/requests"], capture_output=True, text=True, check=False, timeout=90
+        )
+        assert 'id="age"' in done.stdout, done.stderr
+        return done.stdout
+
+    assert '<body class="stale">' not in dumped(2_000)
+    old = dumped(150_000)
+    assert '<body class="stale">' in old
+    assert "min ago)" in old
+
+
+def test_watch_shows_backends_and_requests_in_a_terminal(console: Console) -> None:
+    request_id = asked(console)
+    command = [
+        BIN / "python",
+        "-m",
+        "console.main",
+        "watch",
+        "--times",
+        "1",
+        "--router",
+        console.fleet.routers[0].url,
+    ]
+    done = subprocess.run(
+        [*command, "--prometheus", f"http://127.0.0.1:{free_port()}"],
+        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert request_id[:12] in done.stdout
+    assert "two" in done.stdout
+    assert "verdicts: unknown" in done.stdout

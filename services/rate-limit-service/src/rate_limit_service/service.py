@@ -1,0 +1,174 @@
+"""Envoy's rate limit API on top of the budget store. Holds no state except the limits."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+
+import grpc  # type: ignore[import-untyped]
+import structlog
+from envoy.config.core.v3.base_pb2 import HeaderValue  # type: ignore[import-untyped]
+from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse  # type: ignore[import-untyped]
+
+from rate_limit_service.store import BudgetStore, Limit, LocalBudgets, Standing, StoreUnavailable
+from rate_limit_service.telemetry import Telemetry
+
+SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
+
+
+class BudgetService:
+    """Answers ShouldRateLimit: a descriptor with ``reserve`` reserves a budget, one with ``settle`` settles it.
+
+    Both carry ``client`` and ``request``; ``api`` names the form of a refusal. Other descriptors are admitted and counted
+    as not understood.
+    """
+
+    def __init__(
+        self,
+        store: BudgetStore,
+        limit_of: Callable[[str], Limit],
+        telemetry: Telemetry,
+        local: LocalBudgets | None = None,
+    ) -> None:
+        self._store = store
+        self._local = local
+        self._limit_of = limit_of
+        self._telemetry = telemetry
+        self._log = structlog.get_logger()
+
+    async def should_rate_limit(
+        self,
+        request: RateLimitRequest,
+        context: "grpc.aio.ServicerContext[RateLimitRequest, RateLimitResponse]",
+    ) -> RateLimitResponse:
+        """Answer one call.
+
+        Without the store the local buckets decide; without local buckets the call fails with UNAVAILABLE.
+        """
+        answer = RateLimitResponse(overall_code=RateLimitResponse.OK)
+        try:
+            for descriptor in request.descriptors:
+                entries = {entry.key: entry.value for entry in descriptor.entries}
+                try:
+                    answer = await self._answer(entries)
+                except StoreUnavailable as error:
+                    self._report(error)
+                    if self._local is None:
+                        raise
+                    answer = await self._answer_locally(self._local, entries)
+        except StoreUnavailable:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the budget store is unavailable")
+        return answer
+
+    def _report(self, error: StoreUnavailable) -> None:
+        self._telemetry.store_failed()
+        if self._telemetry.may_warn():
+            self._log.warning("store_unavailable", error=str(error))
+
+    async def _answer_locally(self, local: LocalBudgets, entries: Mapping[str, str]) -> RateLimitResponse:
+        client, request = entries["client"], entries["request"]
+        limit = local.share_of(self._limit_of(client))
+        if "settle" in entries:
+            await local.buckets.settle(client, request, int(entries["settle"]), limit)
+            return RateLimitResponse(overall_code=RateLimitResponse.OK)
+        standing = await local.buckets.reserve(client, request, int(entries["reserve"]), limit)
+        if standing.admitted:
+            self._telemetry.decided("local_admitted")
+            return RateLimitResponse(overall_code=RateLimitResponse.OK)
+        return self._refusal(entries, limit, standing, outcome="local_refused")
+
+    async def _answer(self, entries: Mapping[str, str]) -> RateLimitResponse:
+        client, request = entries.get("client", ""), entries.get("request", "")
+        amount = entries.get("reserve", entries.get("settle", ""))
+        if not client or not request or not amount.isdigit():
+            self._telemetry.decided("not_understood")
+            return RateLimitResponse(overall_code=RateLimitResponse.OK)
+        limit = self._limit_of(client)
+        if limit == Limit():
+            self._telemetry.decided("unlimited")
+            return RateLimitResponse(overall_code=RateLimitResponse.OK)
+        if "settle" in entries:
+            with self._telemetry.store_time():
+                reserved = await self._store.settle(client, request, int(amount), limit)
+            self._telemetry.settled(reserved, int(amount))
+            return RateLimitResponse(overall_code=RateLimitResponse.OK)
+        with self._telemetry.store_time():
+            standing = await self._store.reserve(client, request, int(amount), limit)
+        self._telemetry.store_answered()
+        if standing.admitted:
+            self._telemetry.decided("admitted")
+            self._telemetry.reserved(int(amount))
+            return RateLimitResponse(
+                overall_code=RateLimitResponse.OK, response_headers_to_add=_standing_headers(limit, standing)
+            )
+        return self._refusal(entries, limit, standing)
+
+    def _refusal(
+        self, entries: Mapping[str, str], limit: Limit, standing: Standing, outcome: str | None = None
+    ) -> RateLimitResponse:
+        amount = int(entries["reserve"])
+        wait = max(1, math.ceil(standing.wait_seconds))
+        headers = _standing_headers(limit, standing)
+        if limit.tokens_per_minute and amount > limit.tokens_per_minute:
+            reason, code = "too_large", "request_exceeds_token_budget"
+            message = (
+                f"This request reserves {amount} tokens; the client's whole budget is "
+                f"{limit.tokens_per_minute} a minute. Ask for fewer tokens."
+            )
+            if outcome is None:  # A local bucket is small only until the store recovers.
+                headers.append(HeaderValue(key="x-should-retry", value="false"))
+        elif standing.requests is not None and standing.requests < 1:
+            reason, code = "over_requests", "requests_per_minute_exceeded"
+            message = f"More than {limit.requests_per_minute} requests a minute. Retry in {wait} s."
+        else:
+            reason, code = "over_tokens", "tokens_per_minute_exceeded"
+            message = (
+                f"This request reserves {amount} tokens; {math.floor(standing.tokens or 0)} of "
+                f"{limit.tokens_per_minute} a minute are left. Retry in {wait} s."
+            )
+        self._telemetry.decided(outcome or reason)
+        body = _openai(message, code)
+        if entries.get("api") == "anthropic":
+            body = _anthropic(message, entries)
+            headers.append(HeaderValue(key="request-id", value=entries["request"]))
+        answer = RateLimitResponse(
+            overall_code=RateLimitResponse.OVER_LIMIT,
+            response_headers_to_add=[*headers, HeaderValue(key="retry-after", value=str(wait))],
+            raw_body=json.dumps(body, separators=(",", ":")).encode(),
+        )
+        answer.dynamic_metadata.update({"refused": True})
+        return answer
+
+
+def _openai(message: str, code: str) -> dict[str, object]:
+    return {"error": {"message": message, "type": "rate_limit_error", "param": None, "code": code}}
+
+
+def _anthropic(message: str, entries: Mapping[str, str]) -> dict[str, object]:
+    error = {"type": "rate_limit_error", "message": message}
+    return {"type": "error", "error": error, "request_id": entries["request"]}
+
+
+def _standing_headers(limit: Limit, standing: Standing) -> list[HeaderValue]:
+    headers = []
+    for name, most, left in (
+        ("requests", limit.requests_per_minute, standing.requests),
+        ("tokens", limit.tokens_per_minute, standing.tokens),
+    ):
+        if most and left is not None:
+            full_again = max(0.0, (most - left) * 60 / most)
+            headers += [
+                HeaderValue(key=f"x-ratelimit-limit-{name}", value=str(most)),
+                HeaderValue(key=f"x-ratelimit-remaining-{name}", value=str(max(0, math.floor(left)))),
+                HeaderValue(key=f"x-ratelimit-reset-{name}", value=f"{math.ceil(full_again)}s"),
+            ]
+    return headers
+
+
+def handler(service: BudgetService) -> grpc.GenericRpcHandler:
+    """Return the gRPC handler of Envoy's rate limit service, version 3."""
+    method = grpc.unary_unary_rpc_method_handler(
+        service.should_rate_limit,
+        request_deserializer=RateLimitRequest.FromString,
+        response_serializer=RateLimitResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, {"ShouldRateLimit": method})

@@ -1,0 +1,147 @@
+"""One suite for both budget stores: the one in Redis and the fake. What one does, the other does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from harness.ports import free_port
+from harness.servers.edges import running_redis
+from rate_limit_service.main import main
+from rate_limit_service.store import BudgetStore, Limit, MemoryBudgets, RedisBudgets, StoreUnavailable
+
+TOKENS = Limit(tokens_per_minute=600)
+BOTH = Limit(requests_per_minute=5, tokens_per_minute=600)
+
+
+@pytest.fixture(scope="module")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as port:
+        yield port
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.service)])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[BudgetStore]:
+    if request.param == "memory":
+        yield MemoryBudgets()
+        return
+    port = request.getfixturevalue("redis_port")
+    with redis_client.Redis(port=port) as client:
+        client.flushall()
+    opened = RedisBudgets(f"redis://127.0.0.1:{port}/0", timeout_seconds=5.0, reservation_seconds=60)
+    yield opened
+    await opened.close()
+
+
+async def test_a_reservation_is_charged_at_once(store: BudgetStore) -> None:
+    first = await store.reserve("a", "1", 400, TOKENS)
+    assert first.admitted
+    assert first.tokens is not None
+    assert 200 <= first.tokens < 215
+    second = await store.reserve("a", "2", 400, TOKENS)
+    assert not second.admitted
+    assert 15 < second.wait_seconds <= 20, "200 tokens are missing at 10 a second"
+
+
+async def test_a_refusal_charges_nothing(store: BudgetStore) -> None:
+    for number in range(5):
+        assert not (await store.reserve("a", str(number), 601, TOKENS)).admitted
+    assert (await store.reserve("a", "x", 600, TOKENS)).admitted
+
+
+async def test_settling_gives_back_what_was_not_used(store: BudgetStore) -> None:
+    await store.reserve("a", "1", 500, TOKENS)
+    assert await store.settle("a", "1", 100, TOKENS) == 500
+    after = await store.reserve("a", "2", 450, TOKENS)
+    assert after.admitted
+
+
+async def test_settling_twice_changes_nothing_the_second_time(store: BudgetStore) -> None:
+    await store.reserve("a", "1", 500, TOKENS)
+    assert await store.settle("a", "1", 500, TOKENS) == 500
+    assert await store.settle("a", "1", 0, TOKENS) is None
+    assert not (await store.reserve("a", "2", 400, TOKENS)).admitted
+
+
+async def test_settling_what_was_never_reserved_changes_nothing(store: BudgetStore) -> None:
+    assert await store.settle("a", "ghost", 500, TOKENS) is None
+    assert (await store.reserve("a", "1", 600, TOKENS)).admitted
+
+
+async def test_more_than_reserved_becomes_a_debt(store: BudgetStore) -> None:
+    await store.reserve("a", "1", 100, TOKENS)
+    await store.settle("a", "1", 1_200, TOKENS)
+    refused = await store.reserve("a", "2", 1, TOKENS)
+    assert not refused.admitted
+    assert refused.wait_seconds > 50
+
+
+async def test_clients_do_not_share(store: BudgetStore) -> None:
+    assert (await store.reserve("a", "1", 600, TOKENS)).admitted
+    assert (await store.reserve("b", "1", 600, TOKENS)).admitted
+
+
+async def test_both_limits_or_neither_are_charged(store: BudgetStore) -> None:
+    assert not (await store.reserve("a", "0", 700, BOTH)).admitted
+    admitted = [(await store.reserve("a", str(number), 1, BOTH)).admitted for number in range(1, 7)]
+    assert admitted == [True] * 5 + [False], "the refused request cost neither a request nor tokens"
+
+
+async def test_a_hundred_parallel_questions_do_not_overshoot(store: BudgetStore) -> None:
+    answers = await asyncio.gather(*(store.reserve("a", str(number), 100, TOKENS) for number in range(100)))
+    assert sum(answer.admitted for answer in answers) == 6
+
+
+@pytest.mark.service
+async def test_no_redis_is_said_so() -> None:
+    store = RedisBudgets(f"redis://127.0.0.1:{free_port()}/0", timeout_seconds=0.5, reservation_seconds=60)
+    with pytest.raises(StoreUnavailable):
+        await store.reserve("a", "1", 1, TOKENS)
+    await store.close()
+
+
+@pytest.mark.service
+async def test_nothing_is_kept_in_redis_for_ever(redis_port: int, tmp_path: Path) -> None:
+    store = RedisBudgets(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=5.0, reservation_seconds=60)
+    await store.reserve("forever", "1", 100, BOTH)
+    await store.close()
+    with redis_client.Redis(port=redis_port) as client:
+        keys = list(client.scan_iter("edge:{forever}*"))
+        assert len(keys) == 3
+        assert all(0 < client.ttl(key) <= 180 for key in keys)
+
+
+@pytest.fixture(scope="module")
+def locked_redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A Redis that answers nobody without its password."""
+    with running_redis(tmp_path_factory.mktemp("locked"), "--requirepass", "a long password") as port:
+        yield port
+
+
+@pytest.mark.service
+async def test_a_store_with_a_password_is_asked_with_it(locked_redis_port: int) -> None:
+    url = f"redis://127.0.0.1:{locked_redis_port}/1"
+    outside = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=60)
+    with pytest.raises(StoreUnavailable, match="Authentication"):
+        await outside.reserve("a", "1", 400, TOKENS)
+    await outside.close()
+    store = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=60, password="a long password")
+    assert (await store.reserve("a", "1", 400, TOKENS)).admitted
+    await store.close()
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "No such file"), ("\n", "is empty")])
+def test_a_password_file_that_gives_none_is_refused(
+    text: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.yaml").write_text("budgets: {}\n")
+    file = tmp_path / "password"
+    if text is not None:
+        file.write_text(text)
+    words = ["serve", "--settings", str(tmp_path / "settings.yaml"), "--redis-password-file", str(file)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: {said}" in error
+    assert "write the password of Redis into it" in error
