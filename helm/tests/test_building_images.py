@@ -1,6 +1,6 @@
-"""`make images` and `scripts/pin-images`: what they ask of a builder and of skopeo, which stand in here.
+"""`make images` and `scripts/pin-images`: the commands of builders and skopeo that they run.
 
-No container engine runs where these tests run: the programs on the PATH write down how they were called.
+Fake builders and a fake skopeo on PATH record their calls, because no container engine runs here.
 """
 
 import os
@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from container_images.build import dockerfiles
+from platform_tools.images.build import dockerfiles
 
 ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools/platform-tools/src/platform_tools"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 BUILDER = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"
-[ "$1" = "$REFUSE" ] && { echo "denied" >&2; exit 1; }
+[ "$1" = "$REFUSE" ] && { echo "${SAYS:-denied}" >&2; exit 1; }
 case "$1 $2" in
   "push --digestfile") printf %s "$DIGEST" > "$3" ;;
   "inspect --format") for last; do :; done; echo "[\\"other@sha256:00\\",\\"${last%:*}@$DIGEST\\"]" ;;
@@ -28,9 +29,9 @@ esac
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what the two programs read and write."""
+    """A copy of the files that the two programs read and write."""
     root = tmp_path / "tree"
-    shutil.copytree(ROOT / "scripts" / "container_images", root / "scripts" / "container_images")
+    shutil.copytree(TOOLS, root / TOOLS.relative_to(ROOT))
     for dockerfile in dockerfiles(ROOT).values():
         copy = root / dockerfile.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def tree(tmp_path: Path) -> Path:
 def run(
     tree: Path, module: str, program: str, *arguments: str, script: str = BUILDER, **variables: str
 ) -> "tuple[subprocess.CompletedProcess[str], list[str]]":
-    """Run a program with one stand-in on its PATH; return how it ended and every call of the stand-in."""
+    """Run a program with one fake tool on its PATH; return its result and every call of the fake."""
     programs, calls = tree.parent / "bin", tree.parent / "calls"
     shutil.rmtree(programs, ignore_errors=True)
     calls.unlink(missing_ok=True)
@@ -53,8 +54,9 @@ def run(
     for needed in ("sh", "basename", "git"):
         (programs / needed).symlink_to(shutil.which(needed) or "")
     done = subprocess.run(
-        [sys.executable, "-m", f"container_images.{module}", *arguments],
-        env={"PATH": str(programs), "PYTHONPATH": str(tree / "scripts"), "CALLS": str(calls), "REFUSE": "",
+        [sys.executable, "-m", f"platform_tools.images.{module}", *arguments],
+        env={"PATH": str(programs), "PYTHONPATH": str(tree / TOOLS.parent.relative_to(ROOT)),
+             "CALLS": str(calls), "REFUSE": "",
              "DIGEST": DIGEST, **variables},
         cwd=tree,
         capture_output=True,
@@ -69,7 +71,7 @@ def run(
 def test_images_are_built_from_pinned_bases_labelled_pushed_and_their_digests_kept(
     tree: Path, builder: str
 ) -> None:
-    done, calls = run(tree, "build", builder, REGISTRY="registry.example/llm", TAG="1.2.3")
+    done, calls = run(tree, "build", builder, REGISTRY="registry.example/llm", TAG="1.2.3", GPU="1")
     assert done.returncode == 0, done.stderr
     builds = [call for call in calls if call.startswith(f"{builder} build ")]
     assert len(builds) == len(dockerfiles(ROOT))
@@ -116,6 +118,53 @@ def test_a_builder_that_fails_ends_it_with_one_sentence(tree: Path, refuse: str,
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_client_without_an_engine_does_not_count(tree: Path) -> None:
+    done, calls = run(tree, "build", "docker", REFUSE="info")
+    assert done.returncode == 1
+    assert "docker has no running engine (`docker info` fails), podman is not installed" in done.stderr
+    assert not [call for call in calls if " build " in call]
+
+
+def test_buildah_builds_where_docker_is_only_a_client(tree: Path) -> None:
+    docker = tree.parent / "docker-only"
+    docker.mkdir()
+    (docker / "docker").write_text("#!/bin/sh\nexit 1\n")
+    (docker / "docker").chmod(0o755)
+    done, calls = run(tree, "build", "buildah", PATH=f"{docker}:{tree.parent / 'bin'}")
+    assert done.returncode == 0, done.stderr
+    assert {call.split()[0] for call in calls} == {"buildah"}
+
+
+def test_the_gpu_image_is_built_only_when_asked_for(tree: Path) -> None:
+    done, calls = run(tree, "build", "docker")
+    assert not [call for call in calls if "/inference-engine:" in call]
+    assert "inference-engine is left out" in done.stdout
+    _, calls = run(tree, "build", "docker", GPU="1")
+    assert [call for call in calls if "/inference-engine:" in call]
+    _, calls = run(tree, "build", "docker", IMAGES="inference-engine router-service")
+    assert len([call for call in calls if call.startswith("docker build ")]) == 2
+    unknown, _ = run(tree, "build", "docker", IMAGES="ruoter")
+    assert unknown.returncode == 1
+    assert "there is no image ruoter (known: " in unknown.stderr
+
+
+def test_what_is_pushed_is_for_the_clusters_platform_whatever_machine_builds_it(tree: Path) -> None:
+    _, calls = run(tree, "build", "docker", REGISTRY="registry.example/llm")
+    assert all("--platform linux/amd64" in call for call in calls if call.startswith("docker build "))
+    _, calls = run(tree, "build", "docker", PLATFORM="linux/arm64")
+    assert all("--platform linux/arm64" in call for call in calls if call.startswith("docker build "))
+
+
+def test_a_second_push_to_immutable_tags_is_harmless(tree: Path) -> None:
+    run(tree, "build", "docker", REGISTRY="registry.example/llm", TAG="1")
+    first = (tree / "versions.yaml").read_text()
+    says = "tag invalid: The image tag '1' already exists and cannot be overwritten because the tag is immutable."
+    done, _ = run(tree, "build", "docker", REGISTRY="registry.example/llm", TAG="1", REFUSE="push", SAYS=says)
+    assert done.returncode == 0, done.stderr
+    assert "is in the registry already, and its tag is immutable" in done.stdout
+    assert (tree / "versions.yaml").read_text() == first
 
 
 def test_without_a_builder_nothing_is_built_and_the_remedy_is_named(tree: Path) -> None:

@@ -1,4 +1,4 @@
-"""checkov over every rendered chart: nothing but what helm/checkov.yaml gives a reason for, where it allows it."""
+"""checkov on every rendered chart: helm/checkov.yaml allows each finding for named objects, with a reason."""
 
 import json
 import re
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.kubernetes_tools import tool
+from harness.kubernetes.tools import tool
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 
 HELM = Path(__file__).resolve().parents[1]
 CHECKOV = HELM.parent / ".venv-tools" / "bin" / "checkov"

@@ -1,4 +1,4 @@
-"""A pod is replaced when what it reads only at its start has changed, and by no other change of its ConfigMap."""
+"""A pod is replaced if and only if a value changes that it reads only at its start."""
 
 import hashlib
 import re
@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.chart_fields import CHARTS, HELM, merged, nested, read, render
-from harness.kubernetes_tools import tool
-from router_service.app import _AT_START
+from harness.kubernetes.chart_fields import CHARTS, HELM, merged, nested, read, render
+from harness.kubernetes.tools import tool
+from router_service.reload import _AT_START
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 
 BASES = {chart: read(HELM / "tests/options" / f"{chart}.yaml").get("base", {}) for chart in CHARTS}
 BY_THE_CHART = {"server.host", "server.port"}
 """Refused as values: the Service and the probes go by them."""
 OTHERS: dict[str, Any] = {
     "redis": ("redis", {"url": "redis://other:6379/0"}),
+    "budgets": ("config.budgets", {"address": "rate-limits:8081"}),
     "affinity.enabled": ("config.affinity.enabled", False),
     "health.timeout_seconds": ("config.health.timeout_seconds", 7.0),
     "telemetry.otlp_endpoint": ("config.telemetry.otlp_endpoint", "http://other:4318"),
@@ -83,7 +84,7 @@ def test_every_pod_with_a_config_map_of_its_chart_has_its_checksum(chart: str) -
 
 def test_redis_is_hashed_as_it_is_written() -> None:
     done = subprocess.run(
-        [tool("helm"), "template", "r", HELM / "redis", "--set", "passwordSecret=redis"],
+        [tool("helm"), "template", "r", HELM / "llm-redis", "--set", "passwordSecret=redis"],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     documents = {one["kind"]: one for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one}

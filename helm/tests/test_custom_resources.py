@@ -1,4 +1,4 @@
-"""What charts offer to operators fits the schemas of the operators' own custom resources."""
+"""The charts' custom resources conform to the operators' schemas."""
 
 import copy
 import json
@@ -9,26 +9,33 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.kubernetes_tools import tool
+from harness.kubernetes.tools import tool
 from harness.npm import installed
-from platform_deploy.needs import CRD_VERSIONS
+from platform_tools.deploy.needs import CRD_VERSIONS
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 
 HELM = Path(__file__).resolve().parents[1]
 OFFERS = {
-    ("edge-gateway", "internal.yaml"): ['serviceMonitor={"enabled": true}'],
+    ("edge-gateway", "internal.yaml"): [
+        'serviceMonitor={"enabled": true}',
+        'httpRoute={"enabled": true, "parentRefs": [{"name": "gateway"}], "hostnames": ["llm.example.com"]}',
+    ],
     ("edge-gateway", "tls.yaml"): [
         'tls.certManager={"enabled": true, "issuer": {"name": "ours"}, "dnsNames": ["llm.example.com"]}'
     ],
     ("rate-limit-service", "one-budget.yaml"): ['serviceMonitor={"enabled": true}'],
     ("router-service", "two-pools.yaml"): ['serviceMonitor={"enabled": true}', 'keda={"enabled": true}'],
-    ("inference-backend", "mistral-7b.yaml"): ['podMonitor={"enabled": true}', 'keda={"enabled": true}'],
+    ("inference-backend", "mistral-7b.yaml"): [
+        'serviceMonitor={"enabled": true}',
+        'podMonitor={"enabled": true}',
+        'keda={"enabled": true}',
+    ],
     ("observability", "default.yaml"): ['prometheusRule={"enabled": true}', 'podMonitors={"enabled": true}'],
 }
 """Chart and example, with every option that renders a custom resource."""
 GROUPS = tuple(f"apiVersion: {version.partition('/')[0]}" for version in CRD_VERSIONS)
-KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject", "Certificate"}
+KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject", "Certificate", "HTTPRoute"}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,7 @@ def resources() -> list[dict[str, Any]]:
 
 
 def wrong(schemas: Path, manifests: list[dict[str, Any]]) -> list[str | None]:
-    """What the schema has against each manifest, None where nothing."""
+    """Return the schema errors of each manifest, None without errors."""
     lines = "".join(json.dumps(manifest) + "\n" for manifest in manifests)
     done = subprocess.run(
         ["node", "validate.mjs"], cwd=schemas, input=lines, capture_output=True, text=True, check=False
@@ -78,7 +85,7 @@ def test_a_planted_error_is_found_in_each_kind(schemas: Path, resources: list[di
 def test_no_chart_renders_a_custom_resource_that_is_not_looked_at(resources: list[dict[str, Any]]) -> None:
     offered = {
         line.split()[1]
-        for template in HELM.glob("*/templates/*.yaml")
+        for template in [*HELM.glob("*/templates/*.yaml"), HELM / "shared/_names.tpl"]
         for before, line in zip(
             ["", *template.read_text().splitlines()], template.read_text().splitlines(), strict=False
         )

@@ -1,112 +1,53 @@
-"""scripts/deploy: the environments render and agree with each other, and what a cluster lacks is said at once.
+"""scripts/deploy: the environments render consistently, and everything that a cluster lacks is reported at
+once.
 
-The real kubectl asks a stateful API server; the real helm renders. Installing needs a cluster: here a stand-in for
-helm notes the order of installations and removals, and everything before and after them is real.
+The real kubectl queries a stateful API server; the real helm renders. Installing needs a cluster, so a fake
+helm records the order of installations and removals; all other steps are real.
 """
 
-import os
+import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import boto3
 import pytest
 import yaml
+from moto.server import ThreadedMotoServer
 
-from harness.fake_kubernetes import FakeKubernetes, fake_kubernetes
-from harness.kubernetes_tools import tool
-from harness.router_fleet import BIN, fleet_in
-from platform_deploy.needs import CRD_VERSIONS, read_needs
-from platform_deploy.prerequisites import Cluster, lacks
-from platform_deploy.releases import releases_of
+from harness.kubernetes.charts import HELM
+from harness.kubernetes.deploy_script import (
+    CONTRACT,
+    ENVIRONMENTS,
+    HANDED_OVER,
+    RELEASES,
+    Script,
+    releases_in,
+)
+from harness.kubernetes.fake_api_server import FakeKubernetes
+from harness.kubernetes.tools import tool
+from harness.servers.router_fleet import BIN, fleet_in
+from harness.stacks.local import ROOT
+from platform_tools.deploy.releases import releases_of
 
-pytestmark = pytest.mark.service
-
-ROOT = Path(__file__).resolve().parents[2]
-HELM = ROOT / "helm"
-ENVIRONMENTS = ("dev", "kind", "prod")
-RELEASES = yaml.safe_load((HELM / "releases.yaml").read_text())["releases"]
-CONTRACT = yaml.safe_load((ROOT / "infrastructure" / "contract.yaml").read_text())
-# What scripts/cluster-up hands over, as far as charts read it.
-HANDED_OVER: dict[str, Any] = {
-    "global": {
-        "region": "eu-central-1",
-        "registry": "registry.example/llm-platform",
-        "storageClass": "ebs-csi-default-sc",
-        "buckets": {"models": "m", "logs": "l", "traces": "t"},
-        "placement": {
-            pool: {"nodeSelector": {"llm-platform/pool": pool}, "tolerations": facts["taints"]}
-            for pool, facts in CONTRACT["pools"].items()
-        },
-    }
-}
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeKubernetes]:
-    """A cluster that has everything."""
-    with fake_kubernetes() as state:
-        state.add("nodes", "gpu", status={"allocatable": {"nvidia.com/gpu": "4"}})
-        default = {"storageclass.kubernetes.io/is-default-class": "true"}
-        state.add("storageclasses", "ebs-csi-default-sc", annotations=default)
-        state.add("apiservices", "v1beta1.metrics.k8s.io")
-        state.add("deployments", "aws-load-balancer-controller", "kube-system")
-        state.add("secrets", "redis", "llm", data={"password": "eA=="})
-        state.add("secrets", "edge-routes", "llm", data={"routes.yaml": "eA=="})
-        state.add("secrets", "edge-tls", "llm", data={"tls.crt": "eA==", "tls.key": "eA=="})
-        state.add("secrets", "grafana", "observability", data={"admin-user": "", "admin-password": ""})
-        yield state
-
-
-class Script:
-    """Runs scripts/deploy or scripts/undeploy; ``installed`` is what the stand-in for helm was asked to change."""
-
-    def __init__(self, folder: Path, cluster: FakeKubernetes) -> None:
-        self._log = folder / "helm.log"
-        stand_in = folder / "helm"
-        stand_in.write_text(
-            f'#!/bin/sh\ncase "$1" in\n  template) exec {tool("helm")} "$@" ;;\n'
-            f'  list) grep -o "^upgrade --install [a-z0-9-]*" {self._log} | cut -d" " -f3 ;;\n'
-            f'  *) echo "$@" >> {self._log} ;;\nesac\n'
-        )
-        stand_in.chmod(0o755)
-        self.values = folder / "handed-over.yaml"
-        self.values.write_text(yaml.safe_dump(HANDED_OVER))
-        self._environment = {
-            **os.environ,
-            "HELM": str(stand_in),
-            "KUBECTL": str(tool("kubectl")),
-            "KUBECONFIG": str(cluster.kubeconfig(folder / "kubeconfig")),
-        }
-
-    def __call__(self, name: str, *words: str, key: str = "") -> subprocess.CompletedProcess[str]:
-        command = [str(ROOT / "scripts" / name), *words]
-        environment = {**self._environment, "OPENAI_API_KEY": key}
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=200, env=environment
-        )
-
-    @property
-    def installed(self) -> list[str]:
-        return self._log.read_text().splitlines() if self._log.exists() else []
-
-
-@pytest.fixture
-def script(tmp_path: Path, cluster: FakeKubernetes) -> Script:
-    return Script(tmp_path, cluster)
-
-
-def releases_in(environment: str) -> list[str]:
-    return [one["name"] for one in RELEASES if environment in one.get("environments", ENVIRONMENTS)]
+pytestmark = pytest.mark.programs
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_everything_is_there_so_everything_is_installed_in_order(environment: str, script: Script) -> None:
+def test_everything_is_there_so_everything_is_installed_in_order(
+    environment: str, script: Script, cluster: FakeKubernetes
+) -> None:
     done = script("deploy", environment, "-f", str(script.values))
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split()[2] for line in script.installed] == releases_in(environment)
     assert all("--wait" in line and str(script.values) in line for line in script.installed)
     assert "No request was made: set OPENAI_API_KEY" in done.stdout
+    labels = {one["metadata"]["name"]: one["metadata"]["labels"] for one in cluster.objects["namespaces"]}
+    assert labels.keys() == {release.namespace for release in releases_of(HELM, environment, [])}
+    for name, found in labels.items():
+        level = "privileged" if name == "observability-host" else "restricted"
+        assert found["pod-security.kubernetes.io/enforce"] == level
 
 
 def rendered_images(environment: str, folder: Path) -> set[str]:
@@ -151,92 +92,124 @@ def test_a_dry_run_changes_nothing_and_says_every_command(script: Script, cluste
     )
 
 
-LACKS = {
-    "nodes": "no node has nvidia.com/gpu: are GPU nodes up",
-    "storageclasses": 'there is no storage class "ebs-csi-default-sc" (known: none)',
-    "apiservices": "metrics-server is missing",
-    "deployments": "aws-load-balancer-controller is not in kube-system",
-    "secrets": "there is no Secret edge-routes in llm: edge-gateway routes",
-}
-
-
-def test_all_that_is_missing_is_said_at_once_with_its_remedy_and_nothing_is_installed(
+def test_a_failing_release_ends_with_its_pods_the_reason_and_the_remedy(
     script: Script, cluster: FakeKubernetes
 ) -> None:
-    for resource in LACKS:
-        cluster.objects[resource].clear()
-    done = script("deploy", "prod", "-f", str(script.values))
+    script.environment["FAILS"] = "router"
+    labels = {"app.kubernetes.io/instance": "router"}
+    crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 5, "name": "router",
+               "lastState": {"terminated": {"exitCode": 2, "reason": "Error"}}}  # fmt: skip
+    cluster.add("pods", "router-abc", "llm", labels=labels, status={"containerStatuses": [crashed]},
+                spec={"containers": [{"name": "router"}]}, log="router.yaml:3: no pool")  # fmt: skip
+    done = script("deploy", "kind")
     assert done.returncode == 1
-    for said in LACKS.values():
-        assert said in done.stderr
-    assert "nothing was installed" in done.stderr
+    assert "context deadline exceeded" in done.stderr
+    assert "pod router-abc: router crashed 5 times (Error, exit code 2)" in done.stderr
+    assert "router.yaml:3: no pool" in done.stderr
+    assert [line.split()[2] for line in script.installed][-1] == "router", "nothing after it is installed"
+
+
+def test_values_can_be_given_to_one_release(script: Script, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("replicas: 3\n")
+    done = script("deploy", "kind", "-f", f"router={own}", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[3] for line in done.stdout.splitlines() if str(own) in line] == ["router"]
+    unknown = script("deploy", "kind", "-f", f"ruoter={own}")
+    assert unknown.returncode == 2
+    assert '"ruoter" is no release of this environment (known: ' in unknown.stderr
+
+
+def test_undeploy_waits_until_pods_have_ended_and_says_how_long(
+    script: Script, cluster: FakeKubernetes
+) -> None:
+    assert script("deploy", "kind").returncode == 0
+    labels = {"app.kubernetes.io/instance": "edge"}
+    cluster.add("pods", "edge-1", "llm", labels=labels, spec={"terminationGracePeriodSeconds": 700})
+    done = script("undeploy", "kind", "--timeout", "1s")
+    assert done.returncode == 1
+    assert "waiting up to 700 s for pods that finish their requests: edge-1" in done.stdout
+    assert "edge: pods still run after 1 s: edge-1" in done.stderr
+    assert [line.split()[1] for line in script.installed if line.startswith("uninstall")] == ["edge"]
+
+
+def test_undeploy_after_an_interrupted_one_waits_for_pods_that_are_still_ending(
+    script: Script, cluster: FakeKubernetes
+) -> None:
+    cluster.add("pods", "edge-1", "llm", labels={"app.kubernetes.io/instance": "edge"})
+    assert script("undeploy", "kind", "--timeout", "1s").returncode == 0, "it is not a pod of this release"
+    cluster.objects["pods"][0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    done = script("undeploy", "kind", "--timeout", "1s")
+    assert done.returncode == 1
+    assert "edge: pods still run after 1 s: edge-1" in done.stderr
+    cluster.objects["pods"][0]["status"] = {"phase": "Failed"}
+    assert script("undeploy", "kind", "--timeout", "1s").returncode == 1, "the API server still has the pod"
+    cluster.objects["pods"].clear()
+    assert script("undeploy", "kind", "--timeout", "1s").returncode == 0
+
+
+EKS = "arn:aws:eks:eu-central-1:123456789012:cluster/llm-prod"
+
+
+@pytest.mark.parametrize("command", ["deploy", "undeploy"])
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        ("", "not a cluster for"),
+        ("fake", f'"fake" leads to {EKS}, which is not the cluster of "kind"'),
+        ("other", '"other" is not in the kubeconfig (contexts: fake)'),
+    ],
+)
+def test_the_cluster_of_another_environment_is_refused(
+    command: str, context: str, said: str, script: Script, cluster: FakeKubernetes, tmp_path: Path
+) -> None:
+    script.context = context
+    cluster.kubeconfig(tmp_path / "kubeconfig", EKS)
+    done = script(command, "kind")
+    assert done.returncode == 1
+    assert said in done.stderr
     assert script.installed == []
+    assert cluster.changes == []
 
 
-@pytest.mark.parametrize("resource", LACKS)
-def test_one_thing_missing_is_one_line(resource: str, script: Script, cluster: FakeKubernetes) -> None:
-    cluster.objects[resource].clear()
-    done = script("deploy", "prod", "-f", str(script.values), "--dry-run")
-    assert done.returncode == 1
-    assert LACKS[resource] in done.stderr
-    assert sum("missing:" in line for line in done.stderr.splitlines()) == (4 if resource == "secrets" else 1)
-
-
-def test_a_secret_without_its_key_is_named(script: Script, cluster: FakeKubernetes) -> None:
-    cluster.objects["secrets"][0]["data"] = {"pass": "eA=="}
-    done = script("deploy", "kind", "--dry-run")
-    assert done.returncode == 1
-    assert (
-        "the Secret redis in llm has no key password: kubectl -n llm create secret generic redis"
-        in done.stderr
-    )
-
-
-def test_operators_that_values_ask_for_are_missed_by_name_and_cert_manager_fills_its_own_secret(
-    cluster: FakeKubernetes, tmp_path: Path
+def test_an_environment_on_aws_is_looked_up_and_every_command_gets_its_context(
+    script: Script, cluster: FakeKubernetes, tmp_path: Path
 ) -> None:
-    """It renders as scripts/deploy does: as if every operator were there."""
-    documents = []
-    for release in releases_of(HELM, "prod", []):
+    """The real boto3 queries a fake AWS for the cluster; the kubeconfig reaches it through a tunnel."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
         more = {
-            "edge": ["--set-json",
-                     'tls.certManager={"enabled": true, "issuer": {"name": "ours"}, "dnsNames": ["llm.example.com"]}'],
-            "llama-8b": ["--set", "keda.enabled=true"],
-        }.get(release.name)  # fmt: skip
-        if more:
-            command = [tool("helm"), "template", *release.words(), *more]
-            command += [f"--api-versions={one}" for one in CRD_VERSIONS]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-            assert done.returncode == 0, done.stderr
-            documents += [
-                (release.namespace, one) for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one
-            ]
-    needs = read_needs(documents)
-    assert ("llm", "edge-routes") in needs.secrets
-    assert ("llm", "edge-tls") not in needs.secrets
-    kubectl = [str(tool("kubectl")), "--kubeconfig", str(cluster.kubeconfig(tmp_path / "kubeconfig"))]
-    missing, _ = lacks(Cluster(kubectl), needs)
-    assert missing == [
-        "the CRDs of cert-manager.io are missing: install cert-manager, or make the Secret yourself and set "
-        "tls.certManager.enabled to false",
-        "the CRDs of keda.sh are missing: install KEDA, or set keda.enabled to false",
-    ]
-
-
-def test_too_few_gpus_are_a_note_since_nodes_may_still_come(script: Script, cluster: FakeKubernetes) -> None:
-    cluster.objects["nodes"][0]["status"]["allocatable"]["nvidia.com/gpu"] = "1"
-    done = script("deploy", "prod", "-f", str(script.values), "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert "4 GPUs are needed and 1 are there now" in done.stdout
-
-
-def test_kind_needs_no_gpu_no_load_balancer_and_no_values_from_terraform(
-    script: Script, cluster: FakeKubernetes
-) -> None:
-    for resource in ("nodes", "deployments", "apiservices", "storageclasses"):
-        cluster.objects[resource].clear()
-    done = script("deploy", "kind", "--dry-run")
-    assert done.returncode == 0, done.stderr
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+        }  # fmt: skip
+        script.environment |= more
+        script.context = ""
+        words = ("dev", "--region", "eu-central-1", "-f", str(script.values))
+        absent = script("deploy", *words)
+        assert absent.returncode == 1
+        assert "cannot look up the EKS cluster llm-dev in eu-central-1" in absent.stderr
+        eks = boto3.client(
+            "eks", region_name="eu-central-1", endpoint_url=more["AWS_ENDPOINT_URL"],
+            aws_access_key_id="testing", aws_secret_access_key="testing",
+        )  # fmt: skip
+        network = {"subnetIds": ["subnet-1"]}
+        role = "arn:aws:iam::123456789012:role/x"
+        made = eks.create_cluster(name="llm-dev", roleArn=role, resourcesVpcConfig=network)["cluster"]
+        unrelated = script("deploy", *words)
+        assert unrelated.returncode == 1
+        assert f"no kubeconfig context leads to {made['arn']}" in unrelated.stderr
+        assert script.installed == []
+        endpoint = str(urlsplit(made["endpoint"]).hostname)
+        cluster.kubeconfig(tmp_path / "kubeconfig", made["arn"], endpoint)
+        done = script("deploy", *words)
+        assert done.returncode == 0, done.stderr
+        assert f"dev: context fake, cluster {made['arn']} at http://127.0.0.1:" in done.stdout
+        assert len(script.installed) == len(releases_in("dev"))
+        assert all("--kube-context fake" in line for line in script.installed)
+    finally:
+        server.stop()
 
 
 def test_removal_goes_the_other_way_and_only_what_is_there(script: Script) -> None:
@@ -250,11 +223,19 @@ def test_removal_goes_the_other_way_and_only_what_is_there(script: Script) -> No
     assert removed == installed[::-1]
 
 
+def test_removal_takes_the_pods_of_failed_helm_tests_along(script: Script, cluster: FakeKubernetes) -> None:
+    cluster.add("pods", "edge-gateway-test", "llm", labels={"app.kubernetes.io/instance": "edge-test"})
+    assert script("deploy", "kind").returncode == 0
+    assert script("undeploy", "kind").returncode == 0
+    assert "DELETE pods/edge-gateway-test" in cluster.changes
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("staging",), '"staging" is no environment (known: dev, kind, prod)'),
+        (("staging",), '"staging" is no environment (known: dev, kind, prod, sim)'),
         (("dev", "-f", "/no/such.yaml"), "/no/such.yaml: no such file"),
+        (("dev", "--timeout", "soon"), '--timeout "soon" is not a duration'),
     ],
 )
 def test_bad_input_is_one_sentence(words: tuple[str, ...], said: str, script: Script) -> None:
@@ -265,7 +246,9 @@ def test_bad_input_is_one_sentence(words: tuple[str, ...], said: str, script: Sc
 
 
 def test_a_cluster_that_cannot_be_reached_is_one_sentence(script: Script, tmp_path: Path) -> None:
-    (tmp_path / "kubeconfig").write_text("{}")
+    config = json.loads((tmp_path / "kubeconfig").read_text())
+    config["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:9"
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
     done = script("deploy", "kind")
     assert done.returncode == 1
     assert "kubectl get nodes:" in done.stderr

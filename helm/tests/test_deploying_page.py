@@ -1,7 +1,7 @@
-"""docs/deploying.md does what it says: its commands run, with a stand-in only for what needs a cluster or the internet.
+"""The commands of docs/deploying.md run as documented; programs that need a cluster or the internet are fakes.
 
-helm renders what it would install, kubectl reads its command line and makes what it can offline; our own programs are
-the real ones. Programs that would wait for somebody far away are asked whether they know the options.
+helm renders instead of installing, kubectl parses its command line and creates objects offline; our own
+programs are real. Programs that need a remote service only check that the options exist.
 """
 
 import os
@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.chart_fields import HELM
-from harness.kubernetes_tools import tool
-from platform_deploy.releases import releases_of
+from harness.judges import aws_commands
+from harness.kubernetes.chart_fields import CHARTS, HELM
+from harness.kubernetes.tools import tool
+from platform_tools.deploy.releases import releases_of
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 
 ROOT = HELM.parent
 PAGE = (ROOT / "docs" / "deploying.md").read_text()
@@ -26,7 +27,7 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 PROGRAMS = ROOT / ".venv" / "bin"
 OURS = ("helm", "services", "scripts", "infrastructure", "docs", "versions.yaml", "Makefile")
 KUBECTL = """#!/bin/sh
-# Makes what kubectl can make alone; everything else must be understood and then find nobody.
+# Creates what kubectl can create offline; every other command must parse and then fail to connect.
 echo "kubectl $*" >> "$CALLS"
 case " $* " in *" create "*) exec {kubectl} "$@" --dry-run=client -o yaml ;; esac
 said=$({kubectl} "$@" --server=http://127.0.0.1:9 2>&1) && exit 0
@@ -34,7 +35,7 @@ case "$said" in *unknown*|*"error: "*flag*) echo "$said" >&2; exit 1 ;; *refused
 echo "$said" >&2; exit 1
 """
 HELM_STANDS_IN = """#!/bin/sh
-# Renders what would be installed; what asks a cluster is looked up in helm's own help.
+# Renders instead of installing; commands that need a cluster only print their help.
 echo "helm $*" >> "$CALLS"
 what=$1; shift
 case "$what" in
@@ -43,19 +44,20 @@ case "$what" in
 esac
 """
 KNOWN_OPTIONS = """#!/bin/sh
-# Far away: only whether the program knows every option it is given.
+# Needs a remote service: only check that the program has every given option.
 echo "{name} $*" >> "$CALLS"
 help=$({real} --help 2>&1)
 for word; do
-  case "$word" in --*) case "$help" in *"${{word%%=*}}"*) ;; *) echo "{name} knows no $word" >&2; exit 1 ;; esac ;; esac
+  case "$word" in --*) case "$help" in *"${{word%%=*}}"*) ;; *) echo "{name} has no option $word" >&2; exit 1 ;; esac ;; esac
 done
 """
+REGISTRY = "registry.example/llm-platform"
 NOTED = '#!/bin/sh\necho "{name} $*" >> "$CALLS"\n'
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkout that commands may write into, with the programs that need a cluster replaced on the PATH."""
+    """A writable checkout, with fakes on PATH for the programs that need a cluster."""
     for name in OURS:
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
@@ -65,9 +67,15 @@ def folder(tmp_path: Path) -> Path:
         "clients: {me: [sk-kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk]}\n"
     )
     (tmp_path / ".run" / "deploy" / "keys.yaml").chmod(0o600)
-    weights = tmp_path / "mistral-7b-instruct-v0.2-awq"
-    weights.mkdir()
-    (weights / "config.json").write_text("{}")
+    (tmp_path / ".run" / "cluster").mkdir()
+    # As yaml.safe_dump of scripts/cluster-up writes it; the page reads it with sed.
+    handed_over = {
+        "global": {"registry": REGISTRY, "region": "eu-central-1", "buckets": {"models": "our-models"}}
+    }
+    (tmp_path / ".run" / "cluster" / "dev.values.yaml").write_text(yaml.safe_dump(handed_over))
+    for model in ("mistral-7b-instruct-v0.2-awq", "llama-3.1-8b-instruct-awq"):
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "config.json").write_text("{}")
     for name in ("tls.crt", "tls.key"):
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=a", "-days", "1",
                    "-keyout", tmp_path / "tls.key", "-out", tmp_path / "tls.crt"]  # fmt: skip
@@ -79,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
         "router-service": KNOWN_OPTIONS.format(
             name="router-service", real=f"{PROGRAMS}/router-service explain"
         ),
-        **{name: NOTED.format(name=name) for name in ("aws", "curl", "kind", "make")},
+        **{name: NOTED.format(name=name) for name in ("aws", "curl", "docker", "hf", "kind", "make")},
     }
     programs = tmp_path / "stand-ins"
     programs.mkdir()
@@ -93,7 +101,7 @@ OUR_SCRIPTS = sorted(set(re.findall(r"(?<![\w/])scripts/[a-z-]+", PAGE)))
 
 
 def without_far_away(block: str) -> str:
-    """The scripts that go to AWS, a registry or a cluster are tested by themselves (test_deploy.py and others)."""
+    """Scripts that use AWS, a registry or a cluster have separate tests (test_deploy.py and others)."""
     lines = block.replace("\\\n", " ").splitlines()
     kept = [
         line for line in lines if not re.match(r"(\w+=\S+ |OPENAI_API_KEY=.* )*(python3 )?scripts/", line)
@@ -122,6 +130,8 @@ def test_the_commands_of_a_block_run(number: int, folder: Path) -> None:
     for word in ("helm", "kubectl"):
         shown = len(re.findall(rf"(?:^|; do ){word} ", BLOCKS[number], re.MULTILINE))
         assert sum(call.startswith(f"{word} ") for call in calls) >= shown
+    aws = [shlex.split(call)[1:] for call in calls if call.startswith("aws ")]
+    assert [fault for words in aws for fault in aws_commands.faults(words)] == []
 
 
 def test_helm_renders_what_a_command_would_install(folder: Path) -> None:
@@ -133,11 +143,55 @@ def test_helm_renders_what_a_command_would_install(folder: Path) -> None:
         chart = shlex.split(line)[3]
         assert (ROOT / chart / "Chart.yaml").is_file(), line
     done, _ = run(folder, "helm install edge helm/edge-gateway -n llm --set routesSecrets=a")
-    assert done.returncode != 0, "a wrong value would be seen"
+    assert done.returncode != 0, "a wrong value is found"
     done, _ = run(folder, "kubectl -n llm create secret generic a --from-litteral=b=c")
-    assert done.returncode != 0, "a wrong option would be seen"
+    assert done.returncode != 0, "a wrong option is found"
     done, _ = run(folder, "router-service explain A --link http://127.0.0.1:8000")
-    assert done.returncode != 0, "and of ours too"
+    assert done.returncode != 0, "also one of our programs"
+
+
+def test_no_command_of_the_page_takes_our_images_from_docker_hub(folder: Path) -> None:
+    """Without a registry an image is `llm-platform/NAME`, which a container runtime completes with docker.io."""
+    blocks = [block for block in BLOCKS if re.search("^helm (install|upgrade) ", block, re.MULTILINE)]
+    images: set[str] = set()
+    for block in blocks:
+        done, _ = run(folder, block)
+        assert done.returncode == 0, done.stderr
+        images |= set(re.findall(r"image: \"?([^\s\"]+)", done.stdout))
+    assert any(image.startswith(f"{REGISTRY}/") for image in images)
+    assert {image for image in images if image.startswith("llm-platform/")} == set()
+
+
+def test_weights_of_every_gpu_model_go_from_their_repository_to_the_bucket(folder: Path) -> None:
+    (block,) = (block for block in BLOCKS if "hf download" in block)
+    done, calls = run(folder, block)
+    assert done.returncode == 0, done.stderr
+    for path in (ROOT / "services/inference-backend/models").glob("*.yaml"):
+        model = yaml.safe_load(path.read_text())
+        if "repository" not in model:
+            continue
+        (download,) = (call for call in calls if call.startswith(f"hf download {model['repository']} "))
+        assert f"--local-dir {path.stem}" in download
+        if "revision" in model:
+            assert f"--revision {model['revision']} " in f"{download} "
+        assert f"aws s3 sync {path.stem} s3://our-models/{path.stem}" in calls
+        assert "config.json" in (folder / path.stem / "SHA256SUMS").read_text()
+
+
+def test_images_go_to_the_registry_of_the_values_file_with_the_gpu_engine(folder: Path) -> None:
+    (block,) = (block for block in BLOCKS if "ecr get-login-password" in block)
+    (folder / "stand-ins" / "make").write_text('#!/bin/sh\necho "make $* $REGISTRY $GPU $TAG" >> "$CALLS"\n')
+    lines = [line for line in block.splitlines() if "scripts/" not in line]
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(lines)], cwd=folder, capture_output=True, text=True,
+        check=False, timeout=60,
+        env={**os.environ, "PATH": f"{folder}/stand-ins:{os.environ['PATH']}", "CALLS": str(folder / "calls")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    calls = (folder / "calls").read_text().splitlines()
+    assert "docker login --username AWS --password-stdin registry.example" in calls
+    assert "aws ecr get-login-password --region eu-central-1" in calls
+    assert f"make images {REGISTRY} 1 0.1.0" in calls
 
 
 def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
@@ -152,7 +206,7 @@ def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
 
     for block in BLOCKS:
         assert found(block) == ""
-    assert "SC2086" in found("echo $unquoted\n"), "it would find something"
+    assert "SC2086" in found("echo $unquoted\n"), "shellcheck works"
 
 
 @pytest.mark.parametrize("script", OUR_SCRIPTS)
@@ -188,8 +242,8 @@ def test_every_file_chart_and_environment_that_the_page_names_is_there() -> None
 def test_charts_of_the_table_are_all_that_run_and_listen_where_it_says() -> None:
     table = PAGE[PAGE.index("## What is where") :]
     rows = re.findall(r"^\| ([a-z, -]+) \| ([^|]+) \| ([^|]+) \|", table, re.MULTILINE)
-    charts = {name for row in rows for name in row[0].split(", ")} - {"chart"}
-    assert charts == {path.parent.name for path in HELM.glob("*/Chart.yaml")} - {"observability"}
+    charts = {name for row in rows for name in row[0].split(", ")} - {"component"}
+    assert charts == {chart.removeprefix("llm-") for chart in CHARTS} - {"observability"}
 
 
 def test_the_numbers_of_the_dry_run_are_those_of_dev(tmp_path: Path) -> None:
@@ -221,4 +275,15 @@ def test_every_test_that_the_charts_readme_names_exists() -> None:
         path = ROOT / file if "/" in file else HELM / "tests" / file
         assert f"def {name}(" in path.read_text(), f"{file}::{name}"
     files = {path.name for path in (HELM / "tests").glob("test_*.py")}
-    assert files <= set(re.findall(r"test_\w+\.py", text)), "a file of tests without a line"
+    assert files <= set(re.findall(r"test_\w+\.py", text)), "a file of tests is missing in the table"
+
+
+def test_every_test_of_the_list_of_installation_faults_exists() -> None:
+    text = (ROOT / "docs" / "results" / "installation-faults.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| [^|]+ \| (.+) \|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 17))
+    for number, cell in rows:
+        named = re.findall(r"`([\w/-]+\.py)::(test_\w+)`", cell)
+        assert named or cell == "as 2", number
+        for file, name in named:
+            assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"

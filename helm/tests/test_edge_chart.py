@@ -1,5 +1,6 @@
-"""The edge's chart: each of its Envoy configurations judged by Envoy, and a pod with TLS run from its manifest."""
+"""The edge's chart: Envoy validates each of its configurations, and a pod with TLS runs from its manifest."""
 
+import re
 import ssl
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import yaml
 from edge_gateway import launch
 from edge_gateway.render import render
 from edge_gateway.settings import Settings
-from harness.kubernetes_tools import tool
-from harness.pods.cluster import Cluster, cluster
-from harness.pods.platform_images import images_of
+from harness.kubernetes.tools import tool
 from harness.waiting import eventually
-from helm_files.edge_variants import CHOICES, MOUNTED_AT, ROUTES, variants
+from platform_tools.references.edge_variants import CHOICES, MOUNTED_AT, ROUTES, chart_files, merge, variants
+from podrunner.cluster import Cluster, cluster
+from podrunner.platform_images import images_of
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
 
@@ -51,16 +52,55 @@ def mounted(*sets: str) -> dict[str, str]:
     return dict(config["data"])
 
 
+def test_an_edge_outlives_its_deregistration_and_waits_for_its_target() -> None:
+    """A load balancer sends new connections to a target until its deregistration delay is over."""
+    documents = rendered()
+    (deployment,) = (one for one in documents if one["kind"] == "Deployment")
+    (service,) = (
+        one for one in documents if one["kind"] == "Service" and one["spec"].get("type") == "LoadBalancer"
+    )
+    annotations = service["metadata"]["annotations"]
+    attributes = annotations["service.beta.kubernetes.io/aws-load-balancer-target-group-attributes"]
+    (delay,) = re.findall(r"deregistration_delay\.timeout_seconds=(\d+)", attributes)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    hook = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert int(hook[hook.index("--settle-seconds") + 1]) > int(delay)
+    assert deployment["spec"]["minReadySeconds"] > 0
+    namespaces = yaml.safe_load((ROOT / "helm" / "releases.yaml").read_text())["namespaces"]
+    assert namespaces["llm"]["labels"]["elbv2.k8s.aws/pod-readiness-gate-inject"] == "enabled"
+
+
 def test_the_charts_files_are_what_the_renderer_gives() -> None:
-    wanted = variants()
+    wanted = chart_files()
     assert {path.name for path in (CHART / "files").iterdir()} == set(wanted)
     for name, text in wanted.items():
         assert (CHART / "files" / name).read_text() == text, f"{name}: make generate"
 
 
+@pytest.mark.parametrize("choices", variants(), ids=lambda choices: "-".join(sorted(choices)) or "none")
+def test_the_chart_mounts_what_the_renderer_gives_for_each_choice(choices: frozenset[str]) -> None:
+    files = mounted(*(f"{name}.enabled=true" for name in choices))
+    assert set(files) == set(variants()[choices])
+    for name, text in variants()[choices].items():
+        heap = re.compile("max_heap_size_bytes: [0-9]+")  # The chart derives it from the memory limit.
+        # Compare parsed YAML, because the chart quotes the inserted address.
+        assert yaml.safe_load(heap.sub("", files[name])) == yaml.safe_load(heap.sub("", text))
+
+
+def test_choices_that_meet_in_a_line_are_refused() -> None:
+    assert merge("a\nb\nc\n", {"tls": "a\nB\nc\n", "budgets": "a\nb\n"}) == (
+        "a\n{{- if .Values.tls.enabled }}\nB\n{{- else }}\nb\n{{- end }}\n"
+        "{{- if not .Values.budgets.enabled }}\nc\n{{- end }}\n"
+    )
+    with pytest.raises(ValueError, match="which another choice changes too"):
+        merge("a\nb\nc\n", {"tls": "a\nB\nc\n", "budgets": "a\nx\nc\n"})
+    with pytest.raises(ValueError, match="Helm would evaluate"):
+        merge("a\n", {"tls": "{{ a }}\n"})
+
+
 @pytest.mark.parametrize("sets", [(), (BUDGETS,), (TLS,), (TLS, BUDGETS, "budgets.whenUnavailable=refuse")])
 def test_envoy_accepts_every_configuration_of_the_chart(sets: tuple[str, ...], tmp_path: Path) -> None:
-    """Taken out of the ConfigMap, with the route table of the Secret as docs/deploying.md makes it."""
+    """Use the files of the ConfigMap and a route table Secret made as in docs/deploying.md."""
     files = mounted(*sets)
     assert ("edge_certificate.yaml" in files) == (TLS in sets)
     issued = trustme.CA().issue_cert(NAME)
@@ -129,7 +169,7 @@ def routes(folder: Path) -> str:
 
 
 def served(kube: Cluster, context: ssl.SSLContext) -> httpx.Response:
-    """Ask the Service for its health as a client would, by the certificate's name."""
+    """Request the health path from the Service as a client, by the certificate's name."""
     url = f"https://{kube.address('llm', 'edge-gateway')}/healthz"
     asker = kube.client("laptop", "default")
 

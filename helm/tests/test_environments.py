@@ -1,83 +1,39 @@
-"""What no tool checks, since it lies between files: each environment rendered whole, and its parts held together.
+"""Consistency between files: each environment is rendered whole and its components are compared.
 
-helm/README.md says which of the platform's cross-file checks are here and where the others are.
+helm/README.md lists the platform's cross-file checks and their tests.
 """
 
-import functools
-import itertools
-import json
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import httpx
-import promql_parser
 import pytest
 import yaml
 
-from harness.kubernetes_tools import tool
-from harness.pods.network import selects
-from harness.promql_names import selectors
-from harness.router_fleet import fleet_in
-from platform_deploy.needs import CRD_VERSIONS
-from platform_deploy.releases import releases_of
+from harness.kubernetes.environments import (
+    ENVIRONMENTS,
+    HELM,
+    WORKLOADS,
+    Document,
+    containers,
+    engines,
+    of_kind,
+    serving,
+    the,
+)
+from harness.kubernetes.tools import tool
+from platform_tools.deploy.needs import CRD_VERSIONS
+from podrunner.network import selects
 from router_service.config.model import Server, TimeoutsSection
-from router_service.telemetry.names import METRICS
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 
-ROOT = Path(__file__).resolve().parents[2]
-HELM = ROOT / "helm"
-ENVIRONMENTS = ("dev", "kind", "prod")
-WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
-HANDED_OVER = {"global": {"region": "eu-central-1", "buckets": {"models": "m", "logs": "l", "traces": "t"}}}
 NLB_IDLE_SECONDS = 350
 """A network load balancer forgets a silent connection after this; it cannot be set lower or kept longer for clients."""
+
+
 DOMAIN = "svc.cluster.local"
-Document = dict[str, Any]
-
-
-@functools.cache
-def documents_of(environment: str) -> list[Document]:
-    """Return every manifest, each with its namespace."""
-    found: list[Document] = []
-    for release in releases_of(HELM, environment, []):
-        done = subprocess.run(
-            [tool("helm"), "template", *release.words(), "-f", "-"],
-            input=yaml.safe_dump(HANDED_OVER if environment != "kind" else {}),
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        for one in filter(None, yaml.load_all(done.stdout, yaml.CSafeLoader)):
-            one["metadata"].setdefault("namespace", release.namespace)
-            found.append(one)
-    return found
-
-
-def of_kind(environment: str, *kinds: str) -> list[Document]:
-    return [one for one in documents_of(environment) if one["kind"] in kinds]
-
-
-def the(environment: str, kind: str, name: str) -> Document:
-    (found,) = (one for one in of_kind(environment, kind) if one["metadata"]["name"] == name)
-    return found
-
-
-def containers(spec: Mapping[str, Any]) -> list[Document]:
-    return [*spec.get("initContainers", []), *spec["containers"]]
-
-
-def serving(environment: str) -> Iterator[tuple[str, Document]]:
-    """Yield every container that stays, with the name of its workload."""
-    for one in of_kind(environment, *WORKLOADS):
-        for container in containers(one["spec"]["template"]["spec"]):
-            if "ports" in container:
-                yield f"{one['metadata']['name']}/{container['name']}", container
-
-
-# -- 1: names and ports -----------------------------------------------------------------------------------------------
 
 
 def addresses(value: Any) -> Iterator[tuple[str, int]]:
@@ -101,8 +57,11 @@ def addresses(value: Any) -> Iterator[tuple[str, int]]:
             yield host, int(port)
 
 
-ABSENT = {"kind": {"alloy", "loki", "tempo", "dcgm-exporter"}, "dev": set(), "prod": set()}
-"""Telemetry stores and GPUs that `kind` does without: its edge drops spans, its data sources of them are empty."""
+SMALL = {"alloy", "loki", "tempo", "dcgm-exporter"}
+
+
+ABSENT = {"kind": SMALL, "sim": SMALL, "dev": set(), "prod": set()}
+"""Telemetry stores and GPUs that `kind` and `sim` do without: spans are dropped, data sources of them are empty."""
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -172,20 +131,9 @@ def test_monitors_select_a_service_and_a_port_that_are_there() -> None:
             assert sum(endpoint["port"] in ports for ports in named) == 1, (chart, endpoint, named)
 
 
-# -- 2 and 3: how long what may take ----------------------------------------------------------------------------------
-
-
 def grace(environment: str, workload: str) -> int:
     found = the(environment, "Deployment", workload)["spec"]["template"]["spec"]
     return int(found["terminationGracePeriodSeconds"])
-
-
-def engines(environment: str) -> list[str]:
-    return [
-        one["metadata"]["name"]
-        for one in of_kind(environment, "Deployment")
-        if one["metadata"]["labels"].get("app.kubernetes.io/component") == "inference-engine"
-    ]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -246,14 +194,12 @@ def test_the_ladder_of_times_holds(environment: str) -> None:
     ]
     words = drain["preStop"]["exec"]["command"]
     assert int(words[words.index("--limit-seconds") + 1]) > total
-    # Silent connections stay known to the load balancer: TCP asks more often than it forgets.
+    # Idle connections stay open in the load balancer: TCP keep-alives are more frequent than its idle
+    # timeout.
     sockets = {option["description"]: option["int_value"] for option in listener["socket_options"]}
     assert sockets["SO_KEEPALIVE"] == 1
     silent = sockets["TCP_KEEPIDLE"] + sockets["TCP_KEEPINTVL"] * sockets["TCP_KEEPCNT"]
     assert silent < NLB_IDLE_SECONDS
-
-
-# -- 4 and 5: probes, budgets, replicas -------------------------------------------------------------------------------
 
 
 def budget(container: Document, kind: str) -> int:
@@ -299,181 +245,3 @@ def test_a_disruption_budget_can_be_kept_and_edge_and_router_are_two_at_least(en
             assert update["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}, "no GPU is spare here"
         elif name in ("edge-gateway", "router-service", "rate-limit-service"):
             assert update["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-
-
-# -- 6 and 7: resources, secrets, who may talk to whom ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_gpus_are_those_the_command_uses_and_no_manifest_holds_a_secret(environment: str) -> None:
-    for one in of_kind(environment, *WORKLOADS, "Pod"):
-        spec = one["spec"] if one["kind"] == "Pod" else one["spec"]["template"]["spec"]
-        for container in containers(spec):
-            resources = container["resources"]
-            assert {"cpu", "memory"} <= resources["requests"].keys()
-            assert "memory" in resources["limits"]
-            command = container.get("command", [])
-            gpus = resources["limits"].get("nvidia.com/gpu", 0)
-            if "--model" in command:
-                flag = "--tensor-parallel-size"
-                wanted = command[command.index(flag) + 1] if flag in command else "1"
-                assert str(gpus) == (wanted if environment != "kind" else "0")
-                assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
-    assert of_kind(environment, "Secret") == [], "Secrets are made by hand, no value of a chart holds one"
-    text = json.dumps([one for one in documents_of(environment) if one["kind"] != "ConfigMap"])
-    assert not re.search(r'"name": "[A-Z_]*(PASSWORD|TOKEN|KEY)", "value"', text)
-
-
-def permits(policies: Iterable[Document], one: Document, other: Document, port: int, direction: str) -> bool:
-    """Whether the policies of ``one`` let it talk with ``other`` in a direction; without any, everything may."""
-    bound = [
-        policy
-        for policy in policies
-        if policy["metadata"]["namespace"] == one["namespace"]
-        and selects(policy["spec"]["podSelector"], one["labels"])
-    ]
-    peers = "from" if direction == "ingress" else "to"
-    for policy in bound:
-        for rule in policy["spec"].get(direction, []):
-            ports = [entry["port"] for entry in rule.get("ports", [])]
-            if ports and port not in ports:
-                continue
-            if peers not in rule or any(_is_meant(peer, one, other) for peer in rule[peers]):
-                return True
-    return not bound
-
-
-def _is_meant(peer: Document, one: Document, other: Document) -> bool:
-    if "ipBlock" in peer:
-        return False
-    near = (
-        selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": other["namespace"]})
-        if "namespaceSelector" in peer
-        else one["namespace"] == other["namespace"]
-    )
-    return near and selects(peer.get("podSelector", {}), other["labels"])
-
-
-ENGINE = {8000, 8001}
-MAY_TALK: dict[str, dict[str, set[int]]] = {
-    "edge-gateway": {"router-service": {8000}, "rate-limit-service": {8081}, "alloy": {4317}},
-    "router-service": {"mistral-7b": ENGINE, "llama-8b": ENGINE, "redis": {6379}, "alloy": {4318}},
-    "rate-limit-service": {"redis": {6379}},
-    "mistral-7b": {"dcgm-exporter": {9400}, "alloy": {4317}},
-    "llama-8b": {"dcgm-exporter": {9400}, "alloy": {4317}},
-    "redis": {},
-    "prometheus": {
-        "edge-gateway": {9902}, "router-service": {8000}, "rate-limit-service": {8082}, "mistral-7b": ENGINE,
-        "llama-8b": ENGINE, "redis": {9121}, "dcgm-exporter": {9400}, "prometheus": {9090}, "alertmanager": {9093},
-        "grafana": {3000}, "loki": {3100}, "tempo": {3200}, "alloy": {12345},
-    },
-    "alertmanager": {},
-    "grafana": {"prometheus": {9090}, "alertmanager": {9093}, "loki": {3100}, "tempo": {3200}},
-    "alloy": {"loki": {3100}, "tempo": {4317}},
-    "loki": {},
-    "tempo": {},
-    "dcgm-exporter": {},
-}  # fmt: skip
-"""Who connects to whom at which port in `prod`; the edge's 8080 is open to clients and stands apart."""
-
-
-def test_in_prod_exactly_the_named_pods_may_talk_to_each_other() -> None:
-    policies = of_kind("prod", "NetworkPolicy")
-    pods = {
-        one["metadata"]["name"]: {
-            "namespace": one["metadata"]["namespace"],
-            "labels": one["spec"]["template"]["metadata"]["labels"],
-            "ports": {
-                port["containerPort"]
-                for part in containers(one["spec"]["template"]["spec"])
-                for port in part.get("ports", [])
-            },
-        }
-        for one in of_kind("prod", *WORKLOADS)
-    }
-    assert pods.keys() == MAY_TALK.keys()
-    allowed: dict[str, dict[str, set[int]]] = {name: {} for name in pods}
-    for (caller, one), (called, other) in itertools.product(pods.items(), repeat=2):
-        for port in other["ports"] - ({8080} if called == "edge-gateway" else set()):
-            if permits(policies, one, other, port, "egress") and permits(
-                policies, other, one, port, "ingress"
-            ):
-                allowed[caller].setdefault(called, set()).add(port)
-    assert allowed == MAY_TALK
-    stranger = {"namespace": "default", "labels": {"app.kubernetes.io/name": "edge-gateway"}}
-    for name, pod in pods.items():
-        for port in pod["ports"]:
-            assert permits(policies, pod, stranger, port, "ingress") == (
-                (name, port) == ("edge-gateway", 8080)
-            )
-
-
-# -- 8, 9 and 14: signals and versions --------------------------------------------------------------------------------
-
-
-def asked_by_keda(chart: str, example: str) -> set[str]:
-    """Return the metrics in the queries of a chart's ScaledObject."""
-    done = subprocess.run(
-        [tool("helm"), "template", "r", HELM / chart, "--set", "keda.enabled=true", "-f",
-         HELM / chart / "examples" / example, *(f"--api-versions={v}" for v in CRD_VERSIONS)],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    (scaled,) = (
-        one for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one and one["kind"] == "ScaledObject"
-    )
-    queries = [trigger["metadata"].get("query") for trigger in scaled["spec"]["triggers"]]
-    return {selector.metric for query in queries if query for selector in selectors(query)}
-
-
-def test_what_keda_asks_for_is_exposed_by_engine_and_router(tmp_path: Path) -> None:
-    """The engine is the simulator, which tests/e2e/test_simulator_shape.py holds to vLLM."""
-    of_engines = asked_by_keda("inference-backend", "mistral-7b.yaml")
-    with fleet_in(tmp_path) as fleet:
-        page = httpx.get(f"{fleet.add_engine('engine-a').url}/metrics", timeout=20).text
-    assert of_engines
-    assert of_engines <= set(re.findall(r"^([a-z:_]+)(?:\{| )", page, re.MULTILINE))
-    of_routers = asked_by_keda("router-service", "two-pools.yaml")
-    own = {metric.name for metric in METRICS}
-    assert {re.sub("_(sum|count)$", "", name) for name in of_routers} == {"router_event_loop_lag_seconds"}
-    assert "router_event_loop_lag_seconds" in own
-
-
-def test_every_alert_of_the_charts_has_what_its_receiver_needs() -> None:
-    rules = the("prod", "ConfigMap", "llm-platform-rules")["data"]
-    groups = [group for text in rules.values() for group in yaml.safe_load(text)["groups"]]
-    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
-    assert alerts
-    for alert in alerts:
-        assert alert["labels"]["severity"] in ("page", "ticket"), alert["alert"]
-        assert {"summary", "description", "runbook_url"} <= alert["annotations"].keys(), alert["alert"]
-        assert (ROOT / "docs" / "runbooks" / f"{alert['alert']}.md").is_file()
-        assert alert["annotations"]["runbook_url"].endswith(f"docs/runbooks/{alert['alert']}.md")
-        promql_parser.parse(alert["expr"])
-
-
-def test_dashboards_fit_a_config_map_that_grafanas_sidecar_finds_too() -> None:
-    boards = the("prod", "ConfigMap", "llm-platform-dashboards")
-    assert boards["metadata"]["labels"]["grafana_dashboard"]
-    assert len(json.dumps(boards).encode()) < 1024 * 1024, "what etcd takes"
-    uids = [json.loads(text)["uid"] for text in boards["data"].values()]
-    assert len(set(uids)) == len(uids) > 5
-    used = {
-        match
-        for text in boards["data"].values()
-        for match in re.findall(r'"datasource": \{[^}]*"uid": "([^"]+)"', text)
-    }
-    assert all(uid.startswith("${") or uid == "-- Grafana --" for uid in used), used
-
-
-def test_a_charts_app_version_is_the_version_of_what_it_runs() -> None:
-    versions = yaml.safe_load((ROOT / "versions.yaml").read_text())
-    by_source = {
-        facts["source"].rpartition("/")[2]: facts["version"] for facts in versions["images"].values()
-    }
-    for chart in sorted(HELM.glob("*/Chart.yaml")):
-        facts = yaml.safe_load(chart.read_text())
-        values = yaml.safe_load((chart.parent / "values.yaml").read_text())
-        repository = values.get("image", {}).get("repository", "")
-        ours = not repository or repository.startswith("llm-platform/")
-        wanted = facts["version"] if ours else by_source[repository]
-        assert str(facts["appVersion"]) == wanted, chart.parent.name

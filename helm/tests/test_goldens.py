@@ -1,25 +1,30 @@
-"""What every release of every environment renders to, beside what it rendered to: a review sees a change's effect.
+"""The rendered releases, for review: prod in full, every other environment as its differences from prod.
 
-UPDATE_GOLDENS=1 pytest helm/tests/test_goldens.py rewrites them (make generate does).
+`make generate` rewrites the goldens (UPDATE_GOLDENS=1 pytest helm/tests/test_goldens.py).
 """
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from harness.kubernetes_tools import tool
-from platform_deploy.releases import Release, releases_of
+from harness.kubernetes.chart_fields import flattened
+from harness.kubernetes.tools import tool
+from platform_tools.deploy.releases import Release, releases_of
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 
 HELM = Path(__file__).resolve().parents[1]
 GOLDENS = Path(__file__).parent / "goldens"
-CASES = [(environment, release) for environment in ("dev", "kind", "prod")
-         for release in releases_of(HELM, environment, [])]  # fmt: skip
+WHOLE = "prod"
+OTHERS = sorted(
+    path.name for path in (HELM / "environments").iterdir() if path.is_dir() and path.name != WHOLE
+)
+RELEASES = releases_of(HELM, WHOLE, [])
 HANDED_OVER = {
     "global": {
         "registry": "registry.example/llm-platform",
@@ -31,11 +36,11 @@ LONG_LINES = 30
 
 
 def shortened(document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out files that have their homes, and goldens, elsewhere, and the checksums of them."""
+    """Omit files that have goldens elsewhere, and their checksums."""
     if document["kind"] == "ConfigMap":
         for name, text in document["data"].items():
             if text.count("\n") > LONG_LINES or len(text) > 4000:
-                document["data"][name] = "(a file with a home of its own)"
+                document["data"][name] = "(a file with a home elsewhere)"
     spec = document.get("spec") or {}
     template = spec.get("template") if isinstance(spec, dict) else None
     annotations = (template or {}).get("metadata", {}).get("annotations", {})
@@ -45,25 +50,41 @@ def shortened(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def render(environment: str, release: Release, folder: Path) -> str:
-    words = release.words()
-    if environment != "kind":
-        (folder / "handed-over.yaml").write_text(yaml.safe_dump(HANDED_OVER))
-        words += ["-f", str(folder / "handed-over.yaml")]
+def render(release: Release) -> list[dict[str, Any]]:
+    """Return the release's documents, shortened."""
     done = subprocess.run(
-        [tool("helm"), "template", *words], capture_output=True, text=True, check=False, timeout=60
-    )
+        [tool("helm"), "template", *release.words(), "-f", "-"], input=yaml.safe_dump(HANDED_OVER),
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    documents = [shortened(one) for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one]
-    return yaml.safe_dump_all(documents, sort_keys=True, width=110)
+    return [shortened(one) for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one]
 
 
-@pytest.mark.parametrize(
-    ("environment", "release"), CASES, ids=[f"{environment}-{release.name}" for environment, release in CASES]
-)
-def test_a_release_renders_as_it_did(environment: str, release: Release, tmp_path: Path) -> None:
-    golden = GOLDENS / environment / f"{release.name}.yaml"
-    found = render(environment, release, tmp_path)
+def fields_of(release: Release) -> dict[str, str]:
+    """Return every field by its path; the names of release and objects do not distinguish environments."""
+    found = {}
+    for document in render(release):
+        kind, name = document["kind"], document["metadata"]["name"]
+        for path, value in flattened(document, f"{kind}/{name}"):
+            found[path] = str(value)
+    return found
+
+
+def differences(environment: str) -> Iterator[str]:
+    """Yield the differences from prod, one line each: missing releases, and fields of the others."""
+    own = {release.name: release for release in releases_of(HELM, environment, [])}
+    whole = {release.name: release for release in RELEASES}
+    yield from (f"- release {name}" for name in whole if name not in own)
+    for name, release in own.items():
+        if name not in whole:
+            yield f"+ release {name}"
+        before = fields_of(whole[name]) if name in whole else {}
+        after = fields_of(release)
+        yield from (f"{name}: - {path}" for path in before if path not in after)
+        yield from (f"{name}: {path} = {value}" for path, value in after.items() if before.get(path) != value)
+
+
+def compare(golden: Path, found: str) -> None:
     if os.environ.get("UPDATE_GOLDENS") == "1":
         golden.parent.mkdir(parents=True, exist_ok=True)
         golden.write_text(found)
@@ -72,6 +93,19 @@ def test_a_release_renders_as_it_did(environment: str, release: Release, tmp_pat
     )
 
 
-def test_there_is_no_golden_of_a_release_that_is_gone() -> None:
-    there = {(path.parent.name, path.stem) for path in GOLDENS.glob("*/*.yaml")}
-    assert there == {(environment, release.name) for environment, release in CASES}
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
+def test_a_release_of_prod_renders_as_it_did(release: Release) -> None:
+    compare(
+        GOLDENS / WHOLE / f"{release.name}.yaml",
+        yaml.safe_dump_all(render(release), sort_keys=True, width=110),
+    )
+
+
+@pytest.mark.parametrize("environment", OTHERS)
+def test_an_environment_differs_from_prod_as_it_did(environment: str) -> None:
+    compare(GOLDENS / f"{environment}.txt", "".join(f"{line}\n" for line in differences(environment)))
+
+
+def test_there_is_no_golden_of_what_is_gone() -> None:
+    there = {str(path.relative_to(GOLDENS)) for path in GOLDENS.rglob("*") if path.is_file()}
+    assert there == {f"{WHOLE}/{release.name}.yaml" for release in RELEASES} | {f"{e}.txt" for e in OTHERS}

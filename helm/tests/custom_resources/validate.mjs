@@ -3,11 +3,13 @@ import readline from "node:readline";
 import * as monitoring from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
 import * as certificates from "@kubernetes-models/cert-manager/cert-manager.io/v1";
 import * as keda from "@kubernetes-models/keda/keda.sh/v1alpha1";
+import * as gateway from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1";
 
 const groups = {
   "monitoring.coreos.com/v1": monitoring,
   "keda.sh/v1alpha1": keda,
   "cert-manager.io/v1": certificates,
+  "gateway.networking.k8s.io/v1": gateway,
 };
 
 for await (const line of readline.createInterface({ input: process.stdin })) {

@@ -1,0 +1,154 @@
+"""Files in charts: links to observability, shared parts, rules, scrape jobs and runbook links."""
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.kubernetes.charts import (
+    CHARTS,
+    EXAMPLES,
+    HELM,
+    ROOT,
+    containers,
+    manifests,
+    name_of,
+    one,
+    with_crds,
+)
+from harness.kubernetes.tools import tool
+from observability.rules.scrape_cluster import CLUSTER_JOBS
+from platform_tools.references import chart_docs
+from platform_tools.references.shared_parts import files_of
+
+pytestmark = pytest.mark.programs
+LINKING = ("llm-alloy", "llm-dcgm-exporter", "llm-loki", "llm-prometheus", "llm-tempo", "observability")
+"""The charts with links to files of services/observability."""
+
+
+def test_operators_get_the_same_jobs_and_rules_as_our_own_prometheus() -> None:
+    documents = with_crds(
+        "observability", "default.yaml", 'prometheusRule={"enabled": true}', 'podMonitors={"enabled": true}'
+    )
+    own = yaml.safe_load((HELM / "llm-prometheus/files/prometheus.yml").read_text())
+    monitors = {
+        document["metadata"]["name"]: document for document in documents if document["kind"] == "PodMonitor"
+    }
+    jobs = {job["job_name"] for job in own["scrape_configs"]}
+    assert monitors.keys() == jobs - set(CLUSTER_JOBS), "kube-prometheus-stack scrapes the cluster itself"
+    steps = monitors["vllm"]["spec"]["podMetricsEndpoints"][0]["relabelings"]
+    assert {"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "backend"} in steps
+    (rules,) = (document for document in documents if document["kind"] == "PrometheusRule")
+    files = [HELM / f"observability/files/rules/{name}.yml" for name in ("alerts", "recording")]
+    wanted = [group["name"] for file in sorted(files) for group in yaml.safe_load(file.read_text())["groups"]]
+    assert [group["name"] for group in rules["spec"]["groups"]] == wanted
+
+
+def test_every_alert_links_to_a_runbook_where_the_chart_says() -> None:
+    url = "https://git.example/blob/main/docs/runbooks"
+    documents = manifests(
+        "observability", HELM / "observability/examples/default.yaml",
+        rules__runbooksUrl=json.dumps(f"{url}/"), rules__cluster="true",
+    )  # fmt: skip
+    rules = one(documents, "ConfigMap", "llm-platform-rules")["data"]
+    assert rules.keys() == {"alerts.yml", "cluster.yml", "recording.yml"}
+    links = [
+        rule["annotations"]["runbook_url"]
+        for text in rules.values()
+        for group in yaml.safe_load(text)["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert len(links) > 30
+    for link in links:
+        assert link.startswith(f"{url}/")
+        assert (ROOT / "docs/runbooks" / link.removeprefix(f"{url}/")).is_file()
+
+
+def test_nothing_that_is_installed_points_at_a_placeholder_of_ours() -> None:
+    texts = [
+        path
+        for path in (ROOT / "services/observability").rglob("*")
+        if path.suffix in (".yml", ".yaml", ".json")
+    ]
+    assert texts
+    assert [name_of(path) for path in texts if "your-org" in path.read_text()] == []
+
+
+def test_files_of_observability_reach_the_charts_by_links() -> None:
+    """Charts link the files that observability owns, because copies would drift."""
+    home = ROOT / "services/observability"
+    linked = {}
+    for chart in LINKING:
+        for path in (HELM / chart / "files").iterdir():
+            assert path.is_symlink(), f"{name_of(path)} is a copy: link it to {home.name}/"
+            assert path.resolve(strict=True).is_relative_to(home), name_of(path)
+            linked[name_of(path)] = path.readlink()
+    assert linked
+    assert not [path for path, target in linked.items() if target.is_absolute()]
+
+
+@pytest.mark.parametrize("chart", LINKING)
+def test_a_packaged_chart_holds_the_linked_files(chart: str, tmp_path: Path) -> None:
+    """Helm follows symbolic links when packaging, so an archive needs no checkout."""
+    done = subprocess.run(
+        [tool("helm"), "package", HELM / chart, "--destination", tmp_path],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        for path in sorted((HELM / chart / "files").rglob("*")):
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                member = packed.extractfile(f"{chart}/{file.relative_to(HELM / chart)}")
+                assert member is not None
+                assert member.read() == file.read_bytes(), name_of(file)
+
+
+@pytest.mark.parametrize("chart", CHARTS, ids=name_of)
+def test_shared_parts_are_those_of_their_home(chart: Path) -> None:
+    for path, text in files_of(chart).items():
+        assert path.read_text() == text, f"{name_of(path)}: make generate"
+
+
+@pytest.mark.parametrize("chart", chart_docs.charts(), ids=name_of)
+def test_readme_and_metadata_of_a_chart_are_generated_from_its_values(chart: Path) -> None:
+    for path, text in chart_docs.files_of(chart).items():
+        assert path.read_text() == text, f"{name_of(path)}: make generate"
+    facts = yaml.safe_load((chart / "Chart.yaml").read_text())
+    assert {
+        "home",
+        "icon",
+        "sources",
+        "maintainers",
+        "keywords",
+        "kubeVersion",
+        "annotations",
+    } <= facts.keys()
+
+
+def test_every_scraped_port_is_one_that_a_chart_names() -> None:
+    """Each job of prometheus.yml finds a container port by pod label and port name; after a rename it would find none."""
+    named: set[tuple[str, str]] = set()
+    for example in EXAMPLES:
+        for document in manifests(example.parents[1].name, example):
+            if document["kind"] not in ("Deployment", "StatefulSet", "DaemonSet"):
+                continue
+            template_ = document["spec"]["template"]
+            labels = template_["metadata"]["labels"]
+            for container in containers(template_["spec"]):
+                for port in container.get("ports", []):
+                    for label in ("name", "component"):
+                        named.add((labels.get(f"app.kubernetes.io/{label}", ""), port["name"]))
+    jobs = yaml.safe_load((HELM / "llm-prometheus/files/prometheus.yml").read_text())["scrape_configs"]
+    missing = {}
+    for job in jobs:
+        if job["job_name"] in CLUSTER_JOBS:
+            continue  # exporters of upstream charts, and the kubelet
+        value, _, port = job["relabel_configs"][0]["regex"].partition(";")
+        if (value, port) not in named:
+            missing[job["job_name"]] = (value, port)
+    assert missing == {}
