@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 
 INFRASTRUCTURE = Path(__file__).resolve().parents[1]
 CHECKOV = INFRASTRUCTURE.parent / ".venv-tools" / "bin" / "checkov"

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from terraform_check.checks import check_folder, check_pool_wiring
 from terraform_check.layout import INFRASTRUCTURE
 from terraform_check.provider_schema import Schema
@@ -109,8 +110,22 @@ def test_a_public_endpoint_is_refused_with_its_line_and_value(terraform: str, tm
     assert "0.0.0.0/0 opens the API endpoint to the world" in said
 
 
+@pytest.mark.parametrize(
+    "kind", ["g4dn.xlarge", "g4ad.xlarge", "g5g.xlarge", "p3.2xlarge", "p2.xlarge", "m7i.large"]
+)
+def test_a_type_without_a_gpu_of_compute_capability_8_is_refused(
+    kind: str, terraform: str, tmp_path: Path
+) -> None:
+    """Only the variable is planned, so no provider is needed."""
+    text = (INFRASTRUCTURE / "modules" / "gpu-node-group" / "variables.tf").read_text()
+    begin = text.index('variable "instance_types"')
+    (tmp_path / "terraform.tfvars").write_text(f'instance_types = ["g6.xlarge", "{kind}"]')
+    said = refused(terraform, tmp_path, text[begin : text.index("\n}\n", begin) + 3])
+    assert f"[g6.xlarge, {kind}]: each must have NVIDIA GPUs of compute capability 8.0 or later" in said
+
+
 def test_a_gpu_group_with_the_taints_of_another_pool_is_found(tmp_path: Path) -> None:
-    text = (INFRASTRUCTURE / "environments" / "dev" / "main.tf").read_text()
+    text = (INFRASTRUCTURE / "environments" / "main.tf").read_text()
     line = next(n for n, row in enumerate(text.splitlines(), 1) if "pools.gpu.taints" in row)
     (tmp_path / "main.tf").write_text(text.replace("pools.gpu.taints", "pools.system.taints"))
     expected = (

@@ -1,21 +1,22 @@
 """The committed Terraform holds against schema, pinned modules, contract and its own house rules."""
 
-import os
 import re
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
+import hcl2
 import pytest
 import yaml
+
+from platform_tools.environment_files import environments
 from terraform_check.checks import check_folder, check_pool_wiring
 from terraform_check.layout import FOLDERS, INFRASTRUCTURE
 from terraform_check.module_readme import readme
 from terraform_check.provider_schema import Schema
 from terraform_check.source import read_folder
 
-PROVIDER_FREE = ["api-access", "cidr-plan", "conventions"]
+PROVIDER_FREE = ["api-access", "cidr-plan", "conventions", "node-plan"]
 
 
 def name_of(folder: Path) -> str:
@@ -47,18 +48,52 @@ def test_provider_versions_have_an_upper_bound(folder: Path) -> None:
         )
 
 
-def test_environments_differ_only_in_variables_and_state() -> None:
-    dev, prod = (INFRASTRUCTURE / "environments" / name for name in ("dev", "prod"))
-    for name in ("main.tf", "outputs.tf", "versions.tf"):
-        assert (dev / name).read_text() == (prod / name).read_text(), name
-    assert {block.kind for block in read_folder(dev)} <= {
-        "module",
-        "variable",
-        "output",
-        "terraform",
-        "provider",
-        "data",
+ENVIRONMENTS = INFRASTRUCTURE / "environments"
+
+
+def tfvars(name: str) -> dict[str, object]:
+    """Return the variables a file under environments/ sets, without python-hcl2's marks."""
+    found = hcl2.loads((ENVIRONMENTS / name).read_text())
+    return {name: value for name, value in found.items() if not name.startswith("__")}
+
+
+def test_every_environment_sets_the_same_variables_and_all_that_have_no_default() -> None:
+    """A variable is set by each environment, or by each installation (local.tfvars.example), never by some."""
+    needed = {
+        block.labels[0]
+        for block in read_folder(ENVIRONMENTS)
+        if block.kind == "variable" and "default" not in block.attributes
     }
+    own = set(tfvars("local.tfvars.example"))
+    for environment in environments(INFRASTRUCTURE):
+        given = set(tfvars(f"{environment}.tfvars"))
+        assert needed <= given | own, environment
+        assert given == set(tfvars("dev.tfvars")), environment
+        assert given & own == set(), environment
+
+
+def test_the_root_holds_module_calls_only() -> None:
+    kinds = {block.kind for block in read_folder(ENVIRONMENTS)}
+    assert kinds <= {"module", "variable", "output", "terraform", "provider", "data"}
+
+
+def test_every_output_of_an_environment_is_read() -> None:
+    """cluster-up reads the outputs, and a chart's template reads every value that cluster-up hands over."""
+    repository = INFRASTRUCTURE.parent
+    reader = (repository / "tools/platform-tools/src/platform_tools/cluster_lifecycle/cluster.py").read_text()
+    templates = "".join(
+        path.read_text() for path in (repository / "helm").glob("*/templates/*") if path.is_file()
+    )
+    outputs = {block.labels[0]: block for block in read_folder(ENVIRONMENTS) if block.kind == "output"}
+    assert {name for name in outputs if f'output("{name}")' not in reader} == set()
+    handed_over = outputs["deploy_values"].attributes["value"].value["global"]
+    assert len(handed_over) >= 4
+    assert {key for key in handed_over if not re.search(rf"global\)?\.{key}\b", templates)} == set()
+
+
+def test_every_environment_has_node_groups() -> None:
+    groups = yaml.safe_load((INFRASTRUCTURE / "node-groups.yaml").read_text())
+    assert sorted(groups) == environments(INFRASTRUCTURE)
 
 
 def test_the_gpu_pool_of_the_contract_is_tainted_with_what_the_gpu_group_demands() -> None:
@@ -69,18 +104,17 @@ def test_the_gpu_pool_of_the_contract_is_tainted_with_what_the_gpu_group_demands
     assert contract["pools"]["system"]["labels"][contract["pool_label"]] == "system"
 
 
-@pytest.mark.parametrize("environment", ["dev", "prod"])
-def test_node_groups_take_labels_and_taints_from_the_contract(environment: str) -> None:
-    assert check_pool_wiring(INFRASTRUCTURE / "environments" / environment) == []
+def test_node_groups_take_labels_and_taints_from_the_contract() -> None:
+    assert check_pool_wiring(ENVIRONMENTS) == []
 
 
-@pytest.mark.parametrize("environment", ["dev", "prod"])
-def test_the_api_endpoint_is_private_by_default(environment: str) -> None:
-    for block in read_folder(INFRASTRUCTURE / "environments" / environment):
-        if block.kind == "variable" and block.labels[0] == "api_access_cidrs":
-            assert block.attributes["default"].value == [], block.at("default")
-            return
-    pytest.fail("no variable api_access_cidrs")
+def test_the_api_endpoint_is_private_by_default() -> None:
+    default = next(
+        block.attributes["default"]
+        for block in read_folder(ENVIRONMENTS)
+        if block.kind == "variable" and block.labels[0] == "api_access_cidrs"
+    )
+    assert default.value == [], f"{ENVIRONMENTS}/variables.tf:{default.line}"
 
 
 def test_terraform_formats_every_file_as_committed(terraform: str) -> None:
@@ -95,73 +129,13 @@ def test_provider_free_modules_pass_their_own_terraform_tests(
     module: str, terraform: str, tmp_path: Path
 ) -> None:
     shutil.copytree(INFRASTRUCTURE / "modules" / module, tmp_path / "modules" / module)
-    shutil.copy(INFRASTRUCTURE / "contract.yaml", tmp_path / "contract.yaml")
+    for facts in ("contract.yaml", "node-groups.yaml"):
+        shutil.copy(INFRASTRUCTURE / facts, tmp_path / facts)
     folder = tmp_path / "modules" / module
     for command in (["init", "-backend=false"], ["test", "-no-color"]):
         done = subprocess.run([terraform, *command], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"[1-9]\d* passed, 0 failed", done.stdout), done.stdout
-
-
-REGISTRY = "registry.terraform.io"
-AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
-WITHOUT_DEFAULT = {
-    "monthly_limit_usd": "1000",
-    "alert_emails": '["oncall@example.com"]',
-    "access_entries": "{}",
-}
-"""What a person must say of an environment; `plan` needs some value."""
-
-
-@pytest.fixture(scope="module", params=["dev", "prod"])
-def initialised(
-    request: pytest.FixtureRequest, terraform: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """An environment whose providers and modules Terraform has fetched."""
-    try:
-        socket.create_connection((REGISTRY, 443), timeout=3).close()
-    except OSError as error:
-        pytest.skip(f"terraform: {REGISTRY} not reachable ({error}): init, validate and plan did not run")
-    root = tmp_path_factory.mktemp("environment")
-    shutil.copytree(INFRASTRUCTURE, root / "infrastructure")
-    folder = root / "infrastructure" / "environments" / str(request.param)
-    run_terraform(terraform, folder, "init", "-no-color", "-input=false")
-    return folder
-
-
-def run_terraform(terraform: str, folder: Path, *arguments: str) -> str:
-    done = subprocess.run([terraform, *arguments], cwd=folder, capture_output=True, text=True, timeout=800)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.mark.timeout(900)
-def test_terraform_validates_the_environment_where_its_registry_is_reachable(
-    initialised: Path, terraform: str
-) -> None:
-    run_terraform(terraform, initialised, "validate", "-no-color")
-
-
-@pytest.mark.timeout(900)
-def test_terraform_plans_the_environment_where_aws_lets_it(initialised: Path, terraform: str) -> None:
-    """Reads the account, changes nothing: a plan is not applied, its state is a file of the test's own."""
-    if not any(os.environ.get(name) for name in AWS_CREDENTIALS):
-        pytest.skip(f"terraform: no AWS credentials ({', '.join(AWS_CREDENTIALS)}): plan did not run")
-    values = [f"-var={name}={value}" for name, value in WITHOUT_DEFAULT.items()]
-    plan = run_terraform(
-        terraform, initialised, "plan", "-no-color", "-input=false", "-lock=false", "-refresh=false", *values
-    )
-    assert re.search(r"Plan: [1-9]\d* to add, 0 to change, 0 to destroy", plan), plan[-2000:]
-
-
-def test_the_values_of_the_plan_are_those_that_have_no_default() -> None:
-    for environment in ("dev", "prod"):
-        wanted = {
-            block.labels[0]
-            for block in read_folder(INFRASTRUCTURE / "environments" / environment)
-            if block.kind == "variable" and "default" not in block.attributes
-        }
-        assert wanted == set(WITHOUT_DEFAULT), environment
 
 
 @pytest.mark.parametrize("folder", sorted((INFRASTRUCTURE / "modules").iterdir()), ids=name_of)

@@ -21,9 +21,10 @@ module "eks" {
   endpoint_public_access       = module.api_access.public
   endpoint_public_access_cidrs = module.api_access.cidrs
 
-  # Access entries only: no aws-auth ConfigMap that a typo can lock everybody out with.
-  authentication_mode                      = "API"
-  enable_cluster_creator_admin_permissions = false
+  # Access entries only: a typo in an aws-auth ConfigMap can lock everybody out.
+  authentication_mode = "API"
+  # Without entries nobody could use the cluster, so the principal that applies becomes its administrator.
+  enable_cluster_creator_admin_permissions = length(var.access_entries) == 0
   access_entries = {
     for name, entry in var.access_entries : name => {
       principal_arn = entry.principal_arn
@@ -62,22 +63,28 @@ module "eks" {
     }
   }
 
-  # vpc-cni is below: nodes must not join before it has its settings.
+  # vpc-cni is below: nodes must not join before it has its settings. An add-on without a pinned version gets EKS's
+  # default for the Kubernetes version, which changes less often than the newest.
   addons = {
-    kube-proxy             = { addon_version = lookup(var.addon_versions, "kube-proxy", null), before_compute = true }
-    eks-pod-identity-agent = { addon_version = lookup(var.addon_versions, "eks-pod-identity-agent", null), before_compute = true }
-    coredns                = { addon_version = lookup(var.addon_versions, "coredns", null) }
-    metrics-server         = { addon_version = lookup(var.addon_versions, "metrics-server", null) }
+    kube-proxy             = { addon_version = lookup(var.addon_versions, "kube-proxy", null), most_recent = false, before_compute = true }
+    eks-pod-identity-agent = { addon_version = lookup(var.addon_versions, "eks-pod-identity-agent", null), most_recent = false, before_compute = true }
+    coredns                = { addon_version = lookup(var.addon_versions, "coredns", null), most_recent = false }
+    metrics-server         = { addon_version = lookup(var.addon_versions, "metrics-server", null), most_recent = false }
+    # Reports GPU, kernel, storage and network faults as node conditions; node_repair_config acts on them.
+    eks-node-monitoring-agent = { addon_version = lookup(var.addon_versions, "eks-node-monitoring-agent", null), most_recent = false }
     aws-ebs-csi-driver = {
-      addon_version            = lookup(var.addon_versions, "aws-ebs-csi-driver", null)
-      configuration_values     = jsonencode({ defaultStorageClass = { enabled = true } })
+      addon_version = lookup(var.addon_versions, "aws-ebs-csi-driver", null)
+      most_recent   = false
+      configuration_values = jsonencode({
+        defaultStorageClass = { enabled = true }
+        # cost-report and cluster-down find volumes by these tags.
+        controller = { extraVolumeTags = var.volume_tags, k8sTagClusterId = var.name }
+      })
       pod_identity_association = [{ role_arn = aws_iam_role.ebs_csi.arn, service_account = "ebs-csi-controller-sa" }]
     }
   }
-  # coredns becomes healthy with the first nodes, which are made at the same time.
+  # coredns becomes healthy once the first nodes, created at the same time, are ready.
   addons_timeouts = { create = "30m" }
-
-  node_security_group_tags = { "karpenter.sh/discovery" = var.name }
 
   tags = var.tags
 }
@@ -90,7 +97,7 @@ resource "aws_eks_addon" "vpc_cni" {
   resolve_conflicts_on_update = "OVERWRITE"
 
   configuration_values = jsonencode({
-    # Without this the charts' network policies are accepted and never enforced.
+    # Without this the API server accepts the charts' network policies and nothing enforces them.
     enableNetworkPolicy = "true"
     env = {
       ENABLE_PREFIX_DELEGATION = "true"
@@ -121,11 +128,4 @@ resource "aws_iam_role" "ebs_csi" {
 resource "aws_iam_role_policy_attachment" "ebs_csi" {
   role       = aws_iam_role.ebs_csi.name
   policy_arn = "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy"
-}
-
-# The add-on's default class sets no encryption, so the account does. It holds for the whole region.
-resource "aws_ebs_encryption_by_default" "this" {
-  count = var.encrypt_volumes_by_default ? 1 : 0
-
-  enabled = true
 }

@@ -19,12 +19,7 @@ output "service_cidr" {
   value       = module.eks.cluster_service_cidr
 }
 
-output "primary_security_group_id" {
-  description = "Security group EKS made for control plane and nodes."
-  value       = module.eks.cluster_primary_security_group_id
-}
-
 output "node_security_group_id" {
-  description = "Security group of nodes."
+  description = "Security group of the nodes, tagged for the cluster."
   value       = module.eks.node_security_group_id
 }

@@ -14,13 +14,14 @@ variable "kubernetes_version" {
 }
 
 variable "addon_versions" {
-  description = "Version by add-on name. An add-on left out gets the newest one for the Kubernetes version."
+  description = "Version by add-on name. An add-on left out gets EKS's default for the Kubernetes version."
   type        = map(string)
   default     = {}
 
   validation {
     condition = length(setsubtract(keys(var.addon_versions), [
       "vpc-cni", "kube-proxy", "eks-pod-identity-agent", "coredns", "metrics-server", "aws-ebs-csi-driver",
+      "eks-node-monitoring-agent",
     ])) == 0
     error_message = "addon_versions names an add-on this module does not install: ${join(", ", keys(var.addon_versions))}."
   }
@@ -59,17 +60,12 @@ variable "api_client_security_group_ids" {
 }
 
 variable "access_entries" {
-  description = "Who may use the cluster: IAM principal, EKS access policy, and namespaces (none: the whole cluster)."
+  description = "Who may use the cluster: IAM principal, EKS access policy, and namespaces (none: the whole cluster). Empty: only the principal that applies."
   type = map(object({
     principal_arn = string
     policy        = string
     namespaces    = optional(list(string), [])
   }))
-
-  validation {
-    condition     = length(var.access_entries) > 0
-    error_message = "access_entries is empty: nobody could use the cluster, not even who made it."
-  }
 
   validation {
     condition = alltrue([for entry in values(var.access_entries) : contains([
@@ -86,14 +82,13 @@ variable "log_retention_days" {
 }
 
 variable "deletion_protection" {
-  description = "Whether AWS refuses to delete the cluster. cluster-down says how to lift it."
+  description = "Whether AWS refuses to delete the cluster. Set false and apply before destroying: docs/infrastructure.md."
   type        = bool
 }
 
-variable "encrypt_volumes_by_default" {
-  description = "Turn on EBS encryption by default for this account and region. Only one environment per account needs it."
-  type        = bool
-  default     = true
+variable "volume_tags" {
+  description = "Tags of every EBS volume that a claim creates."
+  type        = map(string)
 }
 
 variable "tags" {

@@ -11,7 +11,7 @@ output "tags" {
 output "component_tags" {
   description = "Tags by component: the base tags and the component's own."
   value = {
-    for component in ["network", "cluster", "system-nodes", "gpu-nodes", "models", "telemetry", "registry", "access"] :
+    for component in ["network", "cluster", "system-nodes", "gpu-nodes", "models", "telemetry", "registry", "access", "controllers", "volumes"] :
     component => merge(local.base_tags, { (local.contract.tags.component) = component })
   }
 }
@@ -38,12 +38,17 @@ output "storage_class" {
 
 output "image_repositories" {
   description = "Names of the ECR repositories."
-  value       = [for image in local.contract.images : "${local.contract.image_prefix}/${image}"]
+  value       = [for image in local.contract.images : "${local.name}/${image}"]
 }
 
 output "image_prefix" {
-  description = "What stands between the registry's host and an image's name."
-  value       = local.contract.image_prefix
+  description = "Path between the registry's host and an image's name: the environment's, so that two share an account."
+  value       = local.name
+}
+
+output "controllers" {
+  description = "Controllers that act on AWS for the cluster: namespace and service account."
+  value       = local.contract.controllers
 }
 
 output "environment_tag" {

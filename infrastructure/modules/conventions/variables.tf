@@ -1,11 +1,11 @@
 variable "project" {
-  description = "First part of every name. Short, because S3 and IAM limit the whole."
+  description = "First part of every name. Short, because EKS limits a node group prefix to 37 characters."
   type        = string
   default     = "llm"
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{1,15}$", var.project))
-    error_message = "project \"${var.project}\" must be 2 to 16 lower-case letters, digits or hyphens and start with a letter."
+    condition     = can(regex("^[a-z][a-z0-9-]{1,13}$", var.project))
+    error_message = "project \"${var.project}\" must be 2 to 14 lower-case letters, digits or hyphens and start with a letter."
   }
 }
 

@@ -4,15 +4,20 @@ module "nodes" {
   source  = "terraform-aws-modules/eks/aws//modules/eks-managed-node-group"
   version = "21.19.0"
 
-  name                              = var.name
-  use_name_prefix                   = false
-  cluster_name                      = var.cluster_name
-  cluster_service_cidr              = var.cluster_service_cidr
-  kubernetes_version                = var.kubernetes_version
-  subnet_ids                        = var.subnet_ids
-  cluster_primary_security_group_id = var.cluster_primary_security_group_id
-  vpc_security_group_ids            = var.security_group_ids
-  create_security_group             = false
+  # A prefix: the replacement of a group exists before the old one goes, so both need a name.
+  name                     = var.name
+  use_name_prefix          = true
+  iam_role_name            = "${var.name}-node"
+  iam_role_use_name_prefix = false
+  cluster_name             = var.cluster_name
+  cluster_service_cidr     = var.cluster_service_cidr
+  kubernetes_version       = var.kubernetes_version
+  subnet_ids               = [var.subnet_id]
+
+  # Exactly one group tagged for the cluster per interface, or the load balancer controller refuses the node.
+  # EKS tags its primary group too, so that one stays away from nodes.
+  vpc_security_group_ids = [var.security_group_id]
+  create_security_group  = false
 
   ami_type                       = "AL2023_x86_64_NVIDIA"
   ami_release_version            = var.ami_release_version
@@ -62,10 +67,10 @@ module "nodes" {
     capacity_reservation_target = { capacity_reservation_id = var.capacity_reservation_id }
   }
 
-  # GPUs are scarce: an update takes one node out before it asks for its successor.
+  # GPUs are scarce: an update removes one node before it starts the replacement.
   update_config = { max_unavailable = 1, update_strategy = "MINIMAL" }
 
-  # Replaces nodes whose GPU reports a hardware fault (needs the node monitoring agent).
+  # Replaces nodes whose GPU reports a hardware fault; the node monitoring agent (an add-on) reports it.
   node_repair_config = { enabled = var.repair_nodes }
 
   # A person reaches a node (and, through it, the private API) by Session Manager; there are no SSH keys.

@@ -1,9 +1,6 @@
 output "name" {
-  description = "Name of the node group."
-  value       = var.name
-
-  # Known only when the group exists, so what is built on it waits.
-  depends_on = [module.nodes]
+  description = "Name of the node group, with its suffix."
+  value       = split(":", module.nodes.node_group_id)[1]
 }
 
 output "arn" {
@@ -17,6 +14,6 @@ output "role_name" {
 }
 
 output "size" {
-  description = "The size given, for the night schedule."
+  description = "The configured size, for the night schedule."
   value       = var.size
 }

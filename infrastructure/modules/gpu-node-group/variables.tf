@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the node group."
+  description = "Name of the node group, without the suffix that makes each generation unique."
   type        = string
 }
 
@@ -13,14 +13,9 @@ variable "cluster_service_cidr" {
   type        = string
 }
 
-variable "cluster_primary_security_group_id" {
-  description = "Security group EKS made for control plane and nodes."
+variable "security_group_id" {
+  description = "The one security group of the nodes; it carries the cluster's tag."
   type        = string
-}
-
-variable "security_group_ids" {
-  description = "Further security groups of the nodes."
-  type        = list(string)
 }
 
 variable "kubernetes_version" {
@@ -28,13 +23,13 @@ variable "kubernetes_version" {
   type        = string
 }
 
-variable "subnet_ids" {
-  description = "Private subnets to place nodes in."
-  type        = list(string)
+variable "subnet_id" {
+  description = "Private subnet of the nodes. One, so that a volume's zone always has its nodes."
+  type        = string
 }
 
 variable "instance_types" {
-  description = "Instance types, best first. With spot, more types mean fewer interruptions."
+  description = "Instance types, best first. With spot capacity, more types mean fewer interruptions."
   type        = list(string)
 
   validation {
@@ -43,8 +38,11 @@ variable "instance_types" {
   }
 
   validation {
-    condition     = alltrue([for type in var.instance_types : can(regex("^(g[4-9]|p[3-9])[a-z]*\\.", type))])
-    error_message = "instance_types [${join(", ", var.instance_types)}] holds a type without an NVIDIA GPU (g4…, p3… and later have one)."
+    # Compute capability 8.0 or later (AWQ's fast kernels and bfloat16 need it), a whole NVIDIA GPU, an x86_64 host:
+    # g5 A10G 8.6, g6 and gr6 L4 8.9, g6e L40S 8.9, g7e RTX PRO 6000 12.0, p4d and p4de A100 8.0, p5, p5e and p5en
+    # H100 and H200 9.0, p6-b200 and p6-b300 10.0 and 10.3. Source: developer.nvidia.com/cuda-gpus, AWS's instance pages.
+    condition     = alltrue([for type in var.instance_types : can(regex("^(g5|g6|gr6|g6e|g7e|p4d|p4de|p5|p5e|p5en|p6-b200|p6-b300)\\.", type))])
+    error_message = "instance_types [${join(", ", var.instance_types)}]: each must have NVIDIA GPUs of compute capability 8.0 or later: g5, g6, gr6, g6e, g7e, p4d, p4de, p5, p5e, p5en, p6-b200 or p6-b300 (g4dn has 7.5, p3 7.0)."
   }
 }
 
@@ -60,7 +58,7 @@ variable "capacity_type" {
 }
 
 variable "size" {
-  description = "How many nodes: least, at creation, most. Later the desired count belongs to autoscalers and night-off."
+  description = "Number of nodes: least, at creation, most. Afterwards autoscalers and night-off own the desired count."
   type = object({
     min     = number
     desired = number
@@ -88,7 +86,7 @@ variable "taints" {
 
   validation {
     condition     = contains([for taint in values(var.taints) : taint.key], "nvidia.com/gpu")
-    error_message = "taints must hold nvidia.com/gpu, or pods without a GPU fill the dear nodes."
+    error_message = "taints must include nvidia.com/gpu, or pods that need no GPU fill the GPU nodes."
   }
 }
 
@@ -128,7 +126,7 @@ variable "capacity_reservation_id" {
 }
 
 variable "repair_nodes" {
-  description = "Let EKS replace nodes that report a GPU fault."
+  description = "Whether EKS replaces nodes on which the node monitoring agent reports a hardware fault."
   type        = bool
   default     = true
 }

@@ -28,7 +28,7 @@ module "vpc" {
   enable_dns_support      = true
   map_public_ip_on_launch = false
 
-  # Nobody may lean on the defaults: they are emptied.
+  # The default security group has no rules, so nothing can rely on it.
   manage_default_security_group  = true
   default_security_group_ingress = []
   default_security_group_egress  = []
@@ -38,10 +38,11 @@ module "vpc" {
   create_flow_log_cloudwatch_iam_role             = true
   flow_log_cloudwatch_log_group_retention_in_days = var.flow_log_retention_days
   flow_log_traffic_type                           = "REJECT"
+  vpc_flow_log_iam_role_name                      = "${var.name}-flow-log"
+  vpc_flow_log_iam_policy_name                    = "${var.name}-flow-log"
 
   private_subnet_tags = {
     "kubernetes.io/role/internal-elb" = "1"
-    "karpenter.sh/discovery"          = var.name
   }
   public_subnet_tags = {
     "kubernetes.io/role/elb" = "1"

@@ -3,11 +3,11 @@
 
 locals {
   actions = merge(
-    { for name, group in var.node_groups : "${name}-off" => {
-      cron = var.off_cron, group = name, size = { MinSize = 0, DesiredSize = 0, MaxSize = group.max }
+    { for key, group in var.node_groups : "${key}-off" => {
+      cron = var.off_cron, group = group.name, size = { MinSize = 0, DesiredSize = 0, MaxSize = group.max }
     } },
-    { for name, group in var.node_groups : "${name}-on" => {
-      cron = var.on_cron, group = name, size = { MinSize = group.min, DesiredSize = group.desired, MaxSize = group.max }
+    { for key, group in var.node_groups : "${key}-on" => {
+      cron = var.on_cron, group = group.name, size = { MinSize = group.min, DesiredSize = group.desired, MaxSize = group.max }
     } },
   )
 }

@@ -1,11 +1,12 @@
 variable "cluster_name" {
-  description = "The cluster whose node groups rest."
+  description = "Cluster whose node groups stop and start."
   type        = string
 }
 
 variable "node_groups" {
-  description = "Node group by name: its ARN and the size it comes back to."
+  description = "Node groups by a key known at plan time: name, ARN and the size to come back to."
   type = map(object({
+    name    = string
     arn     = string
     min     = number
     desired = number
@@ -14,19 +15,19 @@ variable "node_groups" {
 }
 
 variable "off_cron" {
-  description = "When nodes go, as the six fields of AWS cron."
+  description = "When nodes stop, as the six fields of AWS cron."
   type        = string
   default     = "0 20 ? * MON-FRI *"
 }
 
 variable "on_cron" {
-  description = "When nodes come back, as the six fields of AWS cron."
+  description = "When nodes start again, as the six fields of AWS cron."
   type        = string
   default     = "0 7 ? * MON-FRI *"
 }
 
 variable "timezone" {
-  description = "IANA time zone of both."
+  description = "IANA time zone of both schedules."
   type        = string
   default     = "UTC"
 }

@@ -4,15 +4,20 @@ module "nodes" {
   source  = "terraform-aws-modules/eks/aws//modules/eks-managed-node-group"
   version = "21.19.0"
 
-  name                              = var.name
-  use_name_prefix                   = false
-  cluster_name                      = var.cluster_name
-  cluster_service_cidr              = var.cluster_service_cidr
-  kubernetes_version                = var.kubernetes_version
-  subnet_ids                        = var.subnet_ids
-  cluster_primary_security_group_id = var.cluster_primary_security_group_id
-  vpc_security_group_ids            = var.security_group_ids
-  create_security_group             = false
+  # A prefix: the replacement of a group exists before the old one goes, so both need a name.
+  name                     = var.name
+  use_name_prefix          = true
+  iam_role_name            = "${var.name}-node"
+  iam_role_use_name_prefix = false
+  cluster_name             = var.cluster_name
+  cluster_service_cidr     = var.cluster_service_cidr
+  kubernetes_version       = var.kubernetes_version
+  subnet_ids               = [var.subnet_id]
+
+  # Exactly one group tagged for the cluster per interface, or the load balancer controller refuses the node.
+  # EKS tags its primary group too, so that one stays away from nodes.
+  vpc_security_group_ids = [var.security_group_id]
+  create_security_group  = false
 
   ami_type                       = var.architecture == "arm64" ? "AL2023_ARM_64_STANDARD" : "AL2023_x86_64_STANDARD"
   ami_release_version            = var.ami_release_version

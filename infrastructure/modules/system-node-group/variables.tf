@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the node group."
+  description = "Name of the node group, without the suffix that makes each generation unique."
   type        = string
 }
 
@@ -13,14 +13,9 @@ variable "cluster_service_cidr" {
   type        = string
 }
 
-variable "cluster_primary_security_group_id" {
-  description = "Security group EKS made for control plane and nodes."
+variable "security_group_id" {
+  description = "The one security group of the nodes; it carries the cluster's tag."
   type        = string
-}
-
-variable "security_group_ids" {
-  description = "Further security groups of the nodes."
-  type        = list(string)
 }
 
 variable "kubernetes_version" {
@@ -28,13 +23,13 @@ variable "kubernetes_version" {
   type        = string
 }
 
-variable "subnet_ids" {
-  description = "Private subnets to place nodes in."
-  type        = list(string)
+variable "subnet_id" {
+  description = "Private subnet of the nodes. One, so that a volume's zone always has its nodes."
+  type        = string
 }
 
 variable "instance_types" {
-  description = "Instance types, best first. With spot, more types mean fewer interruptions."
+  description = "Instance types, best first. With spot capacity, more types mean fewer interruptions."
   type        = list(string)
 
   validation {
@@ -55,7 +50,7 @@ variable "capacity_type" {
 }
 
 variable "size" {
-  description = "How many nodes: least, at creation, most. Later the desired count belongs to autoscalers and night-off."
+  description = "Number of nodes: least, at creation, most. Afterwards autoscalers and night-off own the desired count."
   type = object({
     min     = number
     desired = number

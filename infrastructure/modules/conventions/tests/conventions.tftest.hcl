@@ -21,7 +21,7 @@ run "the_longest_allowed_names_stay_below_the_limit_of_s3" {
   command = plan
 
   variables {
-    project     = "abcdefghijklmnop"
+    project     = "abcdefghijklmn"
     environment = "abcdefghijkl"
   }
 

@@ -1,1 +1,0 @@
-"""Checks Terraform code where no provider can be fetched: against the provider's schema, as data."""
