@@ -1,36 +1,25 @@
-"""A tiny HTTP server for one test: answers each request with the bytes it was given, then closes."""
+"""A tiny HTTP server for one test: answers each request with given bytes, then closes the connection."""
 
 import socket
-import struct
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+from harness.servers.accepting import Acceptor, reset_when_closed
 
 
 @contextmanager
 def answering(parts: Sequence[bytes], reset: bool = False) -> Iterator[str]:
-    """Yield a base URL; one connection gets ``parts`` in order, then an end (or a reset)."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    """Yield a base URL; each connection gets ``parts`` in order, then a close (or a reset)."""
 
-    def serve() -> None:
-        try:
-            connection, _ = listener.accept()
-        except OSError:  # nobody came before the end
-            return
-        with connection:
-            connection.recv(65536)
-            with suppress(OSError):  # a client may leave at the first part that it does not like
-                for part in parts:
-                    connection.sendall(part)
-            if reset:  # SO_LINGER 0 makes close() send RST
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        if reset:
+            reset_when_closed(connection)
+        for part in parts:
+            connection.sendall(part)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
+    acceptor = Acceptor(serve)
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        yield f"{acceptor.url}/v1"
     finally:
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)  # wakes a thread that still waits in accept()
-        listener.close()
-        thread.join(5)
+        acceptor.close(drop=True)

@@ -1,4 +1,4 @@
-"""The report, the platform's own metrics and a client of another kind tell the same story of the same load."""
+"""The report, the platform's metrics and an independent client agree about the same load."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from harness.chaos.world import steady_load
-from harness.stacks import ROOT, Stack, running_stack
-from reports.summary import MAX_LATE_RATIO
-from users.prompts import text
+from harness.stacks.local import ROOT, Stack, running_stack
+from load_testing.reports.summary import MAX_LATE_RATIO
+from load_testing.users.prompts import text
 
 pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(400)]
 
@@ -25,9 +25,9 @@ RATE, SECONDS, TOKENS = 5.0, 40.0, 16
 
 @pytest.fixture
 def slow_engines(tmp_path: Path) -> Iterator[Stack]:
-    """Engines that take a fifth of a second per step: what is compared is then far above what the clients cost."""
+    """Engines with steps of 0.2 s, so that the compared times are far above the clients' overhead."""
     with running_stack("sim", tmp_path / "run-dir", SIMULATOR_ARGUMENTS="--step-seconds 0.2") as stack:
-        time.sleep(6)  # a scrape interval: what the start asked is in the counters before this begins
+        time.sleep(6)  # One scrape interval, so that the counters include the requests of the start.
         yield stack
 
 
@@ -68,7 +68,7 @@ def test_report_prometheus_and_an_independent_client_agree(slow_engines: Stack, 
 def report(stack: Stack, out: Path) -> dict[str, Any]:
     done = subprocess.run(
         [
-            *(sys.executable, str(ROOT / "load-testing" / "run.py"), "--workload", "fixed-rate"),
+            *(sys.executable, "-m", "load_testing.run", "--workload", "fixed-rate"),
             *("--rate", str(RATE), "--duration", str(SECONDS), "--out", str(out)),
         ],
         env={**os.environ, **stack.environment, **stack.client_environment()},

@@ -1,4 +1,4 @@
-"""The open-loop schedule: right counts, right order, the same for the same seed."""
+"""The open-loop schedule has the expected counts and order, and is the same for the same seed."""
 
 import itertools
 import math
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measure.arrivals import Segment, schedule
-from shapes import SHAPES
+from load_testing.measure.arrivals import Segment, schedule
+from load_testing.shapes import SHAPES
 
 
 def test_a_constant_process_sends_every_one_over_rate_seconds() -> None:

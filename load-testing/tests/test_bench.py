@@ -1,4 +1,4 @@
-"""The benchmark of the router: what makes a run invalid, what its table shows, what its configuration turns on."""
+"""The router's benchmark: reasons for an invalid run, the table, the measured configuration."""
 
 import json
 import urllib.request
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bench.collector import collecting
-from bench.interpreter import description, flags_tell, interleaved, sentence
-from bench.report import ROWS, rounds, table, targets, with_spread
-from bench.run import IDLE_SECONDS, TRACE_RATIO, WARM_ANSWERS, Plan, off_pace, untraced
-from bench.session_store import keys, running_redis
-from bench.systems import OURS, OURS_WITH_REDIS, Services, rules, systems
+from load_testing.bench.collector import collecting
+from load_testing.bench.interpreter import description, flags_tell, interleaved, sentence
+from load_testing.bench.report import ROWS, rounds, table, targets, with_spread
+from load_testing.bench.run import IDLE_SECONDS, TRACE_RATIO, WARM_ANSWERS, Plan, off_pace, untraced
+from load_testing.bench.session_store import keys, running_redis
+from load_testing.bench.systems import OURS, OURS_WITH_REDIS, Services, rules, systems
 from router_service.affinity.sessions import CACHE_SECONDS
 from router_service.config.load import load
 
@@ -31,7 +31,7 @@ def post(url: str, body: object) -> int:
 
 
 def report(**figures: dict[str, list[float]]) -> dict[str, Any]:
-    """A report of three rounds; names have `_` for `-`."""
+    """Return a report of three rounds; `_` in names means `-`."""
     found = {name.replace("_", "-"): measures for name, measures in figures.items()}
     middle = {
         name: {what: sorted(v)[len(v) // 2] for what, v in measures.items()}

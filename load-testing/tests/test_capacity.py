@@ -1,4 +1,4 @@
-"""The capacity search ends, brackets the limit, and says what stopped it."""
+"""The capacity search ends, brackets the limit, and reports why it stopped."""
 
 import argparse
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import capacity
-from capacity import LOWEST_RATE, NoCapacity, Search, highest_rate
-from reports.summary import Summary
+from load_testing import capacity
+from load_testing.capacity import LOWEST_RATE, NoCapacity, Search, highest_rate
+from load_testing.reports.summary import Summary
 
 
 @given(limit=st.floats(LOWEST_RATE, 10_000), start=st.floats(0.01, 1000))
@@ -62,7 +62,7 @@ def test_a_number_that_would_never_end_is_refused(
 
 
 class Trials(Search):
-    """A search whose trials have ended as they are told to: "holds", "slow" or "late"."""
+    """A search whose trials end with given results: "holds", "slow" or "late"."""
 
     def __init__(self, endings: list[str]) -> None:
         options = argparse.Namespace(workload="fixed-rate", prometheus=None, start=4.0, precision=1.0)

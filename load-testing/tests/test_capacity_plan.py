@@ -1,12 +1,12 @@
-"""The arithmetic of docs/capacity.md: its tables are those of the program, and a simulation of 64 engines agrees."""
+"""The tables of docs/capacity.md equal the program's output, and a simulation of 64 engines agrees."""
 
 import math
 from pathlib import Path
 
 import pytest
 
-from capacity_plan import CELL_GPUS, CORE_BUSY, Costs, Gpu, plan, table
-from fleet_simulation import simulate
+from load_testing.capacity_plan import CELL_GPUS, CORE_BUSY, Costs, Gpu, plan, table
+from load_testing.fleet_simulation import Run, simulate
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "capacity.md"
 
@@ -18,9 +18,8 @@ def test_the_document_shows_what_the_program_computes() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_simulated_fleet_of_64_engines_does_what_was_computed(seed: int) -> None:
     planned = plan(64, Gpu(), Costs())
-    happened = simulate(
-        64, planned.routers, planned.requests_per_second, Gpu(), Costs(), seconds=60, warm_up=20, seed=seed
-    )
+    run = Run(64, planned.routers, planned.requests_per_second, seconds=60, warm_up=20, seed=seed)
+    happened = simulate(run, Gpu(), Costs())
     assert happened.requests_per_second == pytest.approx(planned.requests_per_second, rel=0.05)
     assert happened.chunks_per_second == pytest.approx(planned.chunks_per_second, rel=0.05)
     assert happened.streams == pytest.approx(planned.streams, rel=0.07)
@@ -33,17 +32,17 @@ def test_a_simulated_fleet_of_64_engines_does_what_was_computed(seed: int) -> No
 
 
 def test_a_fleet_at_its_limit_makes_requests_wait() -> None:
-    """The simulation can also disagree: the plan without its reserve does not hold."""
+    """The simulation can disagree: the plan fails without its reserve."""
     planned = plan(64, Gpu(busy=1.0), Costs())
-    happened = simulate(
-        64, planned.routers, 1.1 * planned.requests_per_second, Gpu(), Costs(), seconds=60, warm_up=20, seed=1
-    )
+    run = Run(64, planned.routers, 1.1 * planned.requests_per_second, seconds=60, warm_up=20, seed=1)
+    happened = simulate(run, Gpu(), Costs())
     assert happened.waited_ratio > 0.2
 
 
 def test_no_more_than_a_cell_stands_behind_one_set_of_routers() -> None:
     one, two = plan(CELL_GPUS, Gpu(), Costs()), plan(CELL_GPUS + 1, Gpu(), Costs())
     assert (one.cells, two.cells) == (1, 2)
+    assert plan(1000, Gpu(), Costs(), cell_gpus=1000).cells == 1
 
 
 @pytest.mark.parametrize("gpus", [1, 10, 100, 1000])

@@ -1,4 +1,4 @@
-"""The load client calls nothing good that is not, whatever a server's bytes pretend."""
+"""The load client never reports a faulty response as good."""
 
 import importlib.util
 import time
@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from harness.ports import free_port
-from measure.outcome import Outcome, RequestRecord
-from users.client import Client
+from load_testing.measure.outcome import Outcome, RequestRecord
+from load_testing.users.client import Client
 
 
 def _sibling(name: str) -> ModuleType:

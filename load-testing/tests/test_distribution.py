@@ -1,4 +1,4 @@
-"""Several generators share one workload: as processes here, as Jobs on Kubernetes by a manifest."""
+"""Several generators share one workload: as processes, and as Jobs in the Kubernetes manifest."""
 
 import json
 import os
@@ -15,11 +15,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
-import run
 from harness.ports import free_port
 from harness.processes import answers, running
 from harness.waiting import eventually
-from measure.generators import Account, BadAccount, merged
+from load_testing import run, workloads
+from load_testing.measure.generators import Account, BadAccount, merged
+from load_testing.run import LOCUSTFILE
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "load-testing" / "kubernetes" / "generators.yaml"
@@ -45,12 +46,12 @@ def test_the_manifest_is_valid_and_both_jobs_send_the_same() -> None:
         assert workers == "4"
     assert said[0] == said[1]
     assert documents[-1]["spec"]["parallelism"] == 4
-    assert (ROOT / "load-testing" / "workloads" / said[0]["workload"]).is_dir()
+    assert (workloads.FOLDER / said[0]["workload"]).is_dir()
 
 
 @dataclass(frozen=True)
 class Generators:
-    """A master and two workers that send to a simulated engine."""
+    """Run a master and two workers that send to a simulated engine."""
 
     engine: str
     records: Path
@@ -58,10 +59,9 @@ class Generators:
     workers: list[subprocess.Popen[bytes]]
 
     def judged(self, out: Path) -> subprocess.CompletedProcess[str]:
-        """Let run.py make report and verdict of the records."""
-        program = str(ROOT / "load-testing" / "run.py")
+        """Evaluate the records with run.py."""
         return subprocess.run(
-            [sys.executable, program, "--records", str(self.records), "--out", str(out)],
+            [sys.executable, "-m", "load_testing.run", "--records", str(self.records), "--out", str(out)],
             capture_output=True,
             text=True,
             check=False,
@@ -77,7 +77,7 @@ def generators(folder: Path, duration: float) -> Iterator[Generators]:
     options = ["--model", "smollm2-135m-instruct", "--step-seconds", "0.005"]
     records = folder / "records.jsonl"
     locust = [
-        *(sys.executable, "-m", "locust", "-f", str(ROOT / "load-testing" / "locustfile.py"), "--headless"),
+        *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"),
         *("--host", f"{url}/v1", "--workload", "fixed-rate", "--rate", "12", "--duration", f"{duration:g}"),
     ]
     where = ["--master-bind-host", "127.0.0.1", "--master-bind-port", str(master_port)]

@@ -1,4 +1,5 @@
-"""The long forms on whole stacks: ten minutes on vLLM at 80 % of its capacity, ten on simulators, what routing is worth.
+"""Long runs on whole stacks: ten minutes on vLLM at 80 % of its capacity, ten on simulators, and the gain of
+each routing policy.
 
 ``LOAD_SECONDS`` shortens them. Reports stay in ``.run/load`` and ``.run/routing-pays``.
 """
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.stacks import ROOT, Stack, running_stack
-from reports.summary import MAX_LATE_RATIO
+from harness.stacks.local import ROOT, Stack, running_stack
+from load_testing.reports.summary import MAX_LATE_RATIO
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1600)]
 
@@ -29,10 +30,10 @@ PANELS = (
 
 
 def program(stack: Stack, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run one of load-testing's programs on a stack; what it prints is passed on."""
+    """Run one of load-testing's programs on a stack and print its output."""
     environment = {**os.environ, **stack.environment, **stack.client_environment()}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "load-testing" / name), *arguments],
+        [sys.executable, "-m", "load_testing.main", name, *arguments],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -46,7 +47,7 @@ def program(stack: Stack, name: str, *arguments: str) -> subprocess.CompletedPro
 def long_run(stack: Stack, rate: float, out: Path) -> dict[str, Any]:
     """Run the 70/30 mix; return its summary once its report is complete."""
     arguments = ("--workload", "two-models", "--rate", f"{rate:.2f}", "--duration", f"{SECONDS:g}")
-    program(stack, "run.py", *arguments, "--out", str(out))
+    program(stack, "run", *arguments, "--out", str(out))
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     assert summary["failed"] == 0
     assert summary["truncated"] == 0
@@ -62,10 +63,11 @@ def long_run(stack: Stack, rate: float, out: Path) -> dict[str, Any]:
     return summary
 
 
-# 140 requests a second for one engine: at the simulator's own prefill of 0.2 ms a token prompts alone would fill it twice,
-# and its steps would grow by 0.1 ms a sequence.
+# One engine gets 140 requests/s. With the simulator's default prefill of 0.2 ms per token, prompts alone
+# would need twice its capacity, and its steps would grow by 0.1 ms per sequence.
 QUICK_ENGINES = "--prefill-seconds-per-token 0.00002 --step-seconds-per-sequence 0"
-# Answers of 0.35 s at 140 a second are 49 at once in the mean, and often over 64, the local stack's limit for a backend.
+# Completions of 0.35 s at 140 requests/s are 49 concurrent ones on average, and often over 64, the local
+# stack's limit per backend.
 ENGINE_LIMIT = 256
 LOCAL_CONFIG = ROOT / "services" / "router-service" / "config" / "local.yaml"
 
@@ -86,7 +88,7 @@ def test_two_hundred_requests_a_second_on_simulators(tmp_path: Path) -> None:
 @pytest.mark.platform
 def test_the_mix_at_80_percent_of_capacity_on_vllm(vllm_stack: Stack) -> None:
     options = ("--workload", "two-models", "--seconds", "20", "--start", "1", "--precision", "0.4")
-    searched = program(vllm_stack, "capacity.py", *options)
+    searched = program(vllm_stack, "capacity", *options)
     found = re.search(r"capacity of two-models: ([\d.]+) requests/s", searched.stdout)
     assert found, "a rate that holds the SLO was found"
     assert re.search(r"what stopped it: (?!unknown|nothing)\w+", searched.stdout)
@@ -95,7 +97,7 @@ def test_the_mix_at_80_percent_of_capacity_on_vllm(vllm_stack: Stack) -> None:
 
 @pytest.mark.platform
 def test_affinity_finds_more_in_the_prefix_cache_than_round_robin(vllm_stack: Stack) -> None:
-    done = program(vllm_stack, "routing_pays.py", "--seconds", f"{min(SECONDS, 45):g}")
+    done = program(vllm_stack, "routing-pays", "--seconds", f"{min(SECONDS, 45):g}")
     assert done.returncode == 0
     folder = Path(done.stdout.splitlines()[-1])
     rows = json.loads((folder / "routing-pays.json").read_text())

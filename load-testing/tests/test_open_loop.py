@@ -1,4 +1,4 @@
-"""The open-loop user counts what it began and how late it was, in sessions too."""
+"""The open-loop user counts its requests and their lateness, including those of sessions."""
 
 import time
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import gevent
 import pytest
 
-from measure.outcome import Outcome, RequestRecord
-from users.open_loop import LATE_SECONDS, Run
-from workloads import Workload
+from load_testing.measure.outcome import Outcome, RequestRecord
+from load_testing.users.open_loop import LATE_SECONDS, Run
+from load_testing.workloads import Workload
 
 
 class Answering:
-    """Stands for a client: every answer is good and takes no time."""
+    """Replaces the client: every response is good and takes no time."""
 
     def __init__(self, blocks_seconds: float = 0.0) -> None:
         self._blocks_seconds = blocks_seconds
@@ -20,7 +20,9 @@ class Answering:
     def send(self, record: RequestRecord, body: Any, *, due: float, **_: Any) -> str:
         record.outcome = Outcome.GOOD
         record.late_seconds = time.perf_counter() - due
-        gevent.spawn(time.sleep, self._blocks_seconds)  # the whole process, as a generator without CPU
+        gevent.spawn(
+            time.sleep, self._blocks_seconds
+        )  # stops the whole process, like a generator without CPU
         return "an answer"
 
 

@@ -1,4 +1,4 @@
-"""A report is written whatever Prometheus does, and says what is missing instead of calling it nothing."""
+"""A report is written whatever Prometheus returns, and names missing parts."""
 
 import json
 import threading
@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from harness.ports import free_port
-from measure.generators import Account, Share
-from measure.outcome import Outcome, RequestRecord
-from reports.page import write_report
-from reports.saturation import limiting_resource
-from reports.servers import SERVER_FIGURES
-from reports.summary import LISTED, Summary, summarize
-from workloads import Slo
+from load_testing.measure.generators import Account, Share
+from load_testing.measure.outcome import Outcome, RequestRecord
+from load_testing.reports.page import write_report
+from load_testing.reports.saturation import limiting_resource
+from load_testing.reports.servers import SERVER_FIGURES
+from load_testing.reports.summary import LISTED, Summary, summarize
+from load_testing.workloads import Slo
 
 STARTED_AT = 1_000_000.0
 
 
 class FakePrometheus:
-    """Says that it is ready, and answers every query in the same way; no status: it hangs up instead."""
+    """A Prometheus that is ready and answers every query in the same way; without a status it closes the connection."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -61,7 +61,7 @@ def prometheus() -> Iterator[FakePrometheus]:
 
 
 def reported(folder: Path, url: str, records: list[RequestRecord]) -> tuple[Summary, str]:
-    """Report a run of these records; return what was summarized and the page."""
+    """Report a run of these records; return the summary and the page."""
     (folder / "requests.jsonl").write_text("".join(r.as_json() + "\n" for r in records))
     account = Account(
         workload="fixed-rate",

@@ -1,4 +1,4 @@
-"""A summary fails what must fail; a comparison tells a change from noise."""
+"""A summary detects failed runs; a comparison distinguishes a change from noise."""
 
 import json
 import random
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import compare as compare_program
-from measure.generators import Account, Share
-from measure.outcome import Outcome, RequestRecord
-from reports.comparison import compare
-from reports.summary import LISTED, Summary, quantile, summarize
-from workloads import Slo
+from load_testing import compare as compare_program
+from load_testing.measure.generators import Account, Share
+from load_testing.measure.outcome import Outcome, RequestRecord
+from load_testing.reports.comparison import compare
+from load_testing.reports.summary import LISTED, Summary, quantile, summarize
+from load_testing.workloads import Slo
 
 SLO = Slo(ttft_seconds=1.0, inter_token_p95_seconds=0.2, goodput_ratio=0.9)
 

@@ -14,8 +14,10 @@ import pytest
 from harness.ports import free_port
 from harness.processes import answers, running
 from harness.waiting import eventually
+from load_testing.run import LOCUSTFILE
 
 pytestmark = pytest.mark.service
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,7 +34,7 @@ def simulator(tmp_path: Path) -> Iterator[str]:
 def load(url: str, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            *(sys.executable, str(ROOT / "load-testing" / "run.py"), "--target", f"{url}/v1"),
+            *(sys.executable, "-m", "load_testing.run", "--target", f"{url}/v1"),
             *("--rate", "8", "--duration", "3", "--out", str(out), *more),
             *("--prometheus", f"http://127.0.0.1:{free_port()}"),
         ],
@@ -51,7 +53,7 @@ def test_a_run_against_a_healthy_engine_passes_and_leaves_its_report(simulator: 
     assert summary["failed"] == 0
     assert summary["planned"] == summary["requests"] > 5
     assert summary["generators"][0]["cpu_cores"] > 0
-    # the engine's own count is the independent witness
+    # the engine's count is independent of the client
     state = httpx.get(f"{simulator}/sim/state").json()
     assert state["generation_tokens"] == summary["completion_tokens"] == 16 * summary["requests"]
     assert done.returncode == (1 if late else 0), done.stdout + done.stderr
@@ -83,7 +85,7 @@ def test_bad_input_is_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
 def test_a_generator_that_cannot_write_its_records_says_so_and_fails(simulator: str, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "locust", "--headless", "--only-summary", "--users", "1"),
-        *("--locustfile", str(ROOT / "load-testing" / "locustfile.py"), "--host", f"{simulator}/v1"),
+        *("--locustfile", str(LOCUSTFILE), "--host", f"{simulator}/v1"),
         *("--rate", "8", "--duration", "1", "--exit-code-on-error", "0"),
         *("--records", str(tmp_path / "missing" / "requests.jsonl")),
     ]
@@ -101,7 +103,7 @@ def test_a_generator_that_cannot_write_its_records_says_so_and_fails(simulator: 
 
 def test_a_generator_whose_reader_is_gone_still_ends(simulator: str, tmp_path: Path) -> None:
     command = [
-        *(sys.executable, str(ROOT / "load-testing" / "run.py"), "--target", f"{simulator}/v1"),
+        *(sys.executable, "-m", "load_testing.run", "--target", f"{simulator}/v1"),
         *("--rate", "8", "--duration", "8", "--out", str(tmp_path / "run")),
     ]
     run = subprocess.Popen(

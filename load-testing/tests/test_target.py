@@ -1,4 +1,4 @@
-"""Keys and charts of the local stack are for the local stack alone."""
+"""Keys and charts of the local stack are used for the local stack only."""
 
 import socket
 from collections.abc import Iterator
@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import run
-import workloads
+from load_testing import run, workloads
 
 
 @pytest.fixture
 def listening() -> Iterator[str]:
-    """A base URL where something accepts connections."""
+    """Yield a base URL where a socket accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 

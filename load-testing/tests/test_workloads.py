@@ -1,10 +1,10 @@
-"""Every workload folder is complete, valid and explained; mistakes are named."""
+"""Every workload folder is complete, valid and documented; errors name the faulty key."""
 
 from pathlib import Path
 
 import pytest
 
-import workloads
+from load_testing import workloads
 
 NAMES = sorted(path.name for path in workloads.FOLDER.iterdir() if path.is_dir() and path.name[0] not in "_.")
 

@@ -1,1 +1,0 @@
-"""The router's own cost beside its peers: one machine, one run, alternated, told as ratios."""

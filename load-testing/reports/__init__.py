@@ -1,1 +1,0 @@
-"""What a load run showed: the machine-readable summary, the page for people, and comparisons of two runs."""

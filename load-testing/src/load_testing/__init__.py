@@ -1,0 +1,1 @@
+"""Open-loop load, its reports and the benchmark of the router next to its peers."""

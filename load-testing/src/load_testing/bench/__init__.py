@@ -1,0 +1,1 @@
+"""The router's own cost next to its peers: one machine, one run, alternated, reported as ratios."""

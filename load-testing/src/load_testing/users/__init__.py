@@ -1,0 +1,1 @@
+"""Locust users: schedule, prompts, and the HTTP client."""

@@ -1,1 +1,0 @@
-"""Locust users: who sends, what they send, and how they read the answer."""
