@@ -1,1 +1,0 @@
-"""Container images: what ours are built from, and the digests that `versions.yaml` keeps of all of them."""

@@ -1,1 +1,0 @@
-"""Files of charts whose home is elsewhere in the repository."""

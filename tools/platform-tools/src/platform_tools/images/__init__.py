@@ -1,0 +1,1 @@
+"""Container images: builds of our images, and the digests of all images in `versions.yaml`."""

@@ -1,0 +1,1 @@
+"""Programs for vLLM's environment: convert weights, print vLLM's arguments."""

@@ -1,0 +1,1 @@
+"""Generators of references that need more than one service."""
