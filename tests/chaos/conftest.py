@@ -6,7 +6,8 @@ import pytest
 
 from harness.chaos.table import Row, as_markdown, keep
 from harness.chaos.world import World, chaos_world
-from harness.stacks import ROOT
+from harness.stacks.endings import until_last_user
+from harness.stacks.local import ROOT
 
 _rows: list[Row] = []
 
@@ -18,14 +19,14 @@ def table() -> list[Row]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The whole stack on simulators. Every scenario leaves it healed and quiet."""
-    with chaos_world(tmp_path_factory.mktemp("chaos")) as running:
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The whole stack on simulators. Every scenario heals its fault before it ends."""
+    with until_last_user(request, chaos_world(tmp_path_factory.mktemp("chaos"))) as running:
         yield running
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table and keep it."""
+    """Print the table and write it to a file."""
     if _rows:
         terminalreporter.section("faults under load")
         terminalreporter.write_line(as_markdown(_rows))

@@ -1,4 +1,4 @@
-"""Engines that die, freeze, wedge and slow down under load: nothing is lost, and the platform says which fault it is."""
+"""Engines crash, freeze, wedge and slow down under load: no request is lost, and the platform names the fault."""
 
 import pytest
 
@@ -11,14 +11,14 @@ from harness.chaos.faults import (
     wedged,
 )
 from harness.chaos.load import Ending
-from harness.chaos.scenario import endure
+from harness.chaos.scenario import Expected, endure
 from harness.chaos.table import Row
 from harness.chaos.world import World
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(500)]
 
-# A stream that had begun on the engine and may not be resumed ends with an error event. A request that nobody
-# could take meanwhile is refused.
+# A stream that had begun on the engine and may not be resumed ends with an error event. A request without a
+# usable engine is refused.
 DIED = (Ending.ERROR_EVENT,)
 
 
@@ -27,18 +27,18 @@ def test_an_engine_that_is_killed_again_and_again(world: World, table: list[Row]
         world,
         "engine killed, again and again",
         killed_again_and_again("backend-a"),
-        alerts=["BackendUnreachable"],
-        verdict="execution",
-        allowed=DIED,
+        Expected(alerts=["BackendUnreachable"], verdict="execution", allowed=DIED),
     )
     table.append(row)
-    assert row.resumed > 0, "streams that may be resumed were"
-    assert all(a.ending is Ending.GOOD or a.first_at for a in answers), "what had not begun went elsewhere"
+    assert row.resumed > 0, "resumable streams were resumed"
+    assert all(a.ending is Ending.GOOD or a.first_at for a in answers), (
+        "requests without a response yet were retried elsewhere"
+    )
 
 
 @pytest.mark.full
 def test_an_engine_that_is_killed_once(world: World, table: list[Row]) -> None:
-    row, _ = endure(world, "engine killed once", killed_once("backend-b"), allowed=DIED)
+    row, _ = endure(world, "engine killed once", killed_once("backend-b"), Expected(allowed=DIED))
     table.append(row)
 
 
@@ -48,9 +48,7 @@ def test_an_engine_that_is_frozen(world: World, table: list[Row]) -> None:
         world,
         "engine frozen (SIGSTOP)",
         frozen("backend-a", ask_engine_a),
-        alerts=["BackendUnreachable"],
-        verdict="execution",
-        allowed=DIED,
+        Expected(alerts=["BackendUnreachable"], verdict="execution", allowed=DIED),
         at_least_seconds=22,
     )
     table.append(row)
@@ -62,9 +60,7 @@ def test_an_engine_that_is_wedged(world: World, table: list[Row]) -> None:
         world,
         "engine wedged (answers /health, makes no token)",
         wedged("a"),
-        alerts=["BackendStuck"],
-        verdict="execution",
-        allowed=DIED,
+        Expected(alerts=["BackendStuck"], verdict="execution", allowed=DIED),
     )
     table.append(row)
 
@@ -75,8 +71,7 @@ def test_an_engine_that_is_throttled(world: World, table: list[Row]) -> None:
         world,
         "engine slow: throttled device",
         slowed("a", "throttled", 4.0),
-        alerts=["BackendThrottled"],
-        verdict="execution",
+        Expected(alerts=["BackendThrottled"], verdict="execution"),
     )
     table.append(row)
 
@@ -87,8 +82,7 @@ def test_an_engine_that_is_slow_for_no_known_reason(world: World, table: list[Ro
         world,
         "engine slow: no reason shown",
         slowed("a", "slow", 5.0),
-        alerts=["BackendSlow"],
-        verdict="execution",
+        Expected(alerts=["BackendSlow"], verdict="execution"),
         at_least_seconds=12,
         well_seconds=30,
     )

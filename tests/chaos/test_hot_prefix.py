@@ -1,4 +1,4 @@
-"""Sixteen engines and one prefix that most requests share: prefix affinity may not pile them up."""
+"""Sixteen engines and one prefix that most requests share: prefix affinity must not overload an engine."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from harness.chaos.world import eventually
-from harness.router_fleet import MODEL, fleet_in
+from harness.servers.router_fleet import MODEL, fleet_in
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
@@ -19,13 +19,13 @@ HOT = "You are the assistant of a large library. " * 40
 
 
 def test_no_engine_has_more_than_1_3_times_the_mean_at_once(tmp_path: Path) -> None:
-    """All answers are under way together, so that what is counted is load and not the speed of this machine."""
+    """All requests are in flight together, so the counts show load and not the speed of this machine."""
     seed = random.SystemRandom().randrange(1 << 30)
     print(f"seed {seed}")
     draws = random.Random(seed)
     with fleet_in(tmp_path) as fleet, contextlib.ExitStack() as clients:
         for number in range(ENGINES):
-            # half a second a token: every answer lasts longer than the test
+            # Half a second per token, so every request outlasts the test.
             fleet.add_engine(f"engine-{number:02d}", "--step-seconds", "0.5")
         pool = {
             "general": {
@@ -61,9 +61,9 @@ def test_no_engine_has_more_than_1_3_times_the_mean_at_once(tmp_path: Path) -> N
                 holding[name] = state["running"] + state["waiting"]
             return sum(holding.values()) == REQUESTS
 
-        eventually(all_under_way, lambda: f"every request is under way: {holding}", 120)
+        eventually(all_under_way, lambda: f"every request is in flight: {holding}", 120)
     mean = REQUESTS / ENGINES
     print(
-        f"most {max(holding.values())}, mean {mean:.0f}, fewest {min(holding.values())}, by the engines' own count"
+        f"most {max(holding.values())}, mean {mean:.0f}, fewest {min(holding.values())}, counted by the engines"
     )
     assert max(holding.values()) <= 1.3 * mean

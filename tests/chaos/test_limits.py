@@ -1,4 +1,4 @@
-"""The router's surroundings fail under load: its clock, its names, its file descriptors, its log's disk."""
+"""The router's environment fails under load: clock, DNS, file descriptors, log disk."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ import pytest
 from harness.chaos.faults import Proof
 from harness.chaos.load import Ending
 from harness.chaos.replicas import Router, more_edge, more_routers, only_child
-from harness.chaos.scenario import endure
+from harness.chaos.scenario import Expected, Traffic, endure
 from harness.chaos.table import Row
 from harness.chaos.world import MODEL, POOL, World, eventually
 
@@ -24,12 +24,12 @@ pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 HOUR = 3600
-SPARE_FILES = 12  # at rest below the alert's nine tenths; a few requests more use them up
+SPARE_FILES = 12  # Idle use is below the alert's 90 %; a few more requests exhaust the limit.
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts of its own")
 
 
 def test_the_clock_of_a_router_jumps(world: World, table: list[Row], tmp_path: Path) -> None:
-    """An hour ahead, then an hour back: no timeout, pin or breaker may believe the wall clock."""
+    """Move the clock an hour ahead, then back: no timeout, pin or breaker may depend on the wall clock."""
     if not FAKETIME.exists():
         pytest.fail("libfaketime is not installed (Debian package libfaketime)")
     offset = tmp_path / "offset"
@@ -39,7 +39,7 @@ def test_the_clock_of_a_router_jumps(world: World, table: list[Row], tmp_path: P
         f"LD_PRELOAD={FAKETIME}",
         f"FAKETIME_TIMESTAMP_FILE={offset}",
         "FAKETIME_NO_CACHE=1",
-        "DONT_FAKE_MONOTONIC=1",  # a jump of the wall clock is no jump of the monotonic one
+        "DONT_FAKE_MONOTONIC=1",  # A jump of the wall clock does not move the monotonic clock.
     )
 
     @contextlib.contextmanager
@@ -57,12 +57,14 @@ def test_the_clock_of_a_router_jumps(world: World, table: list[Row], tmp_path: P
         more_edge(world, tmp_path / "edge", router.port) as edge,
     ):
         name, alerts = "clock jumps by an hour, both ways", ["RouterClockWrong"]
-        row, _ = endure(world, name, fault, url=edge.url, routers=[router], sessions=50, alerts=alerts)
+        row, _ = endure(
+            world, name, fault, Expected(alerts=alerts), Traffic(url=edge.url, routers=[router], sessions=50)
+        )
     table.append(row)
 
 
 def jumped(router: Router, by: int) -> float | None:
-    """How far the router's last log line is from now, once that is about ``by`` seconds."""
+    """Return the router's clock offset in seconds, read from its last log line, once it is about ``by``."""
     last = json.loads(router.log_lines()[-1])["time"]
     text = last if isinstance(last, str) else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(last))
     off = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() - time.time()
@@ -71,7 +73,7 @@ def jumped(router: Router, by: int) -> float | None:
 
 @needs_root
 def test_names_cannot_be_resolved(world: World, table: list[Row], tmp_path: Path) -> None:
-    """A router that finds its engines by DNS keeps those it knows."""
+    """A router that discovers engines by DNS keeps the known ones while DNS fails."""
     hosts, servers = tmp_path / "hosts", tmp_path / "resolv.conf"
     known = "127.0.0.1 localhost\n127.0.0.1 engines.chaos.internal\n"
     hosts.write_text(known)
@@ -103,8 +105,8 @@ def test_names_cannot_be_resolved(world: World, table: list[Row], tmp_path: Path
         assert subprocess.run(lookup, capture_output=True, check=False).returncode == 0
         hosts.write_text("127.0.0.1 localhost\n")
         assert subprocess.run(lookup, capture_output=True, check=False).returncode == 2
-        yield Proof("getent in the router's own mount namespace finds the name no more")
-        assert "engines.chaos.internal" in router.log.read_text(), "the router says so in its log"
+        yield Proof("getent in the router's mount namespace no longer finds the name")
+        assert "engines.chaos.internal" in router.log.read_text(), "the router logs it"
         hosts.write_text(known)
 
     with (
@@ -113,13 +115,18 @@ def test_names_cannot_be_resolved(world: World, table: list[Row], tmp_path: Path
     ):
         alerts = ["RouterCannotListBackends"]
         row, _ = endure(
-            world, "DNS fails", fault, url=edge.url, routers=[router], at_least_seconds=8, alerts=alerts
+            world,
+            "DNS fails",
+            fault,
+            Expected(alerts=alerts),
+            Traffic(url=edge.url, routers=[router]),
+            at_least_seconds=8,
         )
     table.append(row)
 
 
 def test_a_router_runs_out_of_file_descriptors(world: World, table: list[Row], tmp_path: Path) -> None:
-    """It may refuse what it cannot take; it may not fall over, and works again when it has some."""
+    """It may refuse requests while it has none, must not crash, and recovers once it has some."""
 
     @contextlib.contextmanager
     def fault(_: World) -> Iterator[Proof]:
@@ -138,7 +145,9 @@ def test_a_router_runs_out_of_file_descriptors(world: World, table: list[Row], t
             proof.text = (
                 f"{limit} of {limit} descriptors open in /proc; a burst of {len(proof.answers)} ended {kinds}"
             )
-            assert any(a.ending is Ending.REFUSED for a in proof.answers), "some could not be taken"
+            assert any(a.ending is Ending.REFUSED for a in proof.answers), (
+                "some connections could not be accepted"
+            )
         finally:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
@@ -151,10 +160,11 @@ def test_a_router_runs_out_of_file_descriptors(world: World, table: list[Row], t
             world,
             "a router without file descriptors",
             fault,
-            url=edge.url,
-            routers=[router],
-            alerts=["FileDescriptorsScarce"],
-            allowed=[Ending.REFUSED, Ending.ERROR, Ending.BROKEN, Ending.ERROR_EVENT],
+            Expected(
+                alerts=["FileDescriptorsScarce"],
+                allowed=[Ending.REFUSED, Ending.ERROR, Ending.BROKEN, Ending.ERROR_EVENT],
+            ),
+            Traffic(url=edge.url, routers=[router]),
         )
         assert router.pid == pid
         assert httpx.get(f"{router.url}/healthz").status_code == 200
@@ -167,7 +177,7 @@ def open_files(pid: int) -> int:
 
 @needs_root
 def test_the_disk_of_a_routers_log_is_full(world: World, table: list[Row], tmp_path: Path) -> None:
-    """Lines are lost and counted; requests are not."""
+    """Log lines are dropped and counted; no request is lost."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "chaos", str(disk)], check=True)
@@ -190,7 +200,11 @@ def test_the_disk_of_a_routers_log_is_full(world: World, table: list[Row], tmp_p
             more_edge(world, tmp_path / "edge", router.port) as edge,
         ):
             row, _ = endure(
-                world, "the log's disk is full", fault, url=edge.url, alerts=["RouterLogLinesDropped"]
+                world,
+                "the log's disk is full",
+                fault,
+                Expected(alerts=["RouterLogLinesDropped"]),
+                Traffic(url=edge.url),
             )
             lines = len(router.log_lines())
             with world.under_load(5, url=edge.url):

@@ -1,4 +1,4 @@
-"""The network between the layers becomes slow and lossy: everything is late, nothing is lost."""
+"""The network between the layers becomes slow and lossy: requests are slower, none is lost."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ import pytest
 
 from harness.chaos.faults import Proof
 from harness.chaos.load import Ending
-from harness.chaos.replicas import Router, more_edge, more_routers
-from harness.chaos.scenario import endure
+from harness.chaos.replicas import Addresses, Router, more_edge, more_routers
+from harness.chaos.scenario import Expected, Traffic, endure
 from harness.chaos.table import Row
 from harness.chaos.wire import HERE, THERE, Wire, own_network, wire
 from harness.chaos.world import World, chaos_world
-from harness.edges import Edge
+from harness.servers.edges import Edge
 
 pytestmark = [
     pytest.mark.service,
@@ -31,13 +31,15 @@ LOSS = 0.05
 
 @pytest.fixture(scope="module")
 def cable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Wire, Router, Edge]]:
-    """A stack in a network of its own; one router of it at the other end of a cable, an edge in front of it."""
+    """A stack in its own network namespace, with one router behind a simulated cable and an edge in front of it."""
     folder: Path = tmp_path_factory.mktemp("network")
     with (
         own_network(),
         wire() as laid,
         chaos_world(folder) as world,
-        more_routers(world, folder / "far", 1, wrapper=laid.inside, host=THERE, seen_at=HERE) as (router,),
+        more_routers(world, folder / "far", 1, wrapper=laid.inside, addresses=Addresses(THERE, HERE)) as (
+            router,
+        ),
         more_edge(world, folder / "edge", router.port, router_host=THERE) as edge,
     ):
         yield world, laid, router, edge
@@ -48,7 +50,7 @@ def engines(world: World) -> tuple[int, int]:
 
 
 def connect_seconds(router: Router) -> float:
-    """How long a TCP connection to the far router takes, for a client of the test's own."""
+    """Return the TCP connect time to the far router in seconds, measured by the test itself."""
     began = time.monotonic()
     socket.create_connection((router.host, router.port), timeout=30).close()
     return time.monotonic() - began
@@ -70,10 +72,8 @@ def test_delay_between_edge_and_router(cable: tuple[World, Wire, Router, Edge], 
         world,
         "200 ms between edge and router",
         fault,
-        url=edge.url,
-        routers=[router],
-        verdict="routing",
-        alerts=["EdgeRunsLate"],
+        Expected(verdict="routing", alerts=["EdgeRunsLate"]),
+        Traffic(url=edge.url, routers=[router]),
         well_seconds=30,
     )
     table.append(row)
@@ -88,17 +88,15 @@ def test_delay_between_router_and_engines(cable: tuple[World, Wire, Router, Edge
         time.sleep(8)
         delayed = laid.treat(*engines(world), delay_seconds=DELAY_SECONDS)["delayed"] - before
         assert delayed > 100
-        yield Proof(f"{delayed} packets held back for 200 ms in 8 s, counted where it was done")
+        yield Proof(f"{delayed} packets delayed by 200 ms in 8 s, counted by the link")
         laid.heal()
 
     row, answers = endure(
         world,
         "200 ms between router and engines",
         fault,
-        url=edge.url,
-        routers=[router],
-        verdict="routing",
-        alerts=["BackendFarAway"],
+        Expected(verdict="routing", alerts=["BackendFarAway"]),
+        Traffic(url=edge.url, routers=[router]),
     )
     late = sum(answer.ttft_seconds is not None and answer.ttft_seconds > DELAY_SECONDS for answer in answers)
     assert late > 20, "clients felt it"
@@ -122,15 +120,14 @@ def test_loss_on_every_way(cable: tuple[World, Wire, Router, Edge], table: list[
         world,
         "5 % loss between edge, router and engines",
         fault,
-        url=edge.url,
-        routers=[router],
-        alerts=["BackendLosesPackets"],
+        Expected(alerts=["BackendLosesPackets"]),
+        Traffic(url=edge.url, routers=[router]),
     )
     table.append(row)
 
 
 def test_a_router_without_ports(cable: tuple[World, Wire, Router, Edge], table: list[Row]) -> None:
-    """No connection to an engine can be opened: those that are open serve what they can, the rest is refused."""
+    """No new connection to an engine can be opened: open connections serve requests, the rest are refused."""
     world, laid, router, edge = cable
 
     @contextlib.contextmanager
@@ -139,17 +136,17 @@ def test_a_router_without_ports(cable: tuple[World, Wire, Router, Edge], table: 
             yield (proof := Proof())
             proof.answers = burst.finish()
         said = "Cannot assign requested address"
-        assert said in router.log.read_text(), "the router says so in its log"
-        proof.text = f"a client beside the router holds {taken} ports and gets no other (EADDRNOTAVAIL)"
+        assert said in router.log.read_text(), "the router logs it"
+        proof.text = (
+            f"a client in the router's namespace uses {taken} ports and gets no further one (EADDRNOTAVAIL)"
+        )
 
     row, _ = endure(
         world,
         "a router without local ports",
         fault,
-        url=edge.url,
-        routers=[router],
-        alerts=["AvailabilityBudgetBurningFast"],
-        allowed=[Ending.REFUSED, Ending.ERROR],
+        Expected(alerts=["AvailabilityBudgetBurningFast"], allowed=[Ending.REFUSED, Ending.ERROR]),
+        Traffic(url=edge.url, routers=[router]),
     )
     table.append(row)
     assert row.refused > 0

@@ -1,4 +1,4 @@
-"""Three times what the engines can do: what is taken is served as well as ever, the rest is refused early and politely."""
+"""Three times the engines' capacity: admitted requests meet the SLO, the rest are refused early with `retry-after`."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from harness.chaos.load import Answer, Ending
-from harness.chaos.table import Row, row_of
+from harness.chaos.table import Reported, Row, row_of
 from harness.chaos.world import POOL, World, chaos_world, eventually
 
 pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]
 
-# Two engines of 4 sequences, 24 tokens of 20 ms: about 16 requests/s. Time passes in sleeps, not in CPU, so that
-# the engines are the limit and not this machine.
+# Two engines of 4 sequences, 24 tokens of 20 ms: about 16 requests/s. The simulator sleeps instead of
+# computing, so the engines are the bottleneck and not this machine.
 STEADY = 14.0
 QUEUE_SECONDS = 1.0
 SLO_SECONDS = 3.0
@@ -27,7 +27,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def goodput(answers: Sequence[Answer], seconds: float) -> float:
-    """Good answers within the SLO per second, over the middle of a run."""
+    """Return successful requests per second within the SLO, over the middle of a run."""
     began = answers[0].sent_at + 2
     kept = [
         a
@@ -41,14 +41,14 @@ def goodput(answers: Sequence[Answer], seconds: float) -> float:
 
 
 def test_three_times_the_capacity(small: World, table: list[Row]) -> None:
-    eventually(small.quiet, "quiet before", 60)
+    eventually(small.quiet, "no alert before", 60)
     peak = 0.0
     for rate in (STEADY, STEADY * 1.25):
         with small.under_load(rate) as load:
             time.sleep(16)
             peak = max(peak, goodput(load.finish(), 12))
-    assert peak > 0.6 * STEADY, "the engines were the limit, not this machine"
-    eventually(small.quiet, "quiet before the overload", 120)
+    assert peak > 0.6 * STEADY, "the engines were the bottleneck, not this machine"
+    eventually(small.quiet, "no alert before the overload", 120)
 
     with small.watching() as watch, small.under_load(3 * peak) as load:
         began = time.monotonic()
@@ -61,17 +61,15 @@ def test_three_times_the_capacity(small: World, table: list[Row]) -> None:
         answers = load.finish()
         ended = time.monotonic()
         with small.under_load(STEADY / 2) as after:
-            eventually(
-                lambda: len([a for a in after.so_far() if a.ending is Ending.GOOD]) > 10, "well again", 60
-            )
+            eventually(lambda: sum(a.ending is Ending.GOOD for a in after.so_far()) > 10, "recovered", 60)
             recovered = time.monotonic() - ended
             later = after.finish()
 
     over = goodput(answers, 15)
-    refused = [a for a in answers if a.ending is Ending.REFUSED]
-    slowest = sorted(a.total_seconds for a in refused)[int(len(refused) * 0.99)]
+    refused = sorted(a.total_seconds for a in answers if a.ending is Ending.REFUSED)
+    slowest = refused[int(len(refused) * 0.99)]
     print(
-        f"\npeak {peak:.1f}/s, at three times that {over:.1f}/s; {len(refused)} refused, p99 after {slowest:.2f} s"
+        f"\npeak {peak:.1f}/s, at three times that {over:.1f}/s; {len(refused)} refused, p99 {slowest:.2f} s"
     )
     table.append(
         row_of(
@@ -79,21 +77,25 @@ def test_three_times_the_capacity(small: World, table: list[Row]) -> None:
             f"{len(answers) / (answers[-1].sent_at - answers[0].sent_at):.0f} requests/s sent by the client's own "
             f"count; goodput {over:.1f}/s of a peak of {peak:.1f}/s",
             answers,
-            detect=watch.first(["PoolAtCapacity"], "capacity"),
+            Reported(
+                watch.first(["PoolAtCapacity"], "capacity"),
+                ", ".join(sorted(watch.blamed())),
+                list(watch.alerts),
+            ),
             recover=recovered,
-            verdict=", ".join(sorted(watch.blamed())),
-            alerts=list(watch.alerts),
         )
     )
     assert {a.ending for a in answers} <= {Ending.GOOD, Ending.REFUSED}, (
-        "whole answers and polite refusals, no more"
+        "only complete responses and refusals"
     )
-    assert len(answers) / (answers[-1].sent_at - answers[0].sent_at) > 2.9 * peak, "three times was sent"
-    assert sum(a.late_seconds > 0.1 for a in answers) <= 0.01 * len(answers), "and sent in time"
+    assert len(answers) / (answers[-1].sent_at - answers[0].sent_at) > 2.9 * peak, (
+        "the load is three times the peak"
+    )
+    assert sum(a.late_seconds > 0.1 for a in answers) <= 0.01 * len(answers), "the load was sent on time"
     assert len(refused) > len(answers) / 2
     assert over >= 0.8 * peak
     firsts = sorted(a.ttft_seconds for a in answers if a.ending is Ending.GOOD and a.ttft_seconds is not None)
-    assert firsts[int(len(firsts) * 0.99)] <= SLO_SECONDS, "what was taken is served in time"
-    assert slowest < QUEUE_SECONDS + 2.0, "a refusal comes early"
+    assert firsts[int(len(firsts) * 0.99)] <= SLO_SECONDS, "admitted requests are served in time"
+    assert slowest < QUEUE_SECONDS + 2.0, "refusals are early"
     assert all(a.ending is Ending.GOOD for a in later[-5:])
-    eventually(lambda: small.router_metric("router_queue_length", pool=POOL) == 0, "nobody waits")
+    eventually(lambda: small.router_metric("router_queue_length", pool=POOL) == 0, "the queue is empty")

@@ -1,4 +1,4 @@
-"""Routers and edges killed and rolled under load: behind two of each nobody notices but the streams under way."""
+"""Routers and edges are killed and restarted under load: with two of each, only in-flight streams break."""
 
 import contextlib
 import subprocess
@@ -11,13 +11,13 @@ import pytest
 from harness.chaos.faults import Fault, Proof, killed_once
 from harness.chaos.load import Ending
 from harness.chaos.replicas import Router, killed, more_edge, more_routers
-from harness.chaos.scenario import endure
+from harness.chaos.scenario import Expected, Traffic, endure
 from harness.chaos.table import Row
 from harness.chaos.world import World, eventually
-from harness.edges import Edge
 from harness.ports import free_port
-from harness.stack_faults import process_state
-from harness.tcp_front import TcpFront, tcp_front
+from harness.servers.edges import Edge
+from harness.servers.tcp_front import TcpFront, tcp_front
+from harness.stacks.faults import process_state
 
 pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]
 
@@ -27,8 +27,11 @@ def until_healthy(front: TcpFront) -> None:
 
 
 def test_one_of_two_routers_is_killed(world: World, table: list[Row], tmp_path: Path) -> None:
-    """What was being generated through it breaks off, for every client to see. What it had taken and not begun is
-    refused: the edge sends nothing twice that a router may have seen. Everything else goes to the other one."""
+    """In-flight streams end with a visible error.
+
+    Requests without a response yet are refused, because the edge never resends a request that a router may
+    have received. All other requests go to the other router.
+    """
 
     @contextlib.contextmanager
     def fault(_: World) -> Iterator[Proof]:
@@ -47,13 +50,12 @@ def test_one_of_two_routers_is_killed(world: World, table: list[Row], tmp_path: 
                 world,
                 "one of two routers killed",
                 fault,
-                alerts=["TargetDown"],
-                allowed=[Ending.BROKEN, Ending.REFUSED],
-                url=edge.url,
+                Expected(alerts=["TargetDown"], allowed=[Ending.BROKEN, Ending.REFUSED]),
+                Traffic(url=edge.url),
             )
     table.append(row)
     broken = [answer for answer in answers if answer.ending is Ending.BROKEN]
-    assert all(answer.first_at for answer in broken), "only what had begun broke off"
+    assert all(answer.first_at for answer in broken), "only in-flight streams broke"
     refused = [answer for answer in answers if answer.ending is Ending.REFUSED]
     span = max((a.ended_at for a in refused), default=0) - min((a.ended_at for a in refused), default=0)
     assert span < 3, "only at the moment of the kill"
@@ -63,7 +65,13 @@ def test_both_routers_are_rolled(world: World, table: list[Row], tmp_path: Path)
     with more_routers(world, tmp_path, 2) as routers, tcp_front([r.port for r in routers]) as front:
         until_healthy(front)
         with more_edge(world, tmp_path / "edge", front.port) as edge:
-            row, _ = endure(world, "routers rolled one after the other", rolled(routers, front), url=edge.url)
+            row, _ = endure(
+                world,
+                "routers rolled one after the other",
+                rolled(routers, front),
+                Expected(),
+                Traffic(url=edge.url),
+            )
     table.append(row)
 
 
@@ -72,7 +80,7 @@ def rolled(routers: list[Router], front: TcpFront) -> Fault:
     def fault(_: World) -> Iterator[Proof]:
         before = [router.pid for router in routers]
         for router in routers:
-            assert router.roll() == 0, "it ended by itself, and well"
+            assert router.roll() == 0, "it exited by itself with 0"
             until_healthy(front)
         assert all(router.pid not in before for router in routers)
         yield Proof("other process ids; each ended by itself with 0 after SIGTERM")
@@ -81,12 +89,12 @@ def rolled(routers: list[Router], front: TcpFront) -> Fault:
 
 
 def test_the_only_router_is_killed(world: World, table: list[Row]) -> None:
-    """Without a second one there is an outage of a second: the edge says so in the right shape."""
+    """Without a second router there is an outage of a second: the edge answers with an OpenAI error."""
     row, _ = endure(
         world,
         "the only router killed",
         killed_once("router"),
-        allowed=[Ending.BROKEN, Ending.REFUSED, Ending.ERROR],
+        Expected(allowed=[Ending.BROKEN, Ending.REFUSED, Ending.ERROR]),
     )
     table.append(row)
 
@@ -114,13 +122,17 @@ def test_both_edges_are_rolled(world: World, table: list[Row], tmp_path: Path) -
             yield Proof("both old Envoy processes ended, after the hook said that nothing was open any more")
 
         row, _ = endure(
-            world, "edges rolled one after the other", fault, url=f"http://127.0.0.1:{front.port}"
+            world,
+            "edges rolled one after the other",
+            fault,
+            Expected(),
+            Traffic(url=f"http://127.0.0.1:{front.port}"),
         )
     table.append(row)
 
 
 def drain(edge: Edge) -> None:
-    """What a pod's stop hook does."""
+    """Do what the pod's stop hook does."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "edge_gateway.main", "drain", "--admin-port", str(edge.admin_port)),

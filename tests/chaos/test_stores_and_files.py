@@ -1,5 +1,7 @@
-"""Redis and the configuration fail under load: no request is lost, and the platform says so. That no request waits for
-Redis either is measured without load, in the router's own scenarios."""
+"""Redis and the configuration fail under load: no request is lost, and the platform reports the fault.
+
+The router's own scenarios measure, without load, that no request waits for Redis.
+"""
 
 import pytest
 
@@ -10,7 +12,7 @@ from harness.chaos.faults import (
     killed_again_and_again,
     redis_full,
 )
-from harness.chaos.scenario import endure
+from harness.chaos.scenario import Expected, Traffic, endure
 from harness.chaos.table import Row
 from harness.chaos.world import World
 
@@ -19,7 +21,11 @@ pytestmark = [pytest.mark.service, pytest.mark.timeout(500)]
 
 def test_a_redis_that_is_frozen(world: World, table: list[Row]) -> None:
     row, _ = endure(
-        world, "Redis frozen (SIGSTOP)", frozen("redis", ask_redis), alerts=["AffinityStoreDown"], sessions=50
+        world,
+        "Redis frozen (SIGSTOP)",
+        frozen("redis", ask_redis),
+        Expected(alerts=["AffinityStoreDown"]),
+        Traffic(sessions=50),
     )
     table.append(row)
 
@@ -30,15 +36,17 @@ def test_a_redis_that_is_gone(world: World, table: list[Row]) -> None:
         world,
         "Redis gone",
         killed_again_and_again("redis"),
-        alerts=["AffinityStoreDown"],
-        sessions=50,
+        Expected(alerts=["AffinityStoreDown"]),
+        Traffic(sessions=50),
     )
     table.append(row)
 
 
 @pytest.mark.full
 def test_a_redis_that_is_full(world: World, table: list[Row]) -> None:
-    row, _ = endure(world, "Redis full", redis_full, alerts=["AffinityStoreDown"], sessions=50)
+    row, _ = endure(
+        world, "Redis full", redis_full, Expected(alerts=["AffinityStoreDown"]), Traffic(sessions=50)
+    )
     table.append(row)
 
 
@@ -49,7 +57,7 @@ def test_a_configuration_with_errors(world: World, table: list[Row]) -> None:
         world,
         "configuration replaced by one with errors",
         configuration_with_errors,
-        alerts=["RouterConfigRefused"],
+        Expected(alerts=["RouterConfigRefused"]),
     )
     table.append(row)
     assert {labels["hash"] for labels, _ in world.query("router_config_info")} == before

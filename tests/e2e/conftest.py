@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.stacks import Stack
+from harness.stacks.local import Stack
 
 
 @pytest.fixture(

@@ -1,6 +1,6 @@
-"""Each cause of a late first token, injected for real, is named first, with its time, its verdict and its alert.
+"""For each injected cause of a late first token, `why-ttft` names it first and verdict and alert agree.
 
-The short form takes two causes once; `FULL=1` takes all eight, five times each, with sizes from a printed seed.
+The short form takes two causes once; `FULL=1` takes all, five times each, with sizes from a printed seed.
 """
 
 import random
@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.cause_matrix import Result, run, table, variables
-from harness.cause_scenarios import SCENARIOS, Scenario
-from harness.real_causes import REAL
-from harness.stacks import Stack, running_stack
+from harness.stacks.cache_scenarios import CACHE_SCENARIOS
+from harness.stacks.cause_matrix import Result, run, table, variables
+from harness.stacks.cause_scenario import Scenario
+from harness.stacks.cause_scenarios import SCENARIOS as LATE
+from harness.stacks.local import Stack, running_stack
+from harness.stacks.real_causes import REAL
 
 SHORT = ("engine queue", "router event loop blocked")
 TRIALS = 5
+SCENARIOS = {**LATE, **CACHE_SCENARIOS}
 
 
 def result_of(kind: type[Scenario], folder: Path, trials: int) -> Result:
@@ -35,18 +38,20 @@ def told(found: Result) -> None:
 
 
 def concluded(found: Result) -> None:
-    """The right verdict and the right alert came within a minute."""
+    """The expected verdict and alert appear within a minute."""
     scenario, seen = found.scenario, found.watched
     assert seen.verdict_seconds is not None, seen
     assert seen.verdict_seconds <= 60
-    assert scenario.alert in seen.alerts, seen
+    assert not scenario.alert or scenario.alert in seen.alerts, seen
 
 
 def nothing_else_was_said(found: Result) -> None:
-    """No other alert came, and before the fault neither verdict nor alert. Only in the long forms: on a machine that is
-    itself starved for seconds an engine really is slower than before."""
+    """No other alert fires, and before the fault there is neither verdict nor alert.
+
+    Long form only: on a machine short of CPU for seconds, an engine really becomes slower.
+    """
     scenario, seen = found.scenario, found.watched
-    # Objectives burn whatever the cause is, where requests really are late: that is what they say.
+    # The burn-rate alerts fire for every cause that makes requests late.
     symptoms = (
         {"TtftBudgetBurningFast", "TtftBudgetBurningSlowly"} if found.trials[0].slow_share > 0.3 else set()
     )
@@ -74,7 +79,7 @@ def test_every_cause_is_named_first_within_15_percent_at_the_median(name: str, t
     found = result_of(SCENARIOS[name], tmp_path, TRIALS)
     scenario = found.scenario
     assert all(abs(trial.measured_seconds) >= 5 * found.quiet.noise_seconds for trial in found.trials), (
-        "too small a fault"
+        "the fault is too small"
     )
     assert [trial.named for trial in found.trials] == [scenario.cause] * TRIALS
     if scenario.backend:

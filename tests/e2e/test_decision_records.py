@@ -1,4 +1,4 @@
-"""Every request has one decision record under its id, and its ledger adds up to what was measured."""
+"""Every request has one decision record under its id, and its ledger adds up to the measured time."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.stacks import Stack
+from harness.stacks.local import Stack
 
 MODEL = "smollm2-135m-instruct"
 ROUNDING_MS = 0.5
@@ -34,7 +34,7 @@ def ask(stack: Stack, *, stream: bool = True, content: str = "Say hello.", **mor
 
 
 def record(stack: Stack, request_id: str) -> dict[str, Any]:
-    """Return a request's record; it is written after the answer's last byte, so it may be a moment late."""
+    """Return a request's record; wait for it, because it is written after the last response byte."""
     url = f"{stack.router}/debug/decisions/{request_id}"
     deadline = time.monotonic() + 10
     while (answer := httpx.get(url)).status_code != 200 and time.monotonic() < deadline:

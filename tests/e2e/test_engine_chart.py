@@ -1,6 +1,6 @@
 """The chart's engine pod, run from its own manifest: loader, agent and vLLM with their commands and probes.
 
-Only mount points, ports and the interpreter's place are moved; what a cluster adds is not tried here.
+Only mount points, ports and interpreter paths are changed; what a cluster adds is not tested here.
 """
 
 import json
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import httpx
 import pytest
 import yaml
 
-from harness.kubernetes_tools import tool
+from harness.kubernetes.tools import tool
 from harness.ports import free_port
 from harness.processes import answers, running
-from harness.spans import SpanReceiver
-from harness.stacks import ROOT
+from harness.servers.span_collector import SpanReceiver
+from harness.stacks.local import ROOT
 from harness.waiting import eventually
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(400)]
@@ -45,83 +46,105 @@ def rendered_pod(source: Path, collector: str) -> tuple[dict[str, Any], str]:
     return parts, config["data"]["model.yaml"]
 
 
-def test_the_engine_pod_loads_warms_answers_traces_and_drains_as_the_chart_says(tmp_path: Path) -> None:
-    with SpanReceiver() as collector:
-        _engine_pod(tmp_path, collector)
+class PodHere:
+    """The chart's engine pod with its mount points, ports and interpreters moved to this machine."""
 
+    def __init__(self, folder: Path, collector: SpanReceiver) -> None:
+        self.folder = folder
+        self.parts, model = rendered_pod(WEIGHTS, f"http://127.0.0.1:{collector.grpc_port}")
+        self.engine_port, agent_port = free_port(), free_port()
+        self.agent_url = f"http://127.0.0.1:{agent_port}"
+        (folder / "model.yaml").write_text(model)
+        (folder / "models").mkdir()
+        self._moves = {
+            "/etc/model/model.yaml": str(folder / "model.yaml"),
+            "/models": str(folder / "models"),
+            "http://127.0.0.1:8000": f"http://127.0.0.1:{self.engine_port}",
+            "--port=8001": f"--port={agent_port}",
+            "$(POD_NAME)": "smollm2-0",
+            "0.0.0.0": "127.0.0.1",
+        }
+        self.probes = {
+            kind: self.agent_url + self.parts["engine"][f"{kind}Probe"]["httpGet"]["path"]
+            for kind in ("startup", "readiness", "liveness")
+        }
 
-def _engine_pod(tmp_path: Path, collector: SpanReceiver) -> None:
-    parts, model = rendered_pod(WEIGHTS, f"http://127.0.0.1:{collector.grpc_port}")
-    engine_port, agent_port = free_port(), free_port()
-    (tmp_path / "model.yaml").write_text(model)
-    (tmp_path / "models").mkdir()
-    moves = {
-        "/etc/model/model.yaml": str(tmp_path / "model.yaml"),
-        "/models": str(tmp_path / "models"),
-        "http://127.0.0.1:8000": f"http://127.0.0.1:{engine_port}",
-        "--port=8001": f"--port={agent_port}",
-        "$(POD_NAME)": "smollm2-0",
-        "0.0.0.0": "127.0.0.1",
-    }
-
-    def moved(words: list[str]) -> list[str]:
+    def moved(self, words: list[str]) -> list[str]:
+        """Return a command with the paths and ports of this machine."""
         result = []
         for word in words:
-            for there, here in moves.items():
-                # The source of the weights is a place of this machine already.
+            for there, here in self._moves.items():
+                # The source of the weights is a folder of this machine already.
                 if word != str(WEIGHTS):
                     word = word.replace(there, here)
             result.append(word)
         return result
 
-    loader = [str(BIN / "backend-agent"), *moved(parts["weights"]["args"])]
-    done = subprocess.run(loader, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    agent_url = f"http://127.0.0.1:{agent_port}"
-    probes = {
-        kind: agent_url + parts["engine"][f"{kind}Probe"]["httpGet"]["path"]
-        for kind in ("startup", "readiness", "liveness")
-    }
-    sidecar = [str(BIN / "backend-agent"), *moved(parts["agent"]["args"])]
-    started = agent_url + parts["agent"]["startupProbe"]["httpGet"]["path"]
-    with running(sidecar, log=tmp_path / "agent.log", ready=answers(started)):
-        assert httpx.get(probes["readiness"]).status_code == 503, "no engine yet"
-        assert httpx.get(probes["liveness"]).status_code == 200, "which is no reason to restart anything"
-        command = moved(parts["engine"]["command"])
+    def load_weights(self) -> None:
+        """Run the init container until it exits."""
+        loader = [str(BIN / "backend-agent"), *self.moved(self.parts["weights"]["args"])]
+        done = subprocess.run(loader, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    def running_agent(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """Run the sidecar."""
+        sidecar = [str(BIN / "backend-agent"), *self.moved(self.parts["agent"]["args"])]
+        started = self.agent_url + self.parts["agent"]["startupProbe"]["httpGet"]["path"]
+        return running(sidecar, log=self.folder / "agent.log", ready=answers(started))
+
+    def running_engine(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """Run vLLM by the chart's command, until its startup probe passes."""
+        command = self.moved(self.parts["engine"]["command"])
         assert command[0] == "python3"
         command[0] = str(ROOT / ".venv-vllm" / "bin" / "python3")
-        command[command.index("--port") + 1] = str(engine_port)
-        env = {one["name"]: one["value"] for one in parts["engine"]["env"] if one["name"] != "HOME"}
-        with running(
+        command[command.index("--port") + 1] = str(self.engine_port)
+        env = {one["name"]: one["value"] for one in self.parts["engine"]["env"] if one["name"] != "HOME"}
+        return running(
             command,
-            log=tmp_path / "engine.log",
-            ready=answers(probes["startup"]),
+            log=self.folder / "engine.log",
+            ready=answers(self.probes["startup"]),
             ready_seconds=200,
             stop_seconds=40,
             env=env,
-        ) as engine:
-            status = httpx.get(f"{agent_url}/status").json()
-            assert status["engine"]["warm_up"], "ready means warm"
-            assert httpx.get(probes["liveness"]).status_code == 200
-            _chart_test_asks(engine_port)
-            _sends_a_span(engine_port, collector)
-            stream = _Stream(engine_port)
-            stream.begun.wait(30)
-            stop_hook = moved(parts["engine"]["lifecycle"]["preStop"]["exec"]["command"])
-            stop_hook[0] = str(BIN / "backend-agent")
-            began = time.monotonic()
-            done = subprocess.run(
-                [*stop_hook, "--url", agent_url], capture_output=True, text=True, check=False, timeout=100
+        )
+
+    def run_stop_hook(self) -> None:
+        """Run the engine's stop hook; it must last long enough for routers to notice."""
+        hook = self.moved(self.parts["engine"]["lifecycle"]["preStop"]["exec"]["command"])
+        hook[0] = str(BIN / "backend-agent")
+        began = time.monotonic()
+        done = subprocess.run(
+            [*hook, "--url", self.agent_url], capture_output=True, text=True, check=False, timeout=100
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert time.monotonic() - began >= 5, "routers get time to notice"
+
+
+def test_the_engine_pod_loads_warms_answers_traces_and_drains_as_the_chart_says(tmp_path: Path) -> None:
+    with SpanReceiver() as collector:
+        pod = PodHere(tmp_path, collector)
+        pod.load_weights()
+        with pod.running_agent():
+            assert httpx.get(pod.probes["readiness"]).status_code == 503, "no engine yet"
+            assert httpx.get(pod.probes["liveness"]).status_code == 200, (
+                "which is no reason to restart anything"
             )
-            assert done.returncode == 0, done.stdout + done.stderr
-            assert time.monotonic() - began >= 5, "routers get time to notice"
-            assert httpx.get(probes["readiness"]).status_code == 503
-            stream.thread.join(30)
-            assert stream.text.rstrip().endswith("data: [DONE]"), (
-                "what had begun was finished before the hook ended"
-            )
-            engine.terminate()
-            assert engine.wait(40) is not None
+            with pod.running_engine() as engine:
+                status = httpx.get(f"{pod.agent_url}/status").json()
+                assert status["engine"]["warm_up"], "ready means warm"
+                assert httpx.get(pod.probes["liveness"]).status_code == 200
+                _chart_test_asks(pod.engine_port)
+                _sends_a_span(pod.engine_port, collector)
+                stream = _Stream(pod.engine_port)
+                stream.begun.wait(30)
+                pod.run_stop_hook()
+                assert httpx.get(pod.probes["readiness"]).status_code == 503
+                stream.thread.join(30)
+                assert stream.text.rstrip().endswith("data: [DONE]"), (
+                    "in-flight requests finished before the hook ended"
+                )
+                engine.terminate()
+                assert engine.wait(40) is not None
 
 
 def _chart_test_asks(port: int) -> None:
@@ -154,7 +177,7 @@ def _sends_a_span(port: int, collector: SpanReceiver) -> None:
 
 
 class _Stream:
-    """A generation that is under way while the pod is told to end."""
+    """A generation that is in flight when the pod is asked to stop."""
 
     def __init__(self, port: int) -> None:
         self.text = ""

@@ -1,9 +1,9 @@
-"""Who keeps an idle connection gives it up before the other side closes it: else a request can meet the closing."""
+"""Every client of an idle connection closes it before its server does; otherwise a request can hit the close."""
 
 from edge_gateway.settings import Router as EdgesRouter
-from router_service.adapters import keep_alive_seconds
 from router_service.config.model import Server
-from router_service.main import KEEP_ALIVE_SECONDS
+from router_service.lifecycle import KEEP_ALIVE_SECONDS
+from router_service.wiring import keep_alive_seconds
 
 VLLM_KEEP_ALIVE_SECONDS = 5.0
 """`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`, as vLLM has it by default."""

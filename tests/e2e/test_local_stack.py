@@ -1,4 +1,4 @@
-"""`make up`, `status`, `demo` and `down` in good and bad situations, on the engine simulator."""
+"""`make up`, `status`, `demo` and `down` on the engine simulator, with and without faults."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.stacks import ROOT, Stack, new_stack
+from harness.stacks.local import ROOT, Stack, new_stack
 from harness.waiting import eventually
-from local_stack.leftovers import find_leftovers
+from platform_tools.local_stack.leftovers import find_leftovers
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
 def own_stack(tmp_path: Path) -> Iterator[Stack]:
-    """A stack of the test's own, not started; whatever the test leaves is stopped."""
+    """A separate stack, not started; the fixture stops whatever the test leaves running."""
     stack = new_stack("sim", tmp_path / "run")
     yield stack
     stack.down()
@@ -116,7 +116,46 @@ def test_a_killed_part_is_started_again_by_the_supervisor(sim_stack: Stack, part
     )
 
 
-# -- a stack that comes and goes -----------------------------------------------------------------
+def test_every_ending_is_in_the_log_of_its_part(sim_stack: Stack) -> None:
+    old = sim_stack.states()["pictures"]["pid"]
+    os.kill(old, signal.SIGKILL)
+
+    def ending() -> str:
+        lines = (sim_stack.run_dir / "logs" / "pictures.jsonl").read_text().splitlines()
+        documents = [json.loads(line) for line in lines if '"process ended"' in line]
+        return next((one["ending"] for one in documents if one["pid"] == old), "")
+
+    eventually(lambda: ending() == "terminated by SIGKILL", "the log says how it ended", 20)
+    eventually(lambda: sim_stack.states()["pictures"]["why"] is None, "it runs again", 60)
+
+
+def test_refused_files_of_the_router_are_shown(sim_stack: Stack) -> None:
+    """The stack's ports are not the default ones, so the router reads a copy in the run folder."""
+    copy = sim_stack.run_dir / "router" / "router.yaml"
+    good = copy.read_text()
+    copy.write_text(good + "bogus: 1\n")
+    try:
+        eventually(lambda: "bogus" in sim_stack.states()["router"]["note"], "the refusal is shown", 30)
+        status = sim_stack.run("show-status")
+        assert status.returncode == 0
+        assert "refuses its files" in status.stdout
+        assert f"{copy}:{len(good.splitlines()) + 1}:" in status.stdout
+    finally:
+        copy.write_text(good)
+    eventually(lambda: sim_stack.states()["router"]["note"] == "", "no request is refused any more", 30)
+
+
+def test_a_taken_port_leaves_the_running_stack_as_it_is(sim_stack: Stack) -> None:
+    before = {name: row["pid"] for name, row in sim_stack.states().items()}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = sim_stack.run("start-stack", PICTURES_PORT=str(port))
+    assert done.returncode == 1
+    assert f"port {port} (PICTURES_PORT, for pictures) is taken by process {os.getpid()}" in done.stderr
+    assert {name: row["pid"] for name, row in sim_stack.states().items()} == before
+
+
+# -- a stack that starts and stops -----------------------------------------------------------------
 
 
 def test_down_leaves_no_process_and_no_port_even_after_the_supervisor_was_killed(own_stack: Stack) -> None:
@@ -174,7 +213,7 @@ def test_down_without_a_stack_is_harmless(own_stack: Stack) -> None:
     assert own_stack.down().returncode == 0
 
 
-# -- bad situations ------------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------
 
 
 def test_a_taken_port_is_named_with_its_process_and_variable_and_nothing_starts(own_stack: Stack) -> None:
@@ -200,7 +239,7 @@ def test_a_bad_router_configuration_is_refused_with_its_line(own_stack: Stack, t
 
 
 def test_an_engine_that_dies_at_its_start_shows_its_last_words(own_stack: Stack) -> None:
-    # SIMULATOR_ARGUMENTS reach only the engines: the cheapest way to one that refuses to start.
+    # SIMULATOR_ARGUMENTS reach only the engines, so a wrong argument makes an engine fail at start.
     up = own_stack.run("start-stack", SIMULATOR_ARGUMENTS="--no-such-option")
     assert up.returncode == 1
     assert "backend-a ended while it was starting" in up.stderr or "backend-b ended" in up.stderr
@@ -212,7 +251,7 @@ def test_an_engine_that_dies_at_its_start_shows_its_last_words(own_stack: Stack)
 def test_interrupting_up_stops_everything(own_stack: Stack, number: signal.Signals) -> None:
     child = subprocess.Popen(
         own_stack.command("start-stack"),
-        # Engines this slow are warm after half a minute: the signal meets a stack that is still starting.
+        # Warming takes half a minute at this speed, so the signal arrives while the stack is starting.
         env={**os.environ, **own_stack.environment, "SIMULATOR_ARGUMENTS": "--step-seconds 2"},
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
@@ -220,7 +259,7 @@ def test_interrupting_up_stops_everything(own_stack: Stack, number: signal.Signa
         stderr=subprocess.STDOUT,
         text=True,
     )
-    eventually(lambda: len(find_leftovers(own_stack.run_dir)) > 5, "the stack has begun to start", 60)
+    eventually(lambda: len(find_leftovers(own_stack.run_dir)) > 5, "the stack is starting", 60)
     child.send_signal(number)
     said, _ = child.communicate(timeout=120)
     assert child.returncode == 130, said

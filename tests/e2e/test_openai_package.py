@@ -1,9 +1,9 @@
-"""The official `openai` package works against client.env, and gets its own exceptions for each mistake."""
+"""The official `openai` package works against client.env, and raises its own exception for each error."""
 
 import openai
 import pytest
 
-from harness.stacks import Stack
+from harness.stacks.local import Stack
 
 MODEL = "smollm2-135m-instruct"
 

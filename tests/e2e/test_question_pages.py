@@ -1,4 +1,4 @@
-"""Each of the four questions has a page whose commands give its answer, on a running stack, well within a minute."""
+"""Each of the four questions has a page whose commands answer it on a running stack within a minute."""
 
 import re
 import subprocess
@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from harness.observed import Observed
-from harness.stacks import ROOT
+from harness.stacks.local import ROOT
+from harness.stacks.observed import Observed
 from harness.waiting import eventually
-from local_stack.settings import DEFAULT_PORTS
+from platform_tools.local_stack.settings import DEFAULT_PORTS
 
 PAGES = sorted(path for path in (ROOT / "docs" / "questions").glob("*.md") if path.name != "README.md")
 QUESTIONS = {
@@ -45,7 +45,7 @@ def test_its_commands_answer_within_a_minute(page, observed_stack: Observed) -> 
     answer = observed_stack.ask("Say hello.")
     request_id = answer.headers["x-request-id"]
     eventually(
-        lambda: observed_stack.platform.query("router_first_tokens_total"), "there is something to ask", 30
+        lambda: observed_stack.platform.query("router_first_tokens_total"), "there are requests to query", 30
     )
     began = time.monotonic()
     for block in blocks(page.read_text()):
@@ -54,7 +54,7 @@ def test_its_commands_answer_within_a_minute(page, observed_stack: Observed) -> 
                 f"127.0.0.1:{port}", f"127.0.0.1:{observed_stack.stack.environment[variable]}"
             )
         block = block.replace("REQUEST_ID", f"{request_id} --url {observed_stack.stack.router}")
-        # The stack of the tests is half a minute old.
+        # The test stack has run for half a minute only.
         block = block.replace("--window 2m --baseline 10m", "--window 10s --baseline 15s")
         environment = {**observed_stack.stack.environment, "PATH": "/usr/local/bin:/usr/bin:/bin"}
         done = subprocess.run(

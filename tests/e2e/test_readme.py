@@ -1,4 +1,4 @@
-"""The README's commands do what they say, on a running stack."""
+"""The README's commands work as described on a running stack."""
 
 import os
 import re
@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from harness.stacks import ROOT, Stack
+from harness.stacks.local import ROOT, Stack
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
 README = (ROOT / "README.md").read_text()
-# `make` lines are run by the other tests of this folder and by those of tests/local_stack.
+# Other tests of this folder run the `make` lines.
 MAKE_LINES = re.compile(r"^make [a-z]+ +#.*$")
 
 
@@ -32,7 +32,7 @@ def environment(stack: Stack) -> dict[str, str]:
 
 
 def on_this_stack(block: str, stack: Stack) -> str:
-    """Point a block at the test's stack: its folder, and its router."""
+    """Change a block's folder and router address to those of the test's stack."""
     return block.replace(". .run/client.env", f". {stack.run_dir}/client.env").replace(
         "router-service explain ", f"router-service explain --url {stack.router} "
     )

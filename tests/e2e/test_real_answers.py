@@ -1,9 +1,9 @@
-"""The model behind the real stack answers correctly: weights, precision and chat template are right."""
+"""The model behind the real stack answers correctly, so weights, precision and chat template are correct."""
 
 import httpx
 import pytest
 
-from harness.stacks import Stack
+from harness.stacks.local import Stack
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(700)]
 

@@ -1,4 +1,4 @@
-"""A real engine that is killed leaves nothing behind, is replaced, and meanwhile the other one answers."""
+"""A killed vLLM leaves no process behind and is restarted; meanwhile the other engine answers."""
 
 import concurrent.futures
 import contextlib
@@ -13,14 +13,14 @@ import psutil
 import pytest
 import yaml
 
-from harness.router_fleet import fleet_in
-from harness.stacks import Stack
-from harness.streamed_answers import ask_streamed
+from harness.judges.streamed_answers import ask_streamed
+from harness.servers.router_fleet import fleet_in
+from harness.stacks.local import Stack
 from harness.waiting import eventually
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(700)]
 RESTART_SECONDS = 300.0
-STUCK_SECONDS = 15.5  # 15 s, and half a second of looking
+STUCK_SECONDS = 15.5  # 15 s plus half a second of polling
 
 
 def group_members(group: int) -> set[int]:
@@ -75,7 +75,7 @@ def engine_core(engine: int) -> int:
 def test_a_frozen_engine_core_is_called_stuck_within_15_seconds_and_works_again_when_it_moves(
     vllm_stack: Stack,
 ) -> None:
-    """The server in front of the core goes on answering /health and /metrics: only tokens and CPU time tell."""
+    """vLLM's API server still answers /health and /metrics, so only tokens and CPU time reveal the fault."""
     agent = vllm_stack.url("AGENT_A_PORT", "/status")
     engine_url = vllm_stack.url("ENGINE_A_PORT")
     core = engine_core(vllm_stack.states()["backend-a"]["pid"])
@@ -109,7 +109,7 @@ def test_a_frozen_engine_core_is_called_stuck_within_15_seconds_and_works_again_
         eventually(
             lambda: len(httpx.get(agent).json()["baseline"]["busy"]) > 0, "the agent knows what busy is", 60
         )
-        # A machine that stands still itself only ever makes it later: the best of three counts.
+        # A stalled machine only delays detection, so the best of three counts.
         took: list[float] = []
         while not took or (min(took) > STUCK_SECONDS and len(took) < 3):
             time.sleep(5)
@@ -133,7 +133,7 @@ def test_a_frozen_engine_core_is_called_stuck_within_15_seconds_and_works_again_
 
 
 def freeze(core: int, agent: str) -> float:
-    """Stop the core and return the seconds until its agent says stuck."""
+    """Stop the engine core and return the seconds until its agent reports `stuck`."""
     os.kill(core, signal.SIGSTOP)
     frozen = time.monotonic()
     eventually(lambda: psutil.Process(core).status() == psutil.STATUS_STOPPED, "the core is stopped", 5)
@@ -151,7 +151,7 @@ def generated(engine_url: str) -> float:
 def test_a_killed_engine_core_ends_no_stream_as_if_it_were_whole_and_a_resumed_one_goes_on(
     vllm_stack: Stack, tmp_path: Path
 ) -> None:
-    """Only the core dies. The server in front of it lives on, says so in band, and ends its streams properly."""
+    """Only the core dies. vLLM's API server keeps running, sends an error event, and ends its streams properly."""
     first, second = vllm_stack.url("ENGINE_A_PORT"), vllm_stack.url("ENGINE_B_PORT")
     model = "smollm2-135m-instruct"
     rule = {"name": "resumed", "when": {"header": {"x-resume": "yes"}}, "route_to": "general", "resume": True}

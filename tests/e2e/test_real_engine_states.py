@@ -1,10 +1,10 @@
-"""A real engine that is full, or busy with one long prompt, is never called stuck. Long forms."""
+"""A vLLM that is full, or busy with one long prompt, is never reported as stuck. Long forms."""
 
 import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -13,18 +13,18 @@ import yaml
 
 from harness.ports import free_port
 from harness.processes import answers, running
-from harness.stacks import ROOT, Stack
-from local_stack.parts import engine_environment
+from harness.stacks.local import ROOT, Stack
+from platform_tools.local_stack.parts import engine_environment
 
 pytestmark = [pytest.mark.platform, pytest.mark.full, pytest.mark.timeout(1200)]
 MODEL = "smollm2-135m-instruct"
 BIN = ROOT / ".venv" / "bin"
 SATURATED_SECONDS = 600.0
-CLIENTS = 40  # the model file lets 32 run at a time
+CLIENTS = 40  # the model file allows 32 concurrent requests
 
 
 class Watched:
-    """What an agent said, second by second."""
+    """Records an agent's state every second."""
 
     def __init__(self) -> None:
         self.states: Counter[str] = Counter()
@@ -92,8 +92,9 @@ def test_ten_minutes_of_saturation_are_never_called_stuck(vllm_stack: Stack) -> 
     assert watched.states["saturated"] > 0.8 * sum(watched.states.values())
 
 
-def test_a_prompt_that_prefills_for_half_a_minute_is_never_called_stuck(tmp_path: Path) -> None:
-    """Three prompts of 7,900 tokens in one step of the engine: no counter moves until it is over."""
+@contextlib.contextmanager
+def long_step_engine(folder: Path) -> Iterator[tuple[str, str]]:
+    """Run vLLM with steps of up to 32,768 tokens and its agent; yield their URLs."""
     document = yaml.safe_load((ROOT / f"services/inference-backend/models/{MODEL}.yaml").read_text())
     document["engine"] |= {
         "max_model_len": 8192,
@@ -101,66 +102,58 @@ def test_a_prompt_that_prefills_for_half_a_minute_is_never_called_stuck(tmp_path
         "arguments": ["--enforce-eager", "--max-num-batched-tokens", "32768", "--no-enable-prefix-caching"],
         "environment": {"VLLM_CPU_KVCACHE_SPACE": "2"},
     }
-    file = tmp_path / "model.yaml"
+    file = folder / "model.yaml"
     file.write_text(yaml.safe_dump(document))
     port, agent_port = free_port(), free_port()
     engine, agent = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{agent_port}"
     start: list[str | Path] = [BIN / "backend-agent", "start-engine", "--model-file", file]
     start += ["--model-path", ROOT / ".run" / "models" / MODEL, "--port", str(port)]
     start += ["--python", ROOT / ".venv-vllm" / "bin" / "python"]
-    serve = [
-        BIN / "backend-agent",
-        "serve",
-        "--name",
-        "long",
-        "--engine-url",
-        engine,
-        "--port",
-        str(agent_port),
-    ]
+    serve: list[str | Path] = [BIN / "backend-agent", "serve", "--name", "long", "--engine-url", engine]
+    serve += ["--port", str(agent_port), "--model-file", file, "--device", "process"]
+    with (
+        running(
+            start,
+            log=folder / "engine.log",
+            ready=answers(f"{engine}/health"),
+            ready_seconds=240,
+            env=engine_environment(),
+        ),
+        running(serve, log=folder / "agent.log", ready=answers(f"{agent}/readyz"), ready_seconds=240),
+    ):
+        yield engine, agent
+
+
+async def first_token_seconds(engine: str, number: int) -> float:
+    """Send a prompt of 7,900 tokens, different for each ``number``; return the time to first token in seconds."""
+    prompt = [(number * 7 + place) % 40_000 + 100 for place in range(7_900)]
+    body = {"model": MODEL, "prompt": prompt, "max_tokens": 4, "ignore_eos": True, "stream": True}
+    began = time.monotonic()
+    async with (
+        httpx.AsyncClient(timeout=600, trust_env=False) as http,
+        http.stream("POST", f"{engine}/v1/completions", json=body) as answer,
+    ):
+        assert answer.status_code == 200, await answer.aread()
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                return time.monotonic() - began
+    raise AssertionError("the stream ended without a token")
+
+
+def test_a_prompt_that_prefills_for_half_a_minute_is_never_called_stuck(tmp_path: Path) -> None:
+    """Three prompts of 7,900 tokens in one engine step: no counter moves until the step ends."""
     watched = Watched()
-    seconds: list[float] = []
 
-    async def ask(number: int) -> None:
-        prompt = [(number * 7 + place) % 40_000 + 100 for place in range(7_900)]
-        body = {"model": MODEL, "prompt": prompt, "max_tokens": 4, "ignore_eos": True, "stream": True}
-        began = time.monotonic()
-        async with (
-            httpx.AsyncClient(timeout=600, trust_env=False) as http,
-            http.stream("POST", f"{engine}/v1/completions", json=body) as answer,
-        ):
-            assert answer.status_code == 200, await answer.aread()
-            async for line in answer.aiter_lines():
-                if line.startswith("data: {"):
-                    seconds.append(time.monotonic() - began)
-                    break
-
-    async def prefill() -> None:
+    async def prefill(engine: str, agent: str) -> list[float]:
         over = False
         watching = asyncio.create_task(watched.watch(agent, lambda: over))
-        await asyncio.gather(*(ask(number) for number in range(3)))
+        seconds = await asyncio.gather(*(first_token_seconds(engine, number) for number in range(3)))
         over = True
         await watching
+        return seconds
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(
-            running(
-                start,
-                log=tmp_path / "engine.log",
-                ready=answers(f"{engine}/health"),
-                ready_seconds=240,
-                env=engine_environment(),
-            )
-        )
-        stack.enter_context(
-            running(
-                [*serve, "--model-file", file, "--device", "process"],
-                log=tmp_path / "agent.log",
-                ready=answers(f"{agent}/readyz"),
-                ready_seconds=240,
-            )
-        )
-        asyncio.run(prefill())
+    with long_step_engine(tmp_path) as (engine, agent):
+        seconds = asyncio.run(prefill(engine, agent))
     watched.report(f"first tokens after {[round(one, 1) for one in seconds]} s on vLLM")
     assert watched.longest_pause > 25, "the test needs a prefill of half a minute"
     assert watched.states["stuck"] == 0

@@ -1,4 +1,4 @@
-"""Answers of the real vLLM, cut at random places and continued on the other engine, beside uninterrupted ones."""
+"""Streams of the real vLLM, cut at random points and resumed on the other engine, equal uninterrupted streams."""
 
 import os
 import random
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.router_fleet import RouterPart, fleet_in
-from harness.stacks import Stack
-from harness.stream_cutter import StreamCutter, stream_cutter
-from harness.streamed_answers import Streamed, ask_streamed
+from harness.judges.streamed_answers import Streamed, ask_streamed
+from harness.servers.router_fleet import RouterPart, fleet_in
+from harness.servers.stream_cutter import StreamCutter, stream_cutter
+from harness.stacks.local import Stack
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(1500)]
 
@@ -26,7 +26,7 @@ RULES = {"rules": [{"name": "resumed", "when": {}, "route_to": "general", "resum
 
 @dataclass
 class Case:
-    """One prompt, and more of its request."""
+    """One prompt and further fields of its request."""
 
     kind: str
     prompt: str
@@ -45,7 +45,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Every committed prompt; some with stop sequences, some without a limit that is reached."""
+    """Every committed prompt; some with stop sequences, some that end before their token limit."""
     found = [Case(kind, prompt, {}) for kind in ("chat", "completions") for prompt in PROMPTS[kind]]
     found += [Case(kind, PROMPTS[kind][n], {"stop": [".", "\n\n"]}) for kind in PROMPTS for n in (1, 3)]
     return found
@@ -86,10 +86,10 @@ def router(
 
 
 def compare(router: RouterPart, cutter: StreamCutter, engine: str, case: Case, dice: random.Random) -> str:
-    """Ask once undisturbed and once cut; return the row of the table, beginning with `same` or what differs."""
+    """Send once undisturbed and once cut; return the table row, which begins with `same` or the difference."""
     whole = ask_streamed(engine, case.path, case.body)
     assert whole.problems == [], whole.problems
-    # The role, the last event and [DONE] are no places to cut a text at.
+    # Do not cut at the role, the last event or [DONE].
     events = whole.events - 2
     cut = dice.randrange(2, max(3, events))
     before = cutter.cuts
@@ -123,14 +123,12 @@ def run(router: tuple[RouterPart, StreamCutter], stack: Stack, chosen: list[Case
     rows = [compare(*router, engine, case, dice) for case in chosen]
     same = sum(row.startswith("same") for row in rows)
     print(
-        f"\nseed {SEED}, {MAX_TOKENS} tokens, temperature 0: {same} of {len(rows)} answers are the uninterrupted ones"
+        f"\nseed {SEED}, {MAX_TOKENS} tokens, temperature 0: {same} of {len(rows)} responses equal the uninterrupted ones"
     )
     print("| answer | request | prompt | cut after | continuation |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| {row} |")
-    assert not [row for row in rows if row.startswith("BROKEN")], (
-        "every answer is well formed, whatever it says"
-    )
+    assert not [row for row in rows if row.startswith("BROKEN")], "every response is well formed"
     return rows
 
 
@@ -140,7 +138,7 @@ def test_a_cut_answer_is_the_uninterrupted_one(
     """A few of the prompts; all of them with FULL=1."""
     everything = cases()
     rows = run(router, vllm_stack, [everything[n] for n in (1, 4, 21, 34, 49)])
-    # One may differ: a sum of floats in another order can turn the choice between two equally likely tokens.
+    # One may differ: adding floats in another order can change the choice between two equally likely tokens.
     assert sum(row.startswith("same") for row in rows) >= len(rows) - 1
 
 

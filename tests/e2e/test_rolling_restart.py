@@ -1,4 +1,4 @@
-"""Engines are restarted under constant load: nothing fails, nothing is cut short, nothing meets a cold engine."""
+"""Engines restart under constant load: no request fails, no stream is cut, no request reaches a cold engine."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.stacks import ROOT, Stack, new_stack
+from harness.stacks.local import ROOT, Stack, new_stack
 from harness.waiting import eventually
 
 MODEL = "smollm2-135m-instruct"
@@ -27,7 +28,7 @@ ENGINES = ("backend-a", "backend-b")
 
 @dataclass
 class Seen:
-    """What clients saw: good answers, by backend, and everything else in words."""
+    """What clients observed: successful requests by backend, and a description of every other outcome."""
 
     good: int = 0
     backends: Counter[str] = field(default_factory=Counter)
@@ -66,7 +67,7 @@ async def _ask(http: httpx.AsyncClient, stack: Stack, key: str, number: int, tok
 
 
 async def _load(stack: Stack, rate: float, tokens: int, done: Callable[[], bool], after: float) -> Seen:
-    """Send at a constant rate, whatever the answers, until ``done`` and ``after`` seconds more."""
+    """Send at a constant rate, independent of the responses, until ``after`` seconds after ``done``."""
     seen = Seen()
     key = stack.client_environment()["OPENAI_API_KEY_LOAD"]
     limits = httpx.Limits(max_connections=None)
@@ -87,10 +88,10 @@ async def _load(stack: Stack, rate: float, tokens: int, done: Callable[[], bool]
 
 
 def _measured(run: Callable[[], Seen]) -> Seen:
-    """Return what ``run`` saw, again where the machine was so busy that one engine's line overflowed.
+    """Return the result of ``run``; run again if this machine was so busy that one engine's queue overflowed.
 
-    That refusal says how fast the machine is today and nothing of a restart; any other failure counts at once,
-    and so does an overflow in each of three runs.
+    An overflow shows a slow machine, not a fault of the restart. Any other failure counts at once, and so
+    does an overflow in each of three runs.
     """
     seen = run()
     for _ in range(2):
@@ -106,7 +107,7 @@ def _restart_under_load(stack: Stack, rate: float, tokens: int, names: Sequence[
     seen = _measured(lambda: _restart_once(stack, rate, tokens, names))
     print(f"\n{seen.good} good, {len(seen.bad)} bad; by backend {dict(seen.backends)}")
     assert seen.bad == []
-    assert set(seen.backends) == set(ENGINES), "each took over for the other"
+    assert set(seen.backends) == set(ENGINES), "each engine took over the other's requests"
     for name in names:
         assert started_on_a_cold_engine(stack, name, stack.states()[name]["pid"]) == []
     return seen
@@ -151,7 +152,7 @@ def born_at(pid: int) -> float:
 def started_on_a_cold_engine(stack: Stack, name: str, pid: int) -> list[str]:
     """Return the requests that the router sent to an engine between its start and the end of its warm-up.
 
-    A connection that was refused reached nobody: until the engine listens nothing can be sent to it.
+    Refused connections do not count: nothing can be sent until the engine listens.
     """
     born = born_at(pid)
     agent = lines(stack, name.replace("backend", "agent"))
@@ -186,7 +187,9 @@ def test_one_of_two_simulated_engines_is_restarted_at_25_requests_a_second(sim_s
 @pytest.mark.service
 @pytest.mark.timeout(600)
 def test_an_engine_that_is_merely_stopped_loses_nothing_either(sim_stack: Stack) -> None:
-    """SIGTERM without a drain: what runs on it ends, what comes is refused before its first byte and goes on."""
+    """SIGTERM without a drain: in-flight requests finish, new ones are refused before their first byte and
+    retried elsewhere.
+    """
     seen = _measured(lambda: _stop_once(sim_stack))
     print(f"\n{seen.good} good, {len(seen.bad)} bad; by backend {dict(seen.backends)}")
     assert seen.bad == []
@@ -219,7 +222,7 @@ def _stop_once(stack: Stack) -> Seen:
 @pytest.mark.service
 @pytest.mark.timeout(240)
 def test_an_interrupted_restart_leaves_no_engine_drained(sim_stack: Stack) -> None:
-    """Its requests do not end: the drain waits for them, and meanwhile somebody presses Ctrl-C."""
+    """Its requests do not end, so the drain waits, and Ctrl-C interrupts it."""
     engine, agent = sim_stack.url("ENGINE_A_PORT"), sim_stack.url("AGENT_A_PORT", "/readyz")
     body = {"model": MODEL, "prompt": "Hi", "max_tokens": 1900, "ignore_eos": True, "stream": True}
     with httpx.stream("POST", f"{engine}/v1/completions", json=body, timeout=60) as endless:
@@ -241,6 +244,35 @@ def test_an_interrupted_restart_leaves_no_engine_drained(sim_stack: Stack) -> No
 
 @pytest.mark.service
 @pytest.mark.timeout(240)
+def test_engines_that_are_all_down_start_together(sim_stack: Stack) -> None:
+    """No pool has a usable backend, so the router is not ready until the engines are."""
+    supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]
+    address = f"unix://{sim_stack.run_dir / 'supervisor.sock'}"
+    subprocess.run([*supervisorctl, "-s", address, "stop", *ENGINES], check=True, capture_output=True)
+    assert {sim_stack.states()[name]["state"] for name in ENGINES} == {"STOPPED"}
+    done = sim_stack.run("restart-engines")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "backend-a, backend-b: not running, so nothing to drain" in done.stdout
+    assert "drained" not in done.stdout.replace("to drain", "")
+    assert all(row["why"] is None for row in sim_stack.states().values())
+
+
+@pytest.mark.service
+@pytest.mark.timeout(240)
+def test_one_engine_restarts_while_the_other_is_down(sim_stack: Stack) -> None:
+    """One pool has no backend meanwhile, and the command does not wait for it."""
+    supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]
+    address = f"unix://{sim_stack.run_dir / 'supervisor.sock'}"
+    subprocess.run([*supervisorctl, "-s", address, "stop", "backend-a"], check=True, capture_output=True)
+    done = sim_stack.run("restart-engines", "backend-b")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sim_stack.states()["backend-a"]["state"] == "STOPPED"
+    assert sim_stack.run("restart-engines", "backend-a").returncode == 0
+    assert all(row["why"] is None for row in sim_stack.states().values())
+
+
+@pytest.mark.service
+@pytest.mark.timeout(240)
 def test_an_engine_that_does_not_exist_is_named(sim_stack: Stack) -> None:
     done = sim_stack.run("restart-engines", "backend-z")
     assert done.returncode == 1
@@ -257,7 +289,7 @@ def test_real_engines_are_restarted_under_constant_load(vllm_stack: Stack) -> No
 @pytest.mark.service
 @pytest.mark.timeout(240)
 def test_nothing_is_routed_to_an_engine_before_its_warm_up_is_over(tmp_path: Path) -> None:
-    """Clients ask from the first moment on, while `make up` still waits for engines that warm slowly."""
+    """Clients send requests from the start, while `make up` still waits for slowly warming engines."""
     stack = new_stack("sim", tmp_path / "run")
     statuses: Counter[int] = Counter()
     over = threading.Event()

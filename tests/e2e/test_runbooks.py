@@ -1,4 +1,4 @@
-"""The commands of every runbook run: on a stack where one machine has what they ask, else as far as kubectl reads."""
+"""The commands of every runbook run on a local stack; those of kubectl are parsed by the real kubectl."""
 
 import os
 import re
@@ -9,16 +9,16 @@ import subprocess
 import httpx
 import pytest
 
-from harness.kubernetes_tools import tool
-from harness.observed import Observed
-from harness.stack_faults import pid_of
-from harness.stacks import ROOT
+from harness.kubernetes.tools import tool
+from harness.stacks.faults import pid_of
+from harness.stacks.local import ROOT
+from harness.stacks.observed import Observed
 from harness.waiting import eventually
 
 RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
 PROGRAMS = ("curl", "kubectl", "make", "router-service", "redis-cli", "scripts/")
 OFFLINE = ("--server=http://127.0.0.1:9", "--request-timeout=2s")
-"""Nobody listens there: kubectl reads the command line, then cannot connect."""
+"""No server listens there: kubectl parses the command line, then fails to connect."""
 
 
 def commands() -> dict[str, set[str]]:
@@ -67,7 +67,7 @@ def test_it_runs_on_the_stack(line: str, observed_stack: Observed) -> None:
 
 
 def on(observed: Observed, line: str) -> str:
-    """The command as somebody at this stack would type it."""
+    """Return the command with this stack's addresses and files."""
     stack = observed.stack
     request_id = observed.ask("Say hello.").headers["x-request-id"]
     eventually(
@@ -77,9 +77,10 @@ def on(observed: Observed, line: str) -> str:
     )
     config = stack.environment["ROUTER_CONFIG"]
     for word, value in (
-        ("http://ROUTER:8000", stack.router),
-        ("http://BACKEND:8001", stack.url("AGENT_A_PORT")),
-        ("http://BACKEND:8000", stack.url("ENGINE_A_PORT")),
+        ("http://127.0.0.1:8000", stack.router),
+        ("http://127.0.0.1:9090", stack.url("PROMETHEUS_PORT")),
+        ("http://127.0.0.1:8111", stack.url("AGENT_A_PORT")),
+        ("http://127.0.0.1:8101", stack.url("ENGINE_A_PORT")),
         ("redis-cli --latency", f"timeout 3 redis-cli -p {stack.environment['REDIS_PORT']} --latency"),
         ("explain ID", f"explain {request_id} --url {stack.router}"),
         ("--config FILE", f"--config {config}"),
@@ -93,12 +94,12 @@ def on(observed: Observed, line: str) -> str:
 
 
 def environment(observed: Observed) -> dict[str, str]:
-    """PATH, and what names the stack to `make`."""
+    """Return PATH and the variables that select the stack for `make`."""
     return {**os.environ, **observed.stack.environment}
 
 
 def _take_back(observed: Observed) -> None:
-    """A drained agent stays so; a new one does not know of it."""
+    """A drained agent stays drained; a restarted one does not."""
     os.kill(pid_of(observed.stack, "agent-a"), signal.SIGKILL)
     url = observed.stack.url("AGENT_A_PORT", "/readyz")
 

@@ -1,4 +1,4 @@
-"""The engine simulator answers in the shape of the real vLLM, field by field: everything else stands on it."""
+"""The engine simulator's responses have the shape of the real vLLM's, field by field."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.stacks import Stack
+from harness.stacks.local import Stack
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(900)]
 
@@ -31,7 +31,7 @@ USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 RESPONSES = {"model": MODEL, "input": "Hello", "max_output_tokens": 2, "temperature": 0}
 MESSAGES = {"model": MODEL, "max_tokens": 6, "messages": CHAT["messages"]}
 
-# Several choices or prompts are not here: the simulator refuses them by name.
+# Several choices or prompts are missing here, because the simulator refuses them by name.
 ANSWERS: dict[str, tuple[str, str, Any]] = {
     "chat": ("POST", "/v1/chat/completions", CHAT),
     "chat with log probabilities": (
@@ -84,7 +84,7 @@ STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-# /v1/completions keys this one by the tokens themselves, which differ.
+# /v1/completions uses the tokens as keys, and they differ.
 BY_TOKEN = {"top_logprobs"}
 
 
@@ -195,7 +195,7 @@ def test_every_metric_of_the_simulator_is_one_of_vllm_with_its_type_and_labels(e
         httpx.post(f"{base}/v1/chat/completions", json=CHAT, timeout=120).raise_for_status()
     real, simulated = families(engines.real), families(engines.simulated)
     assert len(simulated) > 10
-    # Its labels are vLLM's whole cache configuration; the simulator has those that are read by anybody.
+    # Its labels are vLLM's whole cache configuration; the simulator has only the labels that something reads.
     assert simulated.pop("vllm:cache_config_info")[1] <= real["vllm:cache_config_info"][1]
     assert {name: real.get(name) for name in simulated} == simulated
 

@@ -1,4 +1,4 @@
-"""One request is one trace from edge to engine; logs and spans hold what docs/signals.md says, and nothing else."""
+"""One request is one trace from edge to engine; logs and spans contain exactly what docs/signals.md lists."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.observed import Observed
-from harness.signals_reference import ENGINE_SPAN, page
-from harness.spans import Span
-from harness.stacks import ROOT
+from harness.servers.span_collector import Span
+from harness.stacks.local import ROOT
+from harness.stacks.observed import Observed
 from harness.waiting import eventually
+from platform_tools.references.signals import ENGINE_SPAN, page
 from router_service.telemetry.names import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
 OURS = {
@@ -38,7 +38,7 @@ def record(observed: Observed, request_id: str) -> dict[str, Any]:
 
 
 def spans_of(observed: Observed, request_id: str, services: set[str]) -> list[Span]:
-    """The trace of a request, once every service has sent its part."""
+    """Return the trace of a request, once every service has exported its spans."""
     trace_id = record(observed, request_id)["trace_id"]
 
     def whole() -> list[Span] | None:
@@ -89,11 +89,11 @@ def test_an_attempt_that_failed_is_a_failed_span_beside_the_one_that_answered(
 
     def retried() -> str | None:
         answer = observed_stack.ask("Say hello.")
-        # Answered by the second: where both engines' faults met one request, there is no span of an engine.
+        # The second engine must answer: a request that met both engines' faults has no engine span.
         again = answer.status_code == 200 and answer.headers["x-route-attempts"] != "1"
         return answer.headers["x-request-id"] if again else None
 
-    # Other requests of this stack may meet a fault first; then it is set again.
+    # Another request of this stack may consume the fault first; then set it again.
     request_id = None
     for _ in range(20):
         request_id = retried()
@@ -199,7 +199,7 @@ def test_what_no_part_explains_is_small_at_the_median(observed_stack: Observed) 
 
 
 def unexplained(observed: Observed) -> tuple[float, float, int]:
-    """Median unexplained part, median time to first token (both in ms), and how many requests."""
+    """Return the median unexplained part, the median time to first token (both in ms) and the number of requests."""
     lines = (observed.stack.run_dir / "logs" / "router.jsonl").read_text().splitlines()
     records = [entry for entry in map(json.loads, lines) if entry.get("first_token_ms")]
     parts = [entry["ttft_ledger_ms"]["unexplained"] for entry in records]

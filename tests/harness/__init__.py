@@ -1,1 +1,1 @@
-"""What tests of every folder share: free ports and real processes that end with the test."""
+"""Shared test support: free ports, and real processes that end with the test."""

@@ -1,12 +1,10 @@
-"""Installs a locked npm project for a test that needs another ecosystem's own parser or schema."""
+"""Installs a locked npm project for a test that needs a JavaScript parser or schema."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
+from harness.programs import require
 from harness.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -15,22 +13,17 @@ ROOT = Path(__file__).parents[2]
 def installed(project: Path) -> Path:
     """Return a folder under .run/ with the project's files and its packages, installed once for each lock file.
 
-    Without node or npm the test fails, unless ALLOW_MISSING names node: then it is skipped, and counted so.
+    Without node or npm the test is skipped, or fails with STRICT=1 (:mod:`harness.programs`).
     """
-    if not shutil.which("node") or not shutil.which("npm"):
-        if "node" in os.environ.get("ALLOW_MISSING", "").replace(",", " ").split():
-            pytest.skip("node: not on PATH and allowed to be missing: what it would check was not checked")
-        pytest.fail(
-            "node and npm are not on PATH. Install them (apt-get install nodejs npm) or run with "
-            "ALLOW_MISSING=node, which leaves these checks out."
-        )
+    for program in ("node", "npm"):
+        require(program, "install it: apt-get install --no-install-recommends nodejs npm")
     folder = ROOT / ".run" / "npm" / project.name
     folder.mkdir(parents=True, exist_ok=True)
     for path in project.iterdir():
         shutil.copy(path, folder)
     lock, stamp = (project / "package-lock.json").read_bytes(), folder / "installed-from"
     if not stamp.exists() or stamp.read_bytes() != lock:
-        eventually(lambda: _install(folder), "npm ci succeeds (see its words above)", 60)
+        eventually(lambda: _install(folder), "npm ci succeeds (see its output above)", 60)
         stamp.write_bytes(lock)
     return folder
 

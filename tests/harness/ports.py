@@ -1,17 +1,17 @@
-"""Free loopback ports. A port is only free until somebody binds it, so callers start at once."""
+"""Free loopback ports. Free TCP ports. A port is only free until a process binds it, so callers bind at once."""
 
 import random
 import socket
 
-# Below the ports the kernel gives to outgoing connections: a server that starts, or starts again, takes a
-# second to bind, and a busy test opens many connections meanwhile.
+# Below the kernel's ephemeral ports: a starting server takes a second to bind, and an outgoing connection
+# could take an ephemeral port meanwhile.
 FIRST, LAST = 10240, 32767
 
 
 def free_port() -> int:
     """Return a TCP port on 127.0.0.1 that nothing listens on.
 
-    It is drawn at random, so two tests that run side by side practically never get the same one.
+    It is drawn at random, so that parallel tests rarely get the same port.
     """
     draw = random.SystemRandom()
     while True:

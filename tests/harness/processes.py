@@ -1,4 +1,4 @@
-"""Real child processes for tests: their start, readiness, log file and end; never what they are."""
+"""Real child processes for tests: start, readiness, log file and end. Must not depend on any program."""
 
 import contextlib
 import os
@@ -38,10 +38,10 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``command`` in a session of its own until the block ends, once ``ready()`` is true.
+    """Run ``command`` in a new session until the block ends; the block starts once ``ready()`` is true.
 
     Output goes to ``log``. At the end the process gets SIGTERM, and after ``stop_seconds`` its whole
-    process group SIGKILL (also when it was stopped with SIGSTOP).
+    process group SIGKILL (even if SIGSTOP has stopped it).
 
     Raises:
         DidNotStart: it ended early, or ``ready()`` stayed false for ``ready_seconds``.
@@ -70,7 +70,7 @@ def running(
 
 
 def end(process: subprocess.Popen[bytes], stop_seconds: float = 10.0) -> None:
-    """Stop a process started by :func:`running`: politely first, then its whole process group."""
+    """Stop a process started by :func:`running`: SIGTERM first, then SIGKILL to its process group."""
     if process.poll() is None:
         process.send_signal(signal.SIGCONT)
         process.terminate()

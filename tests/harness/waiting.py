@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of a time: the one way tests meet a machine that is slow today."""
+"""Waiting for a condition instead of a fixed time, so that tests also pass on a slow machine."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,8 @@ def eventually(
     seconds: float = 30.0,
     pause_seconds: float = 0.05,
 ) -> Any:
-    """Ask until ``check`` is true and return what it gave. ``what`` is said, or asked, when it never was.
+    """Call ``check`` until it returns a true value, and return that. ``what`` describes the condition in the
+    error: a text, or a function that returns one.
 
     Raises:
         AssertionError: it was not true within ``seconds``.

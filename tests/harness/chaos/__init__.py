@@ -1,1 +1,1 @@
-"""Faults under load on a whole stack: the load that judges every byte, the stack and its witnesses, the table."""
+"""Faults under load on a whole stack: the load generator, the stack, the faults and the result table."""

@@ -1,7 +1,7 @@
-"""Faults of the local stack, each a context manager: it happens on entering, is proven, and is healed on leaving.
+"""Faults of the local stack as context managers: entering causes and proves the fault, leaving heals it.
 
-What is yielded is a :class:`Proof`, in which the fault writes how it was seen to have happened, by somebody other
-than the platform: the kernel, the other side's own counters, a client of the test's own.
+Each yields a :class:`Proof`. The proof never comes from the platform itself, but from the kernel, the peer's
+counters or a client of the test.
 """
 
 import contextlib
@@ -20,22 +20,22 @@ import redis
 
 from harness.chaos.load import Answer
 from harness.chaos.world import World, eventually
-from harness.stack_faults import process_state
-from harness.stacks import ROOT
+from harness.stacks.faults import process_state
+from harness.stacks.local import ROOT
 
 Fault = Callable[[World], "contextlib.AbstractContextManager[Proof]"]
 
 
 @dataclass
 class Proof:
-    """How it was verified that the fault happened. ``answers`` are those of a load of the fault's own."""
+    """How it was verified that the fault happened. ``answers`` are the results of the fault's own load."""
 
     text: str = ""
     answers: list[Answer] = field(default_factory=list)
 
 
 def killed_again_and_again(part: str) -> Fault:
-    """SIGKILL, and again each time the supervisor has started it anew: a part that does not come back."""
+    """SIGKILL, and again after every restart by the supervisor: the process does not come back."""
 
     @contextlib.contextmanager
     def fault(world: World) -> Iterator[Proof]:
@@ -60,7 +60,7 @@ def killed_again_and_again(part: str) -> Fault:
         finally:
             over.set()
             thread.join()
-        # The last one may have been killed only now, and the kernel takes its time with a process of many threads.
+        # The last kill may be recent, and the kernel needs time to end a process with many threads.
         eventually(lambda: all(process_state(pid) in ("", "Z") for pid in killed), "the last one is gone")
         proof.text = f"the kernel has no such process: {len(killed)} killed one after another"
 
@@ -68,7 +68,7 @@ def killed_again_and_again(part: str) -> Fault:
 
 
 def killed_once(part: str) -> Fault:
-    """One SIGKILL; the supervisor starts it again."""
+    """One SIGKILL; the supervisor restarts the process."""
 
     @contextlib.contextmanager
     def fault(world: World) -> Iterator[Proof]:
@@ -82,19 +82,19 @@ def killed_once(part: str) -> Fault:
 
 
 def frozen(part: str, probe: Callable[[World], None] | None = None) -> Fault:
-    """SIGSTOP: its connections stay open and nobody answers. ``probe`` must raise while it is frozen."""
+    """SIGSTOP: its connections stay open and nothing responds. ``probe`` must raise while it is frozen."""
 
     @contextlib.contextmanager
     def fault(world: World) -> Iterator[Proof]:
         pid = world.pid(part)
         os.kill(pid, signal.SIGSTOP)
         try:
-            eventually(lambda: process_state(pid) == "T", "the kernel says stopped")
+            eventually(lambda: process_state(pid) == "T", "the kernel reports it as stopped")
             if probe is not None:
                 with pytest.raises((httpx.TimeoutException, redis.TimeoutError)):
                     probe(world)
             yield Proof("the kernel says T (stopped); a connection is accepted and not answered")
-            assert process_state(pid) == "T", "it was frozen to the end"
+            assert process_state(pid) == "T", "it stayed frozen until the end"
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -111,7 +111,7 @@ def ask_redis(world: World) -> None:
 
 
 def wedged(letter: str) -> Fault:
-    """The engine takes requests, answers /health, and never makes a token again."""
+    """The engine accepts requests, answers /health, and generates no token."""
 
     @contextlib.contextmanager
     def fault(world: World) -> Iterator[Proof]:
@@ -121,10 +121,10 @@ def wedged(letter: str) -> Fault:
             yield (proof := Proof())
             after = world.simulator(letter, "state")
             health = httpx.get(world.stack.url(f"ENGINE_{letter.upper()}_PORT", "/health"), timeout=5)
-            # tokens of a step that was under way when the fault was set
-            assert after["generation_tokens"] - before <= 100, "it makes no token"
+            # tokens of a step that was running when the fault was set
+            assert after["generation_tokens"] - before <= 100, "it generates no token"
             assert health.status_code == 200
-            proof.text = "the engine's own token counter stands still, its /health says 200"
+            proof.text = "the engine's token counter does not grow, its /health returns 200"
         finally:
             world.heal_engine(letter)
 
@@ -132,7 +132,7 @@ def wedged(letter: str) -> Fault:
 
 
 def slowed(letter: str, kind: str, factor: float) -> Fault:
-    """Every step takes ``factor`` times as long; ``throttled`` shows lowered clocks, ``slow`` shows nothing."""
+    """Every step takes ``factor`` times as long; ``throttled`` also lowers the reported clocks, ``slow`` does not."""
 
     @contextlib.contextmanager
     def fault(world: World) -> Iterator[Proof]:
@@ -141,7 +141,7 @@ def slowed(letter: str, kind: str, factor: float) -> Fault:
         try:
             slow = _seconds_alone(world, letter)
             assert slow > 2 * normal, f"{slow:.2f} s instead of {normal:.2f} s"
-            yield Proof(f"asked directly it takes {slow / normal:.0f} times as long as before")
+            yield Proof(f"a direct request takes {slow / normal:.0f} times as long as before")
         finally:
             world.heal_engine(letter)
 
@@ -158,7 +158,7 @@ def _seconds_alone(world: World, letter: str) -> float:
 
 @contextlib.contextmanager
 def redis_full(world: World) -> Iterator[Proof]:
-    """Redis answers reads and refuses every write."""
+    """Redis answers reads and rejects every write."""
     client = redis.Redis(port=int(world.stack.environment["REDIS_PORT"]), socket_timeout=5)
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", "1")
@@ -166,7 +166,7 @@ def redis_full(world: World) -> Iterator[Proof]:
         with pytest.raises(redis.ResponseError, match="maxmemory"):
             client.set("chaos", "x")
         assert client.ping()
-        yield Proof("a write of the test's own is refused with OOM, PING is answered")
+        yield Proof("a write by the test fails with OOM, PING is answered")
     finally:
         client.config_set("maxmemory", "64mb")
         client.config_set("maxmemory-policy", "allkeys-lru")
@@ -174,7 +174,7 @@ def redis_full(world: World) -> Iterator[Proof]:
 
 @contextlib.contextmanager
 def configuration_with_errors(world: World) -> Iterator[Proof]:
-    """The router's file is replaced by one that names a pool that is none, ten times a second."""
+    """Replace the router's file ten times a second by one that names an unknown pool."""
     path = world.stack.run_dir / "router" / "router.yaml"
     good = path.read_text()
     bad = good.replace("default_pool: general", "default_pool: generl")

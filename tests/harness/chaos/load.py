@@ -1,7 +1,6 @@
-"""A client of its own process that asks at a constant rate and judges every answer: `python -m harness.chaos.load`.
-
-Open loop: requests are due at fixed times, whatever became of the earlier ones. One JSON line per request goes to
-a file as soon as it has ended. It sends until its standard input is closed, then waits for the last answers.
+"""Load generator in a separate process: sends at a constant rate and classifies every response. The load is
+open loop: each request has a fixed start time, independent of earlier ones. It appends one JSON line per
+finished request to a file. It sends until its standard input is closed, then waits for the last responses.
 """
 
 import argparse
@@ -18,18 +17,18 @@ from typing import Any
 import httpx
 
 PROMPT = "Tell me of the number {number}"
-END_SECONDS = 40.0  # silence after which a request counts as never answered
+END_SECONDS = 40.0  # Seconds without data after which a request counts as unanswered.
 
 
 class Ending(StrEnum):
-    """How a request ended for its client. ``LOST`` is what no fault may cause."""
+    """The outcome of a request for its client. No fault may cause ``LOST``."""
 
     GOOD = "good"  # whole: every token, the terminal event, a proper end of the body
-    ERROR_EVENT = "error_event"  # a stream that says in band that it cannot go on
+    ERROR_EVENT = "error_event"  # a stream that ends with an error event
     REFUSED = "refused"  # 429 or 503 with an OpenAI error and retry-after
     ERROR = "error"  # another status with an OpenAI error
-    BROKEN = "broken"  # the connection broke: plain for every client to see
-    LOST = "lost"  # no answer, an end that looks clean and is not, or an error in no known shape
+    BROKEN = "broken"  # the connection broke, which every client notices
+    LOST = "lost"  # no response, a truncated body with a clean end, or an error of unknown shape
 
 
 @dataclass(slots=True)
@@ -58,7 +57,7 @@ class Answer:
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """Read what has ended so far, in the order of sending."""
+    """Return the requests that have ended so far, in sending order."""
     answers = []
     for line in path.read_text().splitlines() if path.exists() else ():
         fields = json.loads(line)
@@ -67,7 +66,7 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def sent_file(answers: Path) -> Path:
-    """Where the number of requests sent is written at the end, beside their answers."""
+    """Return the file for the number of sent requests, next to the file of answers."""
     return answers.with_suffix(".sent")
 
 
@@ -109,7 +108,7 @@ async def ask(http: httpx.AsyncClient, options: argparse.Namespace, number: int,
             answer.ending, answer.detail = Ending.ERROR_EVENT, error_of(seen)
         elif answer.status == 200 and not isinstance(error, httpx.TimeoutException):
             answer.ending = Ending.BROKEN
-    except Exception as error:  # whatever is wrong with an answer, it is one, and counts
+    except Exception as error:  # a malformed response is still a response, and counts
         answer.ending, answer.detail = Ending.LOST, f"no proper answer: {type(error).__name__}: {error}"
     answer.ended_at = time.time()
 
@@ -124,7 +123,7 @@ def error_of(events: list[str]) -> str:
 
 
 def judge(events: list[str], tokens: int) -> tuple[Ending, str]:
-    """Judge a body that ended properly."""
+    """Classify a body that ended properly."""
     if error := error_of(events):
         return Ending.ERROR_EVENT, error
     if not events or events[-1] != "[DONE]":
@@ -137,7 +136,7 @@ def judge(events: list[str], tokens: int) -> tuple[Ending, str]:
 
 
 def judge_status(headers: httpx.Headers, body: bytes) -> tuple[Ending, str]:
-    """Judge an answer that is not 200."""
+    """Classify a response whose status is not 200."""
     try:
         code = str(json.loads(body)["error"]["code"])
     except (ValueError, KeyError, TypeError):
@@ -160,7 +159,7 @@ async def run(options: argparse.Namespace) -> None:
 
         async with httpx.AsyncClient(timeout=timeout, limits=limits) as http:
             started, number = time.monotonic(), 0
-            # By lot, not in turn: a fault that comes in step with the requests would meet only one kind.
+            # Random, not in turn: a fault in step with the requests would hit only one kind.
             lot = random.Random(1)
             while not over.is_set():
                 due = started + number / options.rate
@@ -175,15 +174,15 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run the load the command line describes."""
+    """Run the load that the command line describes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--url", required=True, help="of /v1/chat/completions")
     parser.add_argument("--key", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
-    parser.add_argument("--prompts", type=Path, help="file with one prompt a line, used in turn")
-    parser.add_argument("--sessions", type=int, default=0, help="how many sessions ask; 0: none is named")
+    parser.add_argument("--prompts", type=Path, help="file with one prompt per line, used in turn")
+    parser.add_argument("--sessions", type=int, default=0, help="number of sessions; 0: no session ids")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.said = options.prompts.read_text().splitlines() if options.prompts else [PROMPT]

@@ -1,4 +1,4 @@
-"""More routers and edges in front of a running stack's engines, as a Deployment has: started, killed, rolled by hand."""
+"""More router and edge replicas in front of a running stack's engines; tests start, kill and roll them."""
 
 import contextlib
 import os
@@ -6,22 +6,32 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from harness.chaos.world import POOL, World, eventually
-from harness.edges import Edge, running_edge
 from harness.ports import free_port
 from harness.processes import answers
-from harness.router_fleet import RouterPart
-from harness.stacks import ROOT
+from harness.servers.edges import Edge, running_edge
+from harness.servers.router_fleet import RouterPart
+from harness.stacks.local import ROOT
 
 GRACE_SECONDS = 30.0
 
 
+class Addresses(NamedTuple):
+    """Addresses of routers, engines, agents and Redis."""
+
+    host: str = "127.0.0.1"
+    seen_at: str = "127.0.0.1"
+
+
+LOOPBACK = Addresses()
+
+
 class Router(RouterPart):
-    """A router replica with the stack's configuration on a port of its own."""
+    """A router replica with the stack's configuration on a separate port."""
 
     host = "127.0.0.1"
 
@@ -30,13 +40,13 @@ class Router(RouterPart):
         return f"http://{self.host}:{self.port}"
 
     def roll(self) -> int:
-        """End it as a rollout does, wait for its end, start it anew; return its exit code."""
+        """Stop it as a rollout does, wait until it exits, start it again; return the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(GRACE_SECONDS)
         self.end()
         self.start()
-        eventually(lambda: self.usable(POOL) >= 1, "the new replica has found a backend", 30)
+        eventually(lambda: self.usable(POOL) >= 1, "the new replica has a usable backend", 30)
         return code
 
 
@@ -49,17 +59,16 @@ def more_routers(
     wrapper: Sequence[str] = (),
     log: Path | None = None,
     wait_usable: int = 2,
-    host: str = "127.0.0.1",
-    seen_at: str = "127.0.0.1",
+    addresses: Addresses = LOOPBACK,
     **sections: Any,
 ) -> Iterator[list[Router]]:
     """Run ``count`` routers with the stack's configuration, scraped by its Prometheus.
 
     ``sections`` replace the configuration's own; ``wrapper`` goes before the command (``env X=y``, ``unshare``).
-    They listen on ``host``, and find engines, agents and Redis at ``seen_at``.
     """
+    host = addresses.host
     text = (world.stack.run_dir / "router" / "router.yaml").read_text()
-    base = yaml.safe_load(text.replace("127.0.0.1", seen_at))
+    base = yaml.safe_load(text.replace("127.0.0.1", addresses.seen_at))
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         routers = []
@@ -83,7 +92,7 @@ def more_routers(
             routers.append(router)
         eventually(
             lambda: all(router.usable(POOL) >= wait_usable for router in routers),
-            "they have found the engines",
+            "they use the engines",
             30,
         )
         world.rules_at_scale({"router-service": [f"{host}:{router.port}" for router in routers]})
@@ -95,7 +104,7 @@ def more_routers(
 def more_edge(
     world: World, folder: Path, router_port: int, port: int | None = None, router_host: str = "127.0.0.1"
 ) -> Iterator[Edge]:
-    """Run one more edge with the stack's keys in front of a router's (or a front's) port."""
+    """Run one more edge with the stack's keys in front of the port of a router or load balancer."""
     key = world.stack.client_environment()["OPENAI_API_KEY_LOAD"]
     settings = {"router": {"host": router_host, "port": router_port}}
     with running_edge(folder, router_port, settings, keys={"load": [key]}, port=port) as edge:
@@ -103,13 +112,13 @@ def more_edge(
 
 
 def only_child(pid: int) -> int:
-    """Return the process that a wrapper became, or its only child."""
+    """Return the process that the wrapper became, or the wrapper's only child."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(children[0]) if children else pid
 
 
 def killed(router: Router) -> int:
-    """SIGKILL without a word, and no restart; return the pid it had."""
+    """Send SIGKILL without a restart; return the process id."""
     pid = router.pid
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10

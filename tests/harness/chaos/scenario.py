@@ -1,54 +1,96 @@
-"""One fault under load, from quiet to quiet: what every scenario of the suite has in common."""
+"""One fault under load, from its start to recovery: shared by every scenario of the suite."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.chaos.faults import Fault, Proof
 from harness.chaos.load import Answer, Ending
 from harness.chaos.replicas import Router
-from harness.chaos.table import Row, row_of
+from harness.chaos.table import Reported, Row, row_of
 from harness.chaos.world import Watch, World, eventually
 
 NOTICED_SECONDS = 90.0
 HEALED_SECONDS = 150.0
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What the platform must report about a fault, and which outcomes of requests are allowed.
+
+    ``verdict`` must be the only verdict ("none": no component is blamed); None accepts any.
+    """
+
+    alerts: Sequence[str] = ()
+    verdict: str | None = None
+    allowed: Sequence[Ending] = ()
+
+    def reported_in(self, watch: Watch) -> bool:
+        """Return whether the expected alerts and verdict have appeared."""
+        return set(self.alerts) <= set(watch.alerts) and (
+            self.verdict in (None, "none") or self.verdict in watch.verdicts
+        )
+
+    def check(self, name: str, answers: Sequence[Answer], watch: Watch) -> None:
+        """Check the outcomes of all requests and which component the platform blamed.
+
+        Raises:
+            AssertionError: a request was lost, its outcome is not allowed, or the wrong component was blamed.
+        """
+        lost = [answer for answer in answers if answer.ending is Ending.LOST]
+        assert not lost, f"{name}: {len(lost)} lost: {lost[:3]}"
+        others = [a for a in answers if a.ending not in {Ending.GOOD, *self.allowed}]
+        assert not others, (
+            f"{name}: {len(others)} ended in a way that this fault does not allow: {others[:3]}"
+        )
+        if self.verdict is not None:
+            assert watch.blamed() <= {self.verdict}, (
+                f"{name}: {watch.blamed()} was blamed instead of {self.verdict}"
+            )
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The load during a fault: requests/s, sessions, and the edge and routers it goes through (the stack's own)."""
+
+    rate: float = 20.0
+    sessions: int = 0
+    url: str | None = None
+    routers: Sequence[Router] = ()
+
+
+USUAL = Traffic()
+
+
 def endure(
     world: World,
     name: str,
     fault: Fault,
+    expected: Expected,
+    traffic: Traffic = USUAL,
     *,
-    alerts: Iterable[str] = (),
-    verdict: str | None = None,
-    allowed: Iterable[Ending] = (),
-    rate: float = 20.0,
-    sessions: int = 0,
     at_least_seconds: float = 6.0,
     well_seconds: float = 0.0,
-    url: str | None = None,
-    routers: Sequence[Router] = (),
 ) -> tuple[Row, list[Answer]]:
-    """Put ``world`` under load, let ``fault`` happen, heal it; return the row and every answer.
+    """Put ``world`` under load, cause ``fault``, heal it; return the table row and every response.
 
-    The fault lasts until the platform has given ``alerts`` and ``verdict``, and at least ``at_least_seconds``. Before it
-    all is well under load for at least ``well_seconds``: alerts that compare with before need a before. A ``verdict``
-    must be the only one ("none": nobody is blamed); None leaves it open. ``routers`` are those that the load goes
-    through, where it is not the stack's own.
+    The fault lasts until the platform has reported what is ``expected``, and at least ``at_least_seconds``.
+    Before the fault, the load runs undisturbed for at least ``well_seconds``, because some alerts compare
+    with an earlier time.
 
     Raises:
-        AssertionError: something was lost, ended in a way not ``allowed``, was not noticed, or did not recover.
+        AssertionError: the fault was not reported as expected, or the platform did not recover.
     """
-    wanted = set(alerts)
     eventually(world.quiet, lambda: f"quiet before: {world.alerts()} {world.verdict()}", HEALED_SECONDS)
-    resumed_before = _resumed(world, routers)
-    with world.under_load(rate, sessions=sessions, url=url) as load:
+    resumed_before = _resumed(world, traffic.routers)
+    with world.under_load(traffic.rate, sessions=traffic.sessions, url=traffic.url) as load:
         load.settle()
         eventually(
             world.quiet, lambda: f"quiet under load: {world.alerts()} {world.verdict()}", HEALED_SECONDS
         )
         time.sleep(well_seconds)
         with world.watching() as watch:
-            proof = _let_happen(world, fault, watch, wanted, verdict, at_least_seconds)
+            proof = _let_happen(world, fault, watch, expected, at_least_seconds)
             healed = time.time()
             eventually(world.ready, f"ready after {name}", HEALED_SECONDS)
             again = time.time()
@@ -56,41 +98,29 @@ def endure(
             recovered = time.time() - healed
         answers = load.finish()
         answers += proof.answers
-    resumed = _resumed(world, routers) - resumed_before
-    row = row_of(
-        name,
-        proof.text,
-        answers,
-        resumed=max(0, int(resumed)),
-        detect=watch.first(wanted, verdict),
-        recover=recovered,
-        verdict=", ".join(sorted(watch.blamed())) or "none",
-        alerts=list(watch.alerts),
+    resumed = _resumed(world, traffic.routers) - resumed_before
+    reported = Reported(
+        watch.first(set(expected.alerts), expected.verdict),
+        ", ".join(sorted(watch.blamed())) or "none",
+        list(watch.alerts),
     )
-    lost = [answer for answer in answers if answer.ending is Ending.LOST]
-    assert not lost, f"{name}: {len(lost)} lost: {lost[:3]}"
-    others = [a for a in answers if a.ending not in {Ending.GOOD, *allowed}]
-    assert not others, f"{name}: {len(others)} ended in a way this fault does not excuse: {others[:3]}"
-    if verdict is not None:
-        assert watch.blamed() <= {verdict}, f"{name}: {watch.blamed()} was blamed instead of {verdict}"
+    row = row_of(name, proof.text, answers, reported, resumed=max(0, int(resumed)), recover=recovered)
+    expected.check(name, answers, watch)
     return row, answers
 
 
 def _let_happen(
-    world: World, fault: Fault, watch: Watch, wanted: set[str], verdict: str | None, at_least_seconds: float
+    world: World, fault: Fault, watch: Watch, expected: Expected, at_least_seconds: float
 ) -> Proof:
-    def noticed() -> bool:
-        return wanted <= set(watch.alerts) and (verdict in (None, "none") or verdict in watch.verdicts)
-
     with fault(world) as proof:
         began = time.monotonic()
-        eventually(noticed, lambda: f"alerts {wanted} and verdict {verdict}; seen {watch}", NOTICED_SECONDS)
+        eventually(lambda: expected.reported_in(watch), lambda: f"{expected}; seen {watch}", NOTICED_SECONDS)
         time.sleep(max(0.0, at_least_seconds - (time.monotonic() - began)))
     return proof
 
 
 def _resumed(world: World, routers: Sequence[Router]) -> float:
-    """Streams continued on another engine. A router that was killed has forgotten its own."""
+    """Return how many streams were resumed on another engine. A killed router has lost its count."""
     name, ok = "router_stream_resumes_total", {"result": "ok"}
     if routers:
         return sum(router.metric(name, **ok) for router in routers)

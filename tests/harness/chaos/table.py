@@ -1,4 +1,4 @@
-"""The table of the chaos suite: one row per fault, with what clients saw and what the platform said."""
+"""The result table of the chaos suite: one row per fault, with the clients' outcomes and the platform's report."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One fault. Times in words, because some faults are never to be detected."""
+    """One fault. Times are texts, because some faults must not be detected."""
 
     fault: str
     verified: str
@@ -42,18 +42,25 @@ class Row:
     alerts: str
 
 
+@dataclass(frozen=True)
+class Reported:
+    """The platform's report of a fault: seconds until detection, verdict, alerts that fired."""
+
+    after: float | None = None
+    verdict: str = "none"
+    alerts: Sequence[str] = ()
+
+
 def row_of(
     fault: str,
     verified: str,
     answers: Sequence[Answer],
+    reported: Reported,
     *,
     resumed: int = 0,
-    detect: float | None = None,
     recover: float | None = None,
-    verdict: str = "none",
-    alerts: Sequence[str] = (),
 ) -> Row:
-    """Count what clients saw."""
+    """Count the clients' outcomes and add the platform's report. ``recover`` is in seconds."""
     endings = Counter(answer.ending for answer in answers)
     return Row(
         fault=fault,
@@ -64,10 +71,10 @@ def row_of(
         error_events=endings[Ending.ERROR_EVENT],
         refused=endings[Ending.REFUSED] + endings[Ending.ERROR],
         broken=endings[Ending.BROKEN],
-        detect="–" if detect is None else f"{detect:.1f} s",
+        detect="–" if reported.after is None else f"{reported.after:.1f} s",
         recover="–" if recover is None else f"{recover:.1f} s",
-        verdict=verdict,
-        alerts=", ".join(sorted(alerts)) or "none",
+        verdict=reported.verdict,
+        alerts=", ".join(sorted(reported.alerts)) or "none",
     )
 
 
@@ -84,7 +91,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def keep(rows: Sequence[Row], folder: Path) -> Path:
-    """Write the table for people and for programs; return the former."""
+    """Write the table as Markdown and as JSON; return the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     path = folder / "table.md"

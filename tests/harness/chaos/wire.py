@@ -1,9 +1,9 @@
-"""A cable between two network namespaces that can be made long and bad: `python -m harness.chaos.wire A B`.
+"""A link between two network namespaces with adjustable delay and loss: `python -m harness.chaos.wire A B`.
 
-Two TUN devices joined by this process, packet by packet. What `tc netem` would do, where the kernel has none of it.
-Each line of standard input replaces what is done to TCP packets from or to some ports:
-``{"ports": [8000], "delay_seconds": 0.1, "loss": 0.05}``; it answers each with how many packets it has passed,
-delayed and dropped so far.
+Two TUN devices joined by this process, packet by packet. Replaces `tc netem` where the kernel lacks it.
+Each line of standard input sets the treatment of TCP packets from or to some ports:
+``{"ports": [8000], "delay_seconds": 0.1, "loss": 0.05}``; it answers each line with the number of packets
+passed, delayed and dropped so far.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.stacks import ROOT
+from harness.stacks.local import ROOT
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
@@ -31,7 +31,7 @@ _CLONE_NEWNET = 0x40000000
 HERE, THERE = "10.77.0.1", "10.77.0.2"
 
 
-# --- the cable's own process
+# --- the process of the link
 
 
 def _tun(name: str) -> int:
@@ -41,7 +41,7 @@ def _tun(name: str) -> int:
 
 
 def _ports(packet: bytes) -> set[int]:
-    """The TCP ports of an IPv4 packet, none for anything else."""
+    """Return the TCP ports of an IPv4 packet, nothing for any other packet."""
     if packet[0] >> 4 != 4 or packet[9] != 6:
         return set()
     start = (packet[0] & 15) * 4
@@ -49,7 +49,7 @@ def _ports(packet: bytes) -> set[int]:
 
 
 def main() -> None:
-    """Carry packets until standard input is closed."""
+    """Forward packets until standard input is closed."""
     a, b = (_tun(name) for name in sys.argv[1:3])
     other = {a: b, b: a}
     treat: dict[str, Any] = {"ports": [], "delay_seconds": 0.0, "loss": 0.0}
@@ -86,27 +86,27 @@ def main() -> None:
 
 
 def _write(target: int, packet: bytes) -> None:
-    with contextlib.suppress(OSError):  # the other end is not up yet: a cable loses such a packet too
+    with contextlib.suppress(OSError):  # the other end is not up yet: the packet is lost, as on a real link
         os.write(target, packet)
 
 
-# --- what a test does with it
+# --- the interface for tests
 
 
 @dataclass
 class Wire:
-    """The cable and the namespace at its other end."""
+    """The link and the namespace at its other end."""
 
     process: "subprocess.Popen[str]"
     holder: int
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """What goes before a command to run it at the other end."""
+        """Return the command prefix that runs a command at the other end."""
         return ("nsenter", "--target", str(self.holder), "--net")
 
     def treat(self, *ports: int, delay_seconds: float = 0.0, loss: float = 0.0) -> dict[str, int]:
-        """Do this to packets of these ports from now on; return the counts so far."""
+        """Apply this delay and loss to packets of these ports; return the counts so far."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         order = {"ports": ports, "delay_seconds": delay_seconds, "loss": loss}
@@ -116,14 +116,15 @@ class Wire:
         return counts
 
     def heal(self) -> dict[str, int]:
-        """Make it a good cable again; return the counts so far."""
+        """Remove delay and loss; return the counts so far."""
         return self.treat()
 
     @contextlib.contextmanager
     def ports_taken(self, *ports: int) -> Iterator[int]:
-        """Leave the other end no local port for connections to ``HERE`` at these ports; yield how many are held.
+        """Use up the other end's local ports for connections to ``HERE`` at these ports; yield how many are
+        used.
 
-        Its range is made small, and a process there opens connections until the kernel has no port for another.
+        The port range is reduced, and a process opens connections until the kernel has no free port.
         """
         setting = "/proc/sys/net/ipv4/ip_local_port_range"
         subprocess.run([*self.inside, "sh", "-c", f"echo 60000 60099 > {setting}"], check=True)
@@ -154,7 +155,7 @@ class Wire:
             subprocess.run([*self.inside, "sh", "-c", f"echo 32768 60999 > {setting}"], check=True)
 
     def retransmitted(self) -> int:
-        """TCP segments that the kernel at the other end has sent again."""
+        """Return how many TCP segments the kernel at the other end has retransmitted."""
         text = subprocess.run(
             [*self.inside, "cat", "/proc/net/snmp"], capture_output=True, text=True, check=True
         ).stdout
@@ -164,7 +165,7 @@ class Wire:
 
 @contextlib.contextmanager
 def own_network() -> Iterator[None]:
-    """Put this thread, and whatever it starts, into a network of its own until the block ends."""
+    """Move this thread and its child processes into a new network namespace until the block ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     if libc.unshare(_CLONE_NEWNET):
@@ -180,7 +181,7 @@ def own_network() -> Iterator[None]:
 
 @contextlib.contextmanager
 def wire() -> Iterator[Wire]:
-    """Lay the cable from this network (it should be :func:`own_network`) to a new one.
+    """Connect this network namespace (see :func:`own_network`) to a new one.
 
     Services of this network that listen on 127.0.0.1 are reached from the other end at ``HERE``.
     """

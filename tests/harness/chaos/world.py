@@ -1,4 +1,4 @@
-"""The whole stack on simulators with alerts at 1/30 of their time, more replicas where asked, and its witnesses."""
+"""The whole stack on simulators, with alert times divided by 30 and optional further replicas."""
 
 import contextlib
 import os
@@ -17,19 +17,20 @@ import yaml
 
 from harness import waiting
 from harness.chaos.load import Answer, read_answers, sent_file
-from harness.stacks import ROOT, UP_SECONDS, Stack, new_stack
-from local_stack.parts import configured_parts
-from local_stack.settings import load_settings
-from local_stack.stack import rows
-from local_stack.supervision import Supervisor
+from harness.stacks.local import ROOT, UP_SECONDS, Stack, new_stack
+from platform_contracts.prometheus import NoAnswer, Prometheus
+from platform_tools.local_stack.parts import configured_parts
+from platform_tools.local_stack.settings import load_settings
+from platform_tools.local_stack.stack import rows
+from platform_tools.local_stack.supervision import Supervisor
 
 MODEL = "smollm2-135m-instruct"
 TIME_SCALE = 1 / 30
 SCRAPE = "1s"
 POOL = "general"
 
-# One pool of both engines. Silence is borne for longer than an agent needs to call an engine stuck, so that both
-# are seen at work; every other bound is short.
+# One pool of both engines. The silence timeout is longer than an agent needs to report an engine as stuck, so
+# that tests observe both. Every other timeout is short.
 ROUTER: dict[str, Any] = {
     "server": {"host": "127.0.0.1", "port": 8000, "settle_seconds": 3.0},
     "pools": {
@@ -55,7 +56,7 @@ RULES = {
 
 
 eventually = partial(waiting.eventually, pause_seconds=0.5)
-"""What is looked at is the machine's own load, and must not become it."""
+"""Seconds between polls, so that polling adds little load to the machine."""
 
 
 @dataclass
@@ -67,18 +68,18 @@ class Watch:
     verdicts: dict[str, float] = field(default_factory=dict)
 
     def first(self, alerts: Collection[str], verdict: str | None) -> float | None:
-        """When the platform first named the fault, by one of these alerts or this verdict; None: it never did."""
+        """Return when one of these alerts or this verdict first appeared, None if none did."""
         said = [at for name, at in self.alerts.items() if name in alerts]
         said += [at for name, at in self.verdicts.items() if name == verdict]
         return min(said, default=None)
 
     def blamed(self) -> set[str]:
-        """Every verdict given but `none`."""
+        """Return every verdict except `none`."""
         return set(self.verdicts) - {"none"}
 
 
 class Load:
-    """A steady load by a process of its own; its answers can be read while it runs."""
+    """A constant load from a separate process; its results can be read while it runs."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", path: Path) -> None:
         self._process = process
@@ -88,27 +89,27 @@ class Load:
         return read_answers(self._path)
 
     def good_since(self, at: float) -> int:
-        """How many requests sent after epoch time ``at`` have ended well."""
+        """Return how many requests sent after epoch time ``at`` have succeeded."""
         return sum(a.ending == "good" and a.sent_at >= at for a in self.so_far())
 
     def settle(self, requests: int = 30) -> None:
-        """Wait until that many answers have come."""
+        """Wait until that many requests have ended."""
         eventually(
             lambda: len(self.so_far()) >= requests or self._process.poll() is not None,
-            "the load is answered",
+            "the load gets responses",
             60,
         )
         assert self._process.poll() is None, f"the load generator ended with {self._process.returncode}"
 
     def finish(self) -> list[Answer]:
-        """Stop sending, wait for the last answer, and return all of them."""
+        """Stop sending, wait for the last response, and return all results."""
         if self._process.poll() is None:
             assert self._process.stdin is not None
             self._process.stdin.close()
             self._process.wait(90)
         assert self._process.returncode == 0, f"the load generator ended with {self._process.returncode}"
         answers = self.so_far()
-        assert len(answers) == int(sent_file(self._path).read_text()), "an answer for every request"
+        assert len(answers) == int(sent_file(self._path).read_text()), "every request has a result"
         return answers
 
 
@@ -116,7 +117,7 @@ class Load:
 def steady_load(
     stack: Stack, path: Path, rate: float, tokens: int, *options: str, url: str
 ) -> Iterator[Load]:
-    """Ask at a constant rate until the block ends, or ``finish`` is called; answers go to ``path``."""
+    """Send requests at a constant rate until the block ends or ``finish`` is called; results go to ``path``."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "harness.chaos.load", "--model", MODEL),
@@ -141,7 +142,7 @@ def steady_load(
 
 
 class World:
-    """One stack, and questions to everyone in it who can bear witness."""
+    """One stack, with queries to its components and to the kernel."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -149,26 +150,23 @@ class World:
         self.supervisor = Supervisor(self.settings)
         self._loads = 0
 
-    # --- what the platform says
+    # --- what the platform reports
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Ask Prometheus; nothing when it does not answer."""
-        try:
-            answer = httpx.get(
-                self.stack.url("PROMETHEUS_PORT", "/api/v1/query"), params={"query": expression}, timeout=5
-            )
-        except httpx.TransportError:
-            return []
-        answer.raise_for_status()
-        return [(r["metric"], float(r["value"][1])) for r in answer.json()["data"]["result"]]
+        """Query Prometheus; return nothing while it does not respond."""
+        with Prometheus(self.stack.url("PROMETHEUS_PORT"), timeout_seconds=5) as prometheus:
+            try:
+                return prometheus.values(expression)
+            except NoAnswer:
+                return []
 
     def verdict(self) -> str:
-        """The verdict for the pool now ("" when there is none yet)."""
+        """Return the current verdict for the pool, "" if there is none yet."""
         found = self.query(f'pool:bottleneck:verdict{{pool="{POOL}"}} == 1')
         return found[0][0]["verdict"] if found else ""
 
     def alerts(self) -> set[str]:
-        """Names of the alerts that Alertmanager holds now."""
+        """Return the names of the alerts that are active in Alertmanager."""
         try:
             answer = httpx.get(self.stack.url("ALERTMANAGER_PORT", "/api/v2/alerts"), timeout=5)
         except httpx.TransportError:
@@ -176,7 +174,7 @@ class World:
         return {alert["labels"]["alertname"] for alert in answer.json()}
 
     def router_metric(self, name: str, **labels: str) -> float:
-        """Sum of the router's samples of a metric with these labels."""
+        """Return the sum of the router's samples of a metric with these labels."""
         total = 0.0
         for line in httpx.get(f"{self.stack.router}/metrics", timeout=10).text.splitlines():
             head, _, value = line.rpartition(" ")
@@ -185,14 +183,14 @@ class World:
         return total
 
     def pid(self, part: str) -> int:
-        """The process of a part, as the supervisor knows it (0: none runs)."""
+        """Return a part's process id as reported by the supervisor (0: not running)."""
         return self.supervisor.states()[part].pid
 
     def log(self, part: str) -> str:
         return (self.stack.run_dir / "logs" / f"{part}.jsonl").read_text(errors="replace")
 
     def ready(self) -> bool:
-        """Whether every part is ready, and the router uses both engines."""
+        """Return whether every part is ready and the router uses both engines."""
         try:
             usable = self.router_metric("router_usable_backends", pool=POOL)
         except httpx.TransportError:
@@ -202,7 +200,7 @@ class World:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Watch]:
-        """Note alerts and verdicts from now to the end of the block."""
+        """Record alerts and verdicts until the block ends."""
         watch, over = Watch(), threading.Event()
 
         def look() -> None:
@@ -226,13 +224,13 @@ class World:
     def quiet(self) -> bool:
         return not self.alerts() and self.verdict() in ("", "none")
 
-    # --- what is done to it
+    # --- faults and load
 
     @contextlib.contextmanager
     def under_load(
         self, rate: float, tokens: int = 24, sessions: int = 0, url: str | None = None
     ) -> Iterator[Load]:
-        """Ask at a constant rate until the block ends, or ``finish`` is called."""
+        """Send requests at a constant rate until the block ends or ``finish`` is called."""
         self._loads += 1
         path = self.stack.run_dir / f"load-{self._loads}.jsonl"
         options = ("--sessions", str(sessions))
@@ -240,9 +238,9 @@ class World:
             yield load
 
     def rules_at_scale(self, more_targets: Mapping[str, list[str]] | None = None) -> None:
-        """Render Prometheus' files with short windows and let it read them.
+        """Render Prometheus' files with short windows and reload Prometheus.
 
-        ``more_targets`` adds scrape targets to jobs, for replicas that the local stack does not have.
+        ``more_targets`` adds scrape targets to jobs, for replicas outside the local stack.
         """
         out = self.stack.run_dir / "observability"
         done = subprocess.run(
@@ -266,7 +264,7 @@ class World:
         httpx.post(self.stack.url("PROMETHEUS_PORT", "/-/reload"), timeout=10).raise_for_status()
 
     def simulator(self, letter: str, path: str, **body: Any) -> Any:
-        """Ask an engine simulator directly: ``state``, or ``faults`` with the fault as keywords."""
+        """Send a request to an engine simulator's control API: ``state``, or ``faults`` with the fault as keywords."""
         url = self.stack.url(f"ENGINE_{letter.upper()}_PORT", f"/sim/{path}")
         answer = httpx.post(url, json=body, timeout=10) if body else httpx.get(url, timeout=10)
         answer.raise_for_status()
@@ -285,7 +283,7 @@ def chaos_world(
     rules = folder / "rules.yaml"
     rules.write_text(yaml.safe_dump(RULES))
     sections = {**ROUTER, **router_sections, "routing": {**ROUTER["routing"], "rules_file": str(rules)}}
-    # Leaves on one line each: the local stack puts its ports in by line.
+    # One value per line, because the local stack inserts its ports line by line.
     config.write_text(yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, width=1000))
     run_dir = folder / "run"
     run_dir.mkdir()

@@ -1,0 +1,1 @@
+"""Clients for tests: raw sockets, paced load, measured streams."""

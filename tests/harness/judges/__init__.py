@@ -1,0 +1,1 @@
+"""Corpora, oracles and parsers that decide whether a server's output is correct."""

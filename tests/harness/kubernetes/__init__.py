@@ -1,0 +1,1 @@
+"""Helm, kubectl, a small API server, and rendered charts as fields."""

@@ -1,1 +1,0 @@
-"""Stands in for vLLM in a pod: the engine simulator behind vLLM's own command line."""

@@ -1,0 +1,1 @@
+"""Real servers that a test starts: edges, routers, engines that misbehave, collectors."""

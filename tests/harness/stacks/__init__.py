@@ -1,0 +1,1 @@
+"""Whole stacks for tests, faults on them, and their own reports."""

@@ -1,0 +1,96 @@
+"""Attack: streams that their client leaves early, and a frozen store. A budget stays exact to the token."""
+
+import asyncio
+import re
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from harness.servers.edges import CHAT, redis_frozen
+from harness.stacks.attacked import BUDGET, FULL, Attacked, unharmed_neighbour
+from harness.waiting import eventually
+
+pytestmark = pytest.mark.service
+
+STREAMS = 40 if FULL else 4
+LEFT_AFTER = 25
+WORDS = {"messages": [{"role": "user", "content": "Count to a thousand."}]}
+BODIES: dict[str, dict[str, Any]] = {
+    CHAT: {**WORDS, "max_tokens": 600},
+    "/v1/completions": {"prompt": "Count to a thousand.", "max_tokens": 600},
+    "/v1/messages": {**WORDS, "max_tokens": 600},
+    "/v1/responses": {"input": "Count to a thousand.", "max_output_tokens": 600},
+}
+_DELTA = re.compile(r'data: \{.*("delta":|"text":")')
+
+
+def left_early(stack: Attacked, path: str) -> str:
+    """Read the beginning of a stream, leave, and return the request's id."""
+    body = {**BODIES[path], "model": "m", "stream": True, "ignore_eos": True}
+    url, headers = stack.edge.url + path, stack.headers("metered")
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as answer:
+        assert answer.status_code == 200, answer.read()
+        deltas = 0
+        for line in answer.iter_lines():
+            deltas += bool(_DELTA.match(line))
+            if deltas == LEFT_AFTER:
+                break
+        return str(answer.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_streams_left_early_cost_what_was_delivered(attacked: Attacked, path: str) -> None:
+    settled = attacked.budget_metric("rate_limit_settlements_total")
+    attacked.redis("flushall")
+    began = time.monotonic()
+    ids: list[str] = []
+    with unharmed_neighbour(attacked, f"left early at {path}"):
+        started = time.monotonic()
+        while len(ids) < STREAMS or time.monotonic() - started < 3.0:
+            ids.append(left_early(attacked, path))
+    records = [attacked.record(request) for request in ids]
+    assert {record["outcome"] for record in records} == {"cancelled"}, "the attack must have happened"
+    eventually(
+        lambda: attacked.budget_metric("rate_limit_settlements_total") >= settled + len(ids),
+        "all are settled",
+    )
+    entries = [attacked.edge.access_line(request) for request in ids]
+    reserved = sum(int(entry["tokens_reserved"]) for entry in entries)
+    refilled = BUDGET * (time.monotonic() - began) / 60
+    if path in (CHAT, "/v1/completions"):
+        used = sum(record["tokens"]["prompt"] + record["tokens"]["completion"] for record in records)
+        assert used - refilled - 1 <= attacked.spent() <= used + 1
+    else:
+        assert attacked.spent() + refilled >= LEFT_AFTER * len(ids)
+    assert attacked.spent() < reserved / 3
+
+
+async def together(stack: Attacked, requests: int) -> list[int]:
+    """Send long requests at once and return their statuses."""
+    body = {**WORDS, "model": "m", "max_tokens": 600, "ignore_eos": True, "stream": True}
+
+    async def one(client: httpx.AsyncClient) -> int:
+        async with client.stream(
+            "POST", stack.edge.url + CHAT, json=body, headers=stack.headers("metered")
+        ) as answer:
+            await answer.aread()
+            return answer.status_code
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        return list(await asyncio.gather(*(one(client) for _ in range(requests))))
+
+
+def test_a_frozen_store_admits_no_more_than_the_local_share(attacked: Attacked) -> None:
+    """A tenth of 60,000 tokens a minute while Redis hangs; the attacker asks for three times as much at once."""
+    attacked.redis("flushall")
+    refused_before = attacked.budget_metric("rate_limit_decisions_total", "local_refused")
+    began = time.monotonic()
+    with redis_frozen(attacked.redis_port):
+        statuses = asyncio.run(together(attacked, 30))
+    share = BUDGET * 0.1 * (1 + (time.monotonic() - began) / 60)
+    print(f"{statuses.count(200)} of 30 admitted without the store")
+    assert attacked.budget_metric("rate_limit_decisions_total", "local_refused") > refused_before
+    assert set(statuses) == {200, 429}, "the attack must have happened"
+    assert statuses.count(200) * 600 <= share
