@@ -15,6 +15,7 @@ import yaml
 
 from harness.kubernetes.charts import HELM, one
 from harness.kubernetes.tools import tool
+from harness.kubernetes.umbrella import umbrella
 
 pytestmark = pytest.mark.programs
 
@@ -41,7 +42,7 @@ def ours() -> list[dict[str, Any]]:
     """The umbrella's objects with the one switch to the community's charts."""
     environment = HELM / "llm-platform" / "environments" / "sim.yaml"
     return render(
-        "llm", HELM / "llm-platform", environment, COMMUNITY / "platform.yaml", alloy__enabled="true"
+        "llm", umbrella(), environment, COMMUNITY / "platform.yaml", alloy__enabled="true"
     )
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from harness.kubernetes.chart_fields import CHARTS, HELM, read
 from harness.kubernetes.tools import tool
+from harness.kubernetes.umbrella import umbrella
 from platform_tools.deploy.releases import namespaces_of, releases_of
 from platform_tools.references.umbrella import CHART, ENGINE, environment_files, parts
 
@@ -64,7 +65,7 @@ def documents(text: str, namespace: str) -> dict[tuple[str, str, str], Any]:
 def test_one_release_renders_what_scripts_deploy_installs(environment: str) -> None:
     values = CHART / "environments" / f"{environment}.yaml"
     found = documents(
-        helm("template", "llm", CHART, "-n", "llm", "-f", values, "-f", "-", values=HANDED_OVER), "llm"
+        helm("template", "llm", umbrella(), "-n", "llm", "-f", values, "-f", "-", values=HANDED_OVER), "llm"
     )
     spaces = {key[2]: found.pop(key) for key in list(found) if key[0] == "Namespace"}
     releases = releases_of(HELM, environment, [])
@@ -100,10 +101,11 @@ def test_it_has_every_chart_at_its_version_and_a_switch_for_each() -> None:
 def test_a_part_is_left_out_and_a_misspelled_one_is_refused() -> None:
     values = CHART / "environments/sim.yaml"
     text = helm(
-        "template", "llm", CHART, "-n", "llm", "-f", values, "-f", "-", values={"grafana": {"enabled": False}}
+        "template", "llm", umbrella(), "-n", "llm", "-f", values, "-f", "-",
+        values={"grafana": {"enabled": False}},
     )
     assert not any(name == "grafana" for _, _, name in documents(text, "llm"))
-    words = [tool("helm"), "template", "llm", CHART, "-f", values, "--set", "graphana.enabled=false"]
+    words = [tool("helm"), "template", "llm", umbrella(), "-f", values, "--set", "graphana.enabled=false"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode
     assert "graphana" in done.stderr
@@ -113,7 +115,7 @@ def test_two_engines_of_one_release_do_not_select_each_others_pods() -> None:
     text = helm(
         "template",
         "llm",
-        CHART,
+        umbrella(),
         "-n",
         "llm",
         "-f",
@@ -132,7 +134,7 @@ def test_two_engines_of_one_release_do_not_select_each_others_pods() -> None:
 
 
 def test_its_package_renders_the_same_without_the_checkout(tmp_path: Path) -> None:
-    helm("package", CHART, "-d", tmp_path)
+    helm("package", umbrella(), "-d", tmp_path)
     (package,) = tmp_path.glob("*.tgz")
     words = ("-n", "llm", "-f", CHART / "environments/sim.yaml")
-    assert helm("template", "llm", package, *words) == helm("template", "llm", CHART, *words)
+    assert helm("template", "llm", package, *words) == helm("template", "llm", umbrella(), *words)

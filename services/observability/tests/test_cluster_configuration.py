@@ -15,8 +15,8 @@ from observability.metrics_reference import foreign_names
 from platform_tools.references.signals import ENGINE_SPAN
 from router_service.telemetry.names import LOG_FIELDS
 
-HERE = ROOT / "services" / "observability"
-ALLOY = (HERE / "alloy" / "config.alloy").read_text()
+CHARTS = ROOT / "helm"
+ALLOY = (CHARTS / "llm-alloy/files/config.alloy").read_text()
 COMMUNITY = yaml.safe_load((ROOT / "helm" / "community" / "alloy.yaml").read_text())["alloy"]["configMap"]
 CONFIGURATIONS = {"ours": ALLOY, "community": COMMUNITY.get("content", "")}
 EVERY = pytest.mark.parametrize("alloy", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
@@ -109,7 +109,7 @@ def test_older_names_of_the_engines_span_are_translated() -> None:
 
 def counters() -> list[list[str]]:
     lines = [
-        line for line in (HERE / "dcgm" / "counters.csv").read_text().splitlines() if not line.startswith("#")
+        line for line in (CHARTS / "llm-dcgm-exporter/files/counters.csv").read_text().splitlines() if not line.startswith("#")
     ]
     return [
         [cell.strip() for cell in row] for row in csv.reader(lines, quotechar=None, quoting=csv.QUOTE_NONE)
@@ -155,20 +155,20 @@ TEMPO = {
 
 @pytest.mark.parametrize(("name", "known"), [("loki", LOKI), ("tempo", TEMPO)])
 def test_only_documented_keys_stand_in_the_configuration(name: str, known: dict[str, set[str]]) -> None:
-    document: dict[str, Any] = yaml.safe_load((HERE / name / f"{name}.yaml").read_text())
+    document: dict[str, Any] = yaml.safe_load((CHARTS / f"llm-{name}/files/{name}.yaml").read_text())
     for section, keys in known.items():
         used = document if not section else document[section]
         assert used.keys() <= keys, f"{name}.yaml {section}: {used.keys() - keys}"
 
 
 def test_logs_and_traces_are_deleted_after_a_time_that_is_set() -> None:
-    loki = yaml.safe_load((HERE / "loki" / "loki.yaml").read_text())
+    loki = yaml.safe_load((CHARTS / "llm-loki/files/loki.yaml").read_text())
     assert loki["compactor"]["retention_enabled"] is True
     assert loki["limits_config"]["retention_period"].endswith("h")
     newest = loki["schema_config"]["configs"][-1]
     assert (newest["store"], newest["schema"]) == ("tsdb", "v13")  # what structured metadata needs
     assert loki["limits_config"]["allow_structured_metadata"] is True
-    tempo = yaml.safe_load((HERE / "tempo" / "tempo.yaml").read_text())
+    tempo = yaml.safe_load((CHARTS / "llm-tempo/files/tempo.yaml").read_text())
     assert tempo["compactor"]["compaction"]["block_retention"].endswith("h")
     assert "otlp" in tempo["distributor"]["receivers"]
 
@@ -195,8 +195,15 @@ def test_the_router_sends_its_spans_where_alloy_listens(environment: str) -> Non
 
 def test_the_files_for_prometheus_on_a_cluster_are_as_generated(tmp_path: Path) -> None:
     assert main(["render", "--profile", "cluster", "--out", str(tmp_path)]) == 0
-    rendered = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
-    committed = HERE / "prometheus"
-    assert rendered == sorted(path.relative_to(committed) for path in committed.rglob("*") if path.is_file())
-    for name in rendered:
-        assert (committed / name).read_text() == (tmp_path / name).read_text(), f"{name}: run `make generate`"
+    rules, own = CHARTS / "observability/files", CHARTS / "llm-prometheus/files"
+    homes = {
+        **{path.relative_to(rules): rules for path in (rules / "rules").iterdir()},
+        Path("prometheus.yml"): own,
+        Path("alertmanager.yml"): own,
+    }
+    rendered = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert rendered == homes.keys()
+    for name, home in homes.items():
+        assert (home / name).read_text() == (tmp_path / name).read_text(), f"{name}: run `make generate`"
+    jobs = rules / "prometheus.yml"
+    assert jobs.read_text() == (own / "prometheus.yml").read_text(), "the PodMonitors' jobs: run `make generate`"

@@ -26,7 +26,7 @@ from platform_contracts.prometheus import Series
 from router_service.telemetry.names import METRICS
 
 ROOT = Path(__file__).parents[3]
-GRAFANA = ROOT / "services" / "observability" / "grafana" / "dashboards"
+GRAFANA = ROOT / "helm/observability/files/dashboards"
 QUERIES = [query for _, query in queries()]
 
 

@@ -83,7 +83,7 @@ def create(folder: Path, environment: str, registry: str, mirror: str, wheels: b
         raise CannotBundle(f"{folder} is not empty; name a new folder")
     (folder / "charts").mkdir(parents=True)
     for chart in sorted(HELM.glob("*/Chart.yaml")):
-        run("helm", "package", chart.parent, "--destination", folder / "charts")
+        run("helm", "package", "--dependency-update", chart.parent, "--destination", folder / "charts")
     names = []
     for image in images_of(environment):
         source = f"{registry}/{image.removeprefix(OURS)}" if image.startswith(OURS) else image
