@@ -41,9 +41,7 @@ def render(release: str, chart: Path, *values: Path, **sets: str) -> list[dict[s
 def ours() -> list[dict[str, Any]]:
     """The umbrella's objects with the one switch to the community's charts."""
     environment = HELM / "llm-platform" / "environments" / "sim.yaml"
-    return render(
-        "llm", umbrella(), environment, COMMUNITY / "platform.yaml", alloy__enabled="true"
-    )
+    return render("llm", umbrella(), environment, COMMUNITY / "platform.yaml", alloy__enabled="true")
 
 
 @cache

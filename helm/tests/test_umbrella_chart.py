@@ -101,7 +101,15 @@ def test_it_has_every_chart_at_its_version_and_a_switch_for_each() -> None:
 def test_a_part_is_left_out_and_a_misspelled_one_is_refused() -> None:
     values = CHART / "environments/sim.yaml"
     text = helm(
-        "template", "llm", umbrella(), "-n", "llm", "-f", values, "-f", "-",
+        "template",
+        "llm",
+        umbrella(),
+        "-n",
+        "llm",
+        "-f",
+        values,
+        "-f",
+        "-",
         values={"grafana": {"enabled": False}},
     )
     assert not any(name == "grafana" for _, _, name in documents(text, "llm"))

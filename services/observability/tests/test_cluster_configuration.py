@@ -109,7 +109,9 @@ def test_older_names_of_the_engines_span_are_translated() -> None:
 
 def counters() -> list[list[str]]:
     lines = [
-        line for line in (CHARTS / "llm-dcgm-exporter/files/counters.csv").read_text().splitlines() if not line.startswith("#")
+        line
+        for line in (CHARTS / "llm-dcgm-exporter/files/counters.csv").read_text().splitlines()
+        if not line.startswith("#")
     ]
     return [
         [cell.strip() for cell in row] for row in csv.reader(lines, quotechar=None, quoting=csv.QUOTE_NONE)
@@ -206,4 +208,6 @@ def test_the_files_for_prometheus_on_a_cluster_are_as_generated(tmp_path: Path) 
     for name, home in homes.items():
         assert (home / name).read_text() == (tmp_path / name).read_text(), f"{name}: run `make generate`"
     jobs = rules / "prometheus.yml"
-    assert jobs.read_text() == (own / "prometheus.yml").read_text(), "the PodMonitors' jobs: run `make generate`"
+    assert jobs.read_text() == (own / "prometheus.yml").read_text(), (
+        "the PodMonitors' jobs: run `make generate`"
+    )

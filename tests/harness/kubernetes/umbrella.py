@@ -16,7 +16,9 @@ def umbrella() -> Path:
     """Return the folder of a built copy: building in the checkout would disturb tests that run at the same time."""
     folder = Path(tempfile.mkdtemp(prefix="umbrella-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    copy = shutil.copytree(HELM, folder / "helm", ignore=shutil.ignore_patterns("tests", "*.tgz", "Chart.lock"))
+    copy = shutil.copytree(
+        HELM, folder / "helm", ignore=shutil.ignore_patterns("tests", "*.tgz", "Chart.lock")
+    )
     done = subprocess.run(
         [tool("helm"), "dependency", "build", copy / UMBRELLA],
         capture_output=True, text=True, check=False, timeout=120,
