@@ -79,6 +79,10 @@ SERIES: dict[str, dict[str, Values]] = {
     "process_start_time_seconds": {
         'job="vllm",backend="backend-a"': switched(WEDGED - 200, BEGAN - 500, BEGAN + WEDGED - 210),
     },
+    "backend_agent_start_time_seconds": {
+        'backend="backend-a"': switched(0, BEGAN - 500, BEGAN - 500),
+        'backend="backend-c"': switched(WEDGED - 80, BEGAN - 500, BEGAN + WEDGED - 82),
+    },
     "backend_engine_starts_total": {
         'backend="backend-a",reason="process_ended"': switched(WEDGED - 195, 0, 1),
         'backend="backend-c",reason="agent_started"': switched(WEDGED - 100, 0, 1),
@@ -154,6 +158,7 @@ def test_every_change_is_listed_once_with_its_time(
         "model file of backend-a aa11 -> bb22": WEDGED - 195,
         "engine image of backend-a e:1 -> e:2": WEDGED - 195,
         "backend backend-c joined": WEDGED - 100,
+        "agent of backend-c restarted": WEDGED - 80,
         "edge-gateway of one restarted": WEDGED - 70,
         "edge routes changed (keys, clients or rates)": WEDGED - 60,
         "edge routes on disk refused": WEDGED - 50,
@@ -170,6 +175,35 @@ def test_a_quiet_time_lists_nothing(prometheus: str, capsys: pytest.CaptureFixtu
     answer = json.loads(capsys.readouterr().out)
     assert answer["hanging"] == []
     assert answer["changes"] == []
+
+
+@pytest.fixture(scope="module")
+def without_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus of a platform without requests, whose configuration changed at the 600th second."""
+    series: dict[str, dict[str, Values]] = {
+        "router_config_info": {
+            f'{ROUTER},hash="aaaa1111"': switched(600, 1, None),
+            f'{ROUTER},hash="bbbb2222"': switched(600, None, 1),
+        }
+    }
+    with recorded_prometheus(tmp_path_factory.mktemp("idle"), series, BEGAN) as url:
+        yield url
+
+
+def test_changes_are_listed_without_a_first_token(
+    without_requests: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert asked(without_requests, 660, "2m") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "the window has no first token"
+    assert lines[-1] == f"  {clock(600)}  router configuration aaaa1111 -> bbbb2222"
+
+
+def test_a_window_with_neither_first_token_nor_change_cannot_be_answered(
+    without_requests: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert asked(without_requests, 400, "2m") == 2
+    assert "the window has no first token" in capsys.readouterr().err
 
 
 def test_a_total_stall_without_any_first_token_is_answered(

@@ -95,6 +95,13 @@ class Metrics:
             ["backend", "version", "model", "model_file", "image"],
             registry=self.registry,
         )
+        started = Gauge(
+            "backend_agent_start_time_seconds",
+            "Start time of the agent, in seconds since the epoch.",
+            ["backend"],
+            registry=self.registry,
+        )
+        started.labels(backend).set_to_current_time()
         self._starts = Counter(
             "backend_engine_starts_total",
             "Engines that the agent found and warmed up, by what came before.",

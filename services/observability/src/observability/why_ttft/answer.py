@@ -105,6 +105,8 @@ def as_document(answer: Answer) -> dict[str, object]:
 def as_text(answer: Answer) -> str:
     """Return the answer as text: hanging requests, each comparison, changes."""
     blocks = [hanging_text(answer.hanging, answer.changes)] if answer.hanging else []
+    if answer.empty:
+        blocks.append("the window has no first token")
     for what, _ in POPULATIONS:
         if what in answer.compared:
             before, after, found, noise = answer.compared[what]

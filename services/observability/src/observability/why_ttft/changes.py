@@ -33,7 +33,7 @@ ENGINE_LABELS = {
 """Labels of `backend_engine_info` whose change is reported, with their names in a sentence."""
 
 _STARTS = {"process_ended": "its process had ended", "was_silent": "it had not answered"}
-"""Reasons of an engine's start in `backend_engine_starts_total`; a start of the agent alone is no change."""
+"""Reasons of an engine's start in `backend_engine_starts_total`. A start of the agent does not restart its engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,10 @@ def _restarts(prometheus: Prometheus, start: float, end: float) -> Iterator[Chan
         for at, old, new in changes_of(samples):
             if abs(new - old) > 1.0:
                 yield Change(at, f"{labels.get('job', 'process')} of {name} restarted")
+    for labels, samples in read_samples(prometheus, "backend_agent_start_time_seconds", start, end):
+        for at, old, new in changes_of(samples):
+            if abs(new - old) > 1.0:
+                yield Change(at, f"agent of {labels.get('backend', '')} restarted")
     for labels, samples in read_samples(prometheus, "envoy_server_uptime", start, end):
         for at, old, new in changes_of(samples):
             if new < old:

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the result and return the exit code: 0 answered, 2 cannot be answered.
 
     If the baseline has no first token (the platform has just started), it prints the composition of the window's
-    mean instead of the change.
+    mean instead of the change. If the window has no first token but changes, it prints the changes.
     """
     try:
         with Prometheus(options.prometheus) as prometheus:
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     except CannotSay as problem:
         print(f"why-ttft: {problem}", file=sys.stderr)
         return 2
-    if answer.empty:
+    if answer.empty and not answer.changes:
         print("why-ttft: the window has no first token; try a longer one: --window 1h", file=sys.stderr)
         return 2
     print(json.dumps(as_document(answer), indent=2) if options.json else as_text(answer))
