@@ -1,9 +1,9 @@
-{{/* What other charts, network policies and scrape jobs select pods by: the component's name. The prefix llm- only keeps
-     a chart apart from a famous one of the same name. */}}
+{{/* The component's name. Other charts, network policies and scrape jobs select pods by it. The prefix llm- only
+     distinguishes a chart from a well-known chart of the same name. */}}
 {{- define "inference-backend.name" -}}{{ .Values.nameOverride | default (trimPrefix "llm-" .Chart.Name) }}{{- end }}
 
-{{/* The name of this release's objects. It does not depend on the release's name, because other charts address this one
-     by its Service. Of two releases in one namespace, one needs a fullnameOverride. */}}
+{{/* The name of the release's objects. It does not contain the release name, because other charts address the Service by
+     a fixed name. A second release in the same namespace needs a fullnameOverride. */}}
 {{- define "inference-backend.fullname" -}}{{ .Values.fullnameOverride | default (include "inference-backend.name" .) }}{{- end }}
 
 {{- define "inference-backend.namespace" -}}{{ .Values.namespaceOverride | default .Release.Namespace }}{{- end }}
@@ -24,8 +24,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{/* Labels and annotations of a pod template. They carry no version: a chart's release must not restart pods whose
-     content is the same. `selector` are the labels the workload selects, `checksums` what a restart depends on. */}}
+{{/* Labels and annotations of a pod template, without a version: a new chart version must not restart unchanged pods.
+     `selector`: the workload's selector labels. `checksums`: annotations whose change restarts the pods. */}}
 {{- define "inference-backend.podMetadata" -}}
 {{- $root := .root -}}
 labels:
@@ -38,7 +38,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* A digest wins over a tag. global.registry holds our own images, global.imageRegistry mirrors all others. */}}
+{{/* A digest overrides a tag. global.registry holds the llm-platform/ images; global.imageRegistry mirrors all others. */}}
 {{- define "inference-backend.image" -}}
 {{- $image := .Values.image -}}
 {{- $global := .Values.global | default dict -}}
@@ -56,7 +56,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- if $image.digest }}{{ $repository }}@{{ $image.digest }}{{ else }}{{ $repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end -}}
 {{- end }}
 
-{{/* Never where an image of ours has no registry: a node without it would ask Docker Hub, where it is not ours. */}}
+{{/* Never for an llm-platform/ image without a registry: a node would otherwise pull that name from Docker Hub. */}}
 {{- define "inference-backend.pullPolicy" -}}
 {{- $image := .Values.image -}}
 {{- $registry := or $image.registry (.Values.global).registry (.Values.global).imageRegistry -}}
@@ -70,20 +70,20 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- end }}
 
-{{/* Restricted by the pod security standard. */}}
+{{/* Meets the restricted pod security standard. */}}
 {{- define "inference-backend.podSecurity" -}}
 {{- $own := dict "runAsNonRoot" true "runAsUser" .Values.runAsUser "runAsGroup" .Values.runAsUser "fsGroup" .Values.runAsUser "seccompProfile" (dict "type" "RuntimeDefault") -}}
 {{- mergeOverwrite $own (deepCopy .Values.podSecurityContext) | toYaml -}}
 {{- end }}
 
-{{/* Only mounted volumes are writable. */}}
+{{/* Makes only mounted volumes writable. */}}
 {{- define "inference-backend.containerSecurity" -}}
 {{- $own := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) -}}
 {{- mergeOverwrite $own (deepCopy .Values.securityContext) | toYaml -}}
 {{- end }}
 
-{{/* Where the pod runs and how it starts: everything of a pod's spec that all charts share. `root` is the chart,
-     `host` how replicas spread over hosts (none: they do not), `gpu` whether it runs on GPU nodes. */}}
+{{/* The fields of a pod spec that all charts share. `root`: the chart. `host`: whenUnsatisfiable of the spread over hosts
+     (omitted: no spread). `gpu`: whether the pod runs on GPU nodes. */}}
 {{- define "inference-backend.podSpec" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values -}}
@@ -94,7 +94,7 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- $selector = $selector | default (dict "llm-platform/pool" "gpu") -}}
 {{- $tolerations = $tolerations | default (list (dict "key" $values.gpuResource "operator" "Equal" "value" "present" "effect" "NoSchedule")) -}}
 {{- end -}}
-{{- /* Without this a Service called vllm would set VLLM_PORT, which the engine reads as a setting of its own. */ -}}
+{{- /* With service links, a Service named vllm would set VLLM_PORT, which vLLM reads as a setting. */ -}}
 enableServiceLinks: false
 {{- with include "inference-backend.pullSecrets" $root }}
 {{ . }}
@@ -121,9 +121,9 @@ topologySpreadConstraints: {{- include "inference-backend.spread" . | nindent 2 
 {{- end }}
 {{- end }}
 
-{{/* Spread over zones where it can be, and over hosts as `host` requires. matchLabelKeys counts pods of one revision
-     only: otherwise the old pods of a rolling update hide that the new ones stand together. A node with a taint
-     (cordoned, unreachable) is left out, so a drain or a cluster of one node leaves no pod pending. */}}
+{{/* Spreads pods over zones if possible, and over hosts as `host` requires. matchLabelKeys counts only pods of one
+     revision; otherwise old pods in a rolling update could hide new pods that share a host. nodeTaintsPolicy excludes
+     tainted nodes (cordoned, unreachable), so a drain leaves no pod pending. */}}
 {{- define "inference-backend.spread" -}}
 {{- range $number, $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
 {{- if $number }}{{ "\n" }}{{ end -}}
@@ -137,7 +137,7 @@ topologySpreadConstraints: {{- include "inference-backend.spread" . | nindent 2 
 {{- end }}
 {{- end }}
 
-{{/* Where a program listens: every address. On a cluster without IPv4 global.listenAddress is "::". */}}
+{{/* The listen address, by default all IPv4 addresses. A cluster without IPv4 sets global.listenAddress to "::". */}}
 {{- define "inference-backend.listen" -}}{{ (.Values.global).listenAddress | default "0.0.0.0" }}{{- end }}
 
 {{- define "inference-backend.ipFamilies" -}}
@@ -149,7 +149,7 @@ ipFamilies: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* How clients reach a Service: everything of its spec but selector and ports. */}}
+{{/* A Service's spec except selector and ports. */}}
 {{- define "inference-backend.serviceSpec" -}}
 {{- $service := .Values.service -}}
 type: {{ $service.type }}
@@ -168,13 +168,13 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* Failures of a startup probe until startupSeconds, or else `seconds`, are over. */}}
+{{/* The failureThreshold of a startup probe that allows startupSeconds, or `seconds` by default. */}}
 {{- define "inference-backend.startupFailures" -}}
 {{- div (add (.root.Values.startupSeconds | default .seconds) .period -1) .period -}}
 {{- end }}
 
-{{/* Refuse `option` on a cluster without the API `version`. Only a cluster has apiregistration.k8s.io: `helm template`
-     without --api-versions knows no custom resource and renders all. */}}
+{{/* Refuses `option` on a cluster without the API `version`. Only a real cluster reports apiregistration.k8s.io, so
+     `helm template` without --api-versions renders every custom resource. */}}
 {{- define "inference-backend.requireApi" -}}
 {{- $apis := .root.Capabilities.APIVersions -}}
 {{- if and ($apis.Has "apiregistration.k8s.io/v1") (not ($apis.Has .version)) -}}
@@ -182,10 +182,10 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- end }}
 
-{{/* For the Prometheus operator. `endpoints` are those of a ServiceMonitor, without their interval. */}}
+{{/* A ServiceMonitor for the Prometheus operator. `endpoints`: its endpoints without their interval. */}}
 {{- define "inference-backend.serviceMonitor" -}}
 {{- $root := .root -}}
-{{- include "inference-backend.requireApi" (dict "root" $root "option" "serviceMonitor.enabled" "version" "monitoring.coreos.com/v1" "remedy" "install the Prometheus operator first, or leave it off (pods are found by label)") -}}
+{{- include "inference-backend.requireApi" (dict "root" $root "option" "serviceMonitor.enabled" "version" "monitoring.coreos.com/v1" "remedy" "install the Prometheus operator first, or disable this option (Prometheus then finds pods by label)") -}}
 apiVersion: monitoring.coreos.com/v1
 kind: ServiceMonitor
 metadata:
@@ -201,7 +201,7 @@ spec:
     {{- end }}
 {{- end }}
 
-{{/* The image of `helm test`, where the chart's own has no shell. */}}
+{{/* The image of `helm test`, for charts whose own image has no shell. */}}
 {{- define "inference-backend.testImage" -}}
 {{- include "inference-backend.image" (dict "Values" (dict "global" .Values.global "image" .Values.testImage) "Chart" .Chart) -}}
 {{- end }}
@@ -211,12 +211,12 @@ spec:
 {{- $text := . | toString -}}
 {{- if hasSuffix "Gi" $text -}}{{ mulf (trimSuffix "Gi" $text | float64) 1073741824 | int64 }}
 {{- else if hasSuffix "Mi" $text -}}{{ mulf (trimSuffix "Mi" $text | float64) 1048576 | int64 }}
-{{- else -}}{{ fail (printf "memory %q has no unit of this chart: write it in Mi or Gi" $text) }}
+{{- else -}}{{ fail (printf "memory %q has an unsupported unit: use Mi or Gi" $text) }}
 {{- end -}}
 {{- end }}
 
-{{/* A test that requests a URL until it is answered. Where network policies are enforced a moment after a pod's start,
-     the first connection is refused. */}}
+{{/* A test that requests a URL until it succeeds. Some clusters apply network policies shortly after a pod starts and
+     refuse the first connection. */}}
 {{- define "inference-backend.requestUntilAnswered" -}}
 - sh
 - -c
@@ -234,7 +234,7 @@ spec:
 - ask
 {{- end }}
 
-{{/* The same in Python, around a function `check` that raises until the answer is right. */}}
+{{/* The same in Python: calls a function `check` until it no longer raises. */}}
 {{- define "inference-backend.checkUntilRight" -}}
 import os, time
 seconds = float(os.environ.get("ASK_SECONDS", "30"))
@@ -249,10 +249,10 @@ while True:
         time.sleep(1)
 {{- end }}
 
-{{/* The one owner of a Deployment's number of pods. The Deployment itself names none, also without autoscaling: a field
-     that Helm, Argo CD or Flux applied once and then leaves out falls back to 1, and a field that it keeps resets what
-     an autoscaler decided. Below the minimum the autoscaler acts without any metric, so a fixed number needs no metrics
-     server. `name` is the Deployment, `least` and `most` its bounds, `cpuPercent` the target between them. */}}
+{{/* An autoscaler that alone sets a Deployment's number of pods. The Deployment never sets replicas: if Helm, Argo CD or
+     Flux removes that field later, Kubernetes resets it to 1. If they keep the field, they overwrite the autoscaler's
+     number. An autoscaler restores its minimum without metrics, so a fixed number needs no metrics server. `name`: the
+     Deployment. `least`, `most`: the bounds. `cpuPercent`: the target utilisation. */}}
 {{- define "inference-backend.autoscaler" -}}
 {{- if gt (int .least) (int .most) -}}
 {{- fail (printf "autoscaling.minReplicas %d is more than autoscaling.maxReplicas %d" (int .least) (int .most)) -}}
@@ -263,7 +263,7 @@ metadata:
   name: {{ .name }}
   namespace: {{ include "inference-backend.namespace" .root }}
   labels: {{- .labels | nindent 4 }}
-  # While one upgrade replaces this by a ScaledObject, or back, both are there: KEDA's webhook would refuse that.
+  # An upgrade that replaces this by a ScaledObject, or back, briefly has both, which KEDA's webhook would refuse.
   annotations: {validations.keda.sh/hpa-ownership: "false"}
 spec:
   scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .name }}}
