@@ -1,4 +1,4 @@
-{{/* The Envoy configuration: the chart's, with a condition for each choice, or the given one. No credential is in it. */}}
+{{/* The Envoy configuration: `envoy` if set, otherwise the chart's template. It contains no credential. */}}
 {{- define "edge-gateway.envoy" -}}
 {{- $own := .Values.envoy -}}
 {{- if $own -}}
@@ -23,11 +23,11 @@
 {{- end -}}
 {{- end }}
 
-{{/* The edge's settings file, which the pod renders: a cluster's, the chart's own sections, and `settings` over both.
-     As JSON, because Helm's YAML writes large whole numbers with an exponent. */}}
+{{/* The edge's settings file, which the pod renders: files/settings.yaml, overridden by the chart's values and then by
+     `settings`. JSON, because Helm's YAML writes large integers with an exponent. */}}
 {{- define "edge-gateway.settings" -}}
 {{- if .Values.envoy -}}
-{{- fail "settings and envoy are both set: envoy is a whole configuration, which no setting changes; remove one" -}}
+{{- fail "settings and envoy are both set: settings do not apply to a custom Envoy configuration; remove one of them" -}}
 {{- end -}}
 {{- if and .Values.settings.budgets (not .Values.budgets.enabled) -}}
 {{- fail "settings.budgets is set and budgets.enabled is false: set budgets.enabled to true" -}}
@@ -44,12 +44,12 @@
 {{- mergeOverwrite (.Files.Get "files/settings.yaml" | fromYaml) $own (deepCopy .Values.settings) | toPrettyJson -}}
 {{- end }}
 
-{{/* What the pod reads at its start. */}}
+{{/* The configuration that the pod reads at startup. */}}
 {{- define "edge-gateway.configuration" -}}
 {{- if .Values.settings }}{{ include "edge-gateway.settings" . }}{{ else }}{{ include "edge-gateway.envoy" . }}{{ end -}}
 {{- end }}
 
-{{/* Envoy sheds load at its heap limit; above 70 % of the memory limit the kernel would kill it first. */}}
+{{/* Envoy sheds load at its heap limit. Above 70 % of the memory limit, the kernel could kill Envoy first. */}}
 {{- define "edge-gateway.checkHeap" -}}
 {{- $limit := include "edge-gateway.bytes" .Values.resources.limits.memory | int64 -}}
 {{- with regexFind "max_heap_size_bytes: [0-9]+" .Values.envoy -}}

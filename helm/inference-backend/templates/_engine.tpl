@@ -1,4 +1,4 @@
-{{/* The model as the agent's renderer gave it: argv, env, model. */}}
+{{/* The output of `backend-agent engine-command` for the model: argv, env, model. */}}
 {{- define "inference-backend.rendered" -}}
 {{- if .Values.rendered -}}
 {{- range $key := list "argv" "env" "model" }}
@@ -12,7 +12,7 @@
 {{- range $path, $_ := .Files.Glob "files/models/*.json" -}}
 {{- $known = append $known (base $path | trimSuffix ".json") -}}
 {{- end -}}
-{{- /* `helm lint` goes on after `fail`: it then checks the templates with the first model. */ -}}
+{{- /* `helm lint` continues after `fail` and then needs a model: use the first one. */ -}}
 {{- $model := .Values.model -}}
 {{- if not $model -}}
 {{- $model = first $known -}}
@@ -25,7 +25,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* The name of Service and Deployment: a DNS label, so without the dots of a version. */}}
+{{/* The name of the Service and Deployment: a DNS label, so without a version's dots. */}}
 {{- define "inference-backend.backend" -}}
 {{- $model := (include "inference-backend.rendered" . | fromJson).model -}}
 {{- $name := .Values.backend | default .Values.fullnameOverride | default ($model.name | lower | replace "." "" | replace "_" "-") -}}
@@ -35,7 +35,7 @@
 {{- $name -}}
 {{- end }}
 
-{{/* What the pod needs: the model file's figures, or the values' where they differ. */}}
+{{/* The pod's resource needs: the model file's, overridden by `needs`. */}}
 {{- define "inference-backend.needs" -}}
 {{- $model := (include "inference-backend.rendered" . | fromJson).model -}}
 {{- $needs := $model.needs -}}
@@ -67,7 +67,7 @@
 {{- include "inference-backend.pullPolicy" (dict "Values" (dict "global" .Values.global "image" (merge (pick .Values.image "registry" "pullPolicy") .Values.agentImage))) -}}
 {{- end }}
 
-{{/* Where the weights come from: said, else the environment's bucket, else the hub. */}}
+{{/* The source of the weights: weights.source, else the environment's bucket, else Hugging Face. */}}
 {{- define "inference-backend.source" -}}
 {{- $model := (include "inference-backend.rendered" . | fromJson).model -}}
 {{- $bucket := (((.Values.global).buckets).models) | default "" -}}
@@ -96,13 +96,13 @@ app.kubernetes.io/component: inference-engine
 llm-platform/backend: {{ include "inference-backend.backend" . }}
 {{- end }}
 
-{{/* The engine's command line: the model file's, split over as many GPUs as the pod gets, and where spans go. */}}
+{{/* The engine's command line: the model file's, plus --tensor-parallel-size for the pod's GPUs and the span endpoint. */}}
 {{- define "inference-backend.engineCommand" -}}
 {{- $rendered := include "inference-backend.rendered" . | fromJson -}}
 {{- $argv := $rendered.argv -}}
 {{- $gpus := (include "inference-backend.needs" . | fromJson).gpus | int -}}
 {{- if gt $gpus (int $rendered.model.needs.gpus) -}}
-{{- /* The last one counts: vLLM's arguments are argparse's. */ -}}
+{{- /* vLLM uses argparse, so the last occurrence of an argument applies. */ -}}
 {{- $argv = concat $argv (list "--tensor-parallel-size" (toString $gpus)) -}}
 {{- end -}}
 {{- with (.Values.global).listenAddress -}}
@@ -113,19 +113,19 @@ llm-platform/backend: {{ include "inference-backend.backend" . }}
 {{- end -}}
 {{- with .Values.tracing.endpoint -}}
 {{- if has "--otlp-traces-endpoint" $argv -}}
-{{- fail "tracing.endpoint is set and the model file's arguments name --otlp-traces-endpoint too: leave one of them out" -}}
+{{- fail "tracing.endpoint is set and the model file's arguments name --otlp-traces-endpoint too: remove one of them" -}}
 {{- end -}}
 {{- $argv = concat $argv (list "--otlp-traces-endpoint" .) -}}
 {{- end -}}
 {{- toYaml (concat $argv .Values.extraArgs) -}}
 {{- end }}
 
-{{/* One account per release. */}}
+{{/* The service account's name, different for each release. */}}
 {{- define "inference-backend.serviceAccount" -}}
 {{- .Values.serviceAccount.name | default (include "inference-backend.backend" .) -}}
 {{- end }}
 
-{{/* Whether the pod has weights to bring; an engine simulator has none. */}}
+{{/* Whether the pod fetches weights; the engine simulator has none. */}}
 {{- define "inference-backend.hasWeights" -}}
 {{- if ne (include "inference-backend.source" .) "none" }}true{{ end -}}
 {{- end }}

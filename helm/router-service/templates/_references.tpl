@@ -1,4 +1,4 @@
-{{/* References between pools, rules and rule tests, which a schema cannot express. Fails with every mistake at once. */}}
+{{/* Checks references between pools, rules and rule tests, which a schema cannot express. Reports all errors at once. */}}
 {{- define "router-service.checkReferences" -}}
 {{- $pools := .Values.config.pools -}}
 {{- $known := keys $pools | sortAlpha | join ", " -}}
@@ -48,7 +48,7 @@
 {{- range $number, $rule := .Values.rules.rules -}}
   {{- $at := printf "rules.rules[%d]" $number -}}
   {{- if has $rule.name $rules -}}
-    {{- $problems = append $problems (printf "%s.name: %q is taken: by an earlier rule, or for the requests that no rule matches" $at $rule.name) -}}
+    {{- $problems = append $problems (printf "%s.name: %q is taken by an earlier rule or by the built-in rule default; choose another name" $at $rule.name) -}}
   {{- end -}}
   {{- $rules = append $rules $rule.name -}}
   {{- if kindIs "string" $rule.route_to -}}
