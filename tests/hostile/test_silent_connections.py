@@ -1,4 +1,4 @@
-"""Attack without a key: connections that send nothing, half a head, or refused requests."""
+"""Attack without a key: connections that send nothing, half a head, the start of HTTP/2, or refused requests."""
 
 import collections
 import contextlib
@@ -14,11 +14,13 @@ pytestmark = pytest.mark.service
 
 CONNECTIONS = 900 if FULL else 300
 HEAD_SECONDS = 10.0
-"""The default `timeouts.request_headers_seconds`."""
+"""The default `timeouts.request_headers_seconds` and `timeouts.http2_idle_seconds`."""
 
 OPENINGS = {
     "nothing": b"",
     "half a head": b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-a: ",
+    "a preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "settings of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
     "a refused request": b"GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n",
 }
 

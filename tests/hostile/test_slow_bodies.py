@@ -5,10 +5,9 @@ import socket
 import time
 
 import pytest
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.events import ResponseReceived
 
+from harness.clients.http2 import http2_client, post_headers
 from harness.servers.edges import CHAT
 from harness.stacks.attacked import ATTACK_SECONDS, FULL, KEYS, MIB, Attacked, unharmed_neighbour
 from harness.waiting import eventually
@@ -76,36 +75,29 @@ def test_slow_bodies_over_many_connections(attacked: Attacked) -> None:
 def test_slow_bodies_over_one_connection_of_http2(attacked: Attacked) -> None:
     """100 streams announce a body each and send what the windows allow; the edge takes two of them."""
     before = attacked.edge_bytes()
-    protocol = H2Connection(H2Configuration())
-    protocol.initiate_connection()
-    headers = [
-        (":method", "POST"), (":path", CHAT), (":scheme", "http"), (":authority", "a"),
-        ("authorization", f"Bearer {KEYS['fast'][0]}"), ("content-type", "application/json"),
-        ("content-length", str(BODY_BYTES)),
-    ]  # fmt: skip
+    headers = post_headers(CHAT, KEYS["fast"][0], BODY_BYTES)
     streams = [1 + 2 * number for number in range(100)]
     sent = dict.fromkeys(streams, 0)
     refused: set[int] = set()
     with (
         unharmed_neighbour(attacked, "slow bodies, HTTP/2"),
-        socket.create_connection(("127.0.0.1", attacked.edge.port), timeout=20) as client,
+        http2_client(attacked.edge.port) as client,
     ):
+        protocol = client.protocol
         for stream in streams:
             protocol.send_headers(stream, headers)
         deadline = time.monotonic() + max(5.0, ATTACK_SECONDS)
-        client.settimeout(0.05)
         while time.monotonic() < deadline:
             for stream in streams:
                 size = min(protocol.local_flow_control_window(stream), BODY_BYTES - 64 - sent[stream], 16384)
                 if stream not in refused and size > 0:
                     protocol.send_data(stream, b" " * size)
                     sent[stream] += size
-            client.sendall(protocol.data_to_send())
-            with contextlib.suppress(TimeoutError):
-                for event in protocol.receive_data(client.recv(65536)):
-                    if isinstance(event, ResponseReceived):
-                        assert event.stream_id is not None
-                        refused.add(event.stream_id)
+            client.flush()
+            for event in client.events(0.05) or []:
+                if isinstance(event, ResponseReceived):
+                    assert event.stream_id is not None
+                    refused.add(event.stream_id)
         grown = attacked.edge_bytes() - before
     held = sum(sent[stream] for stream in streams if stream not in refused)
     print(

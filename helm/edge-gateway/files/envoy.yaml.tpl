@@ -146,7 +146,6 @@ static_resources:
           '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
           common_tls_context:
             alpn_protocols:
-            - h2
             - http/1.1
             tls_params:
               tls_minimum_protocol_version: TLSv1_2
@@ -173,7 +172,7 @@ static_resources:
         typed_config:
           '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: edge
-          codec_type: AUTO
+          codec_type: HTTP1
           server_name: edge-gateway
           rds:
             route_config_name: edge_routes
@@ -313,7 +312,7 @@ static_resources:
                   tokens_known_at_start: '%DYNAMIC_METADATA(edge:tokens)%'
                   tokens_reserved: '%DYNAMIC_METADATA(edge:reserve)%'
                   peer: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'
-          local_reply_config:
+          local_reply_config: &id001
             mappers:
             - filter:
                 metadata_filter:
@@ -1282,7 +1281,7 @@ static_resources:
                     param: null
                     code: edge_error
                 content_type: application/json
-          http_filters:
+          http_filters: &id002
           - name: envoy.filters.http.health_check
             typed_config:
               '@type': type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
@@ -1735,11 +1734,12 @@ static_resources:
                   -- Counts the bytes of request bodies that this worker holds for each client and each HTTP/2 connection.
                   -- Must not know paths or read bodies. The renderer writes HELD before this script: the bytes that one client may have
                   -- in flight in the whole process, and the largest body. EDGE_WORKERS is the number of workers that share these bytes.
+                  -- In each worker one copy of this script counts HTTP/1 and another counts HTTP/2.
                   local held = {}
                   do
                     local ffi = require("ffi")
                     local workers = tonumber(os.getenv("EDGE_WORKERS") or "") or 1
-                    local per_client = math.max(HELD.max_body_bytes, math.floor(HELD.max_client_bytes / workers))
+                    local per_client = math.max(HELD.max_body_bytes, math.floor(HELD.max_client_bytes / workers / 2))
                     local per_connection = 2 * HELD.max_body_bytes
                     local SWEEP_MS = 50
 
@@ -2108,6 +2108,192 @@ static_resources:
             typed_config:
               '@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
               suppress_envoy_headers: true
+    - name: clients-http2
+{{- if .Values.tls.enabled }}
+      transport_socket_connect_timeout: 10s
+      filter_chain_match:
+        transport_protocol: tls
+        application_protocols:
+        - h2
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols:
+            - h2
+            tls_params:
+              tls_minimum_protocol_version: TLSv1_2
+              tls_maximum_protocol_version: TLSv1_3
+              cipher_suites:
+              - ECDHE-ECDSA-AES128-GCM-SHA256
+              - ECDHE-RSA-AES128-GCM-SHA256
+              - ECDHE-ECDSA-AES256-GCM-SHA384
+              - ECDHE-RSA-AES256-GCM-SHA384
+              - ECDHE-ECDSA-CHACHA20-POLY1305
+              - ECDHE-RSA-CHACHA20-POLY1305
+              ecdh_curves:
+              - X25519
+              - P-256
+            tls_certificate_sds_secret_configs:
+            - name: edge_certificate
+              sds_config:
+                resource_api_version: V3
+                path_config_source:
+                  path: /etc/edge/edge_certificate.yaml
+{{- end }}
+      filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: edge
+          codec_type: HTTP2
+          server_name: edge-gateway
+          rds:
+            route_config_name: edge_routes
+            config_source:
+              resource_api_version: V3
+              path_config_source:
+                path: /etc/edge-routes/routes.yaml
+                watched_directory:
+                  path: /etc/edge-routes
+          use_remote_address: true
+          xff_num_trusted_hops: 0
+          early_header_mutation_extensions:
+          - name: forget_what_clients_may_not_say
+            typed_config:
+              '@type': type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+              mutations:
+              - remove: x-client-id
+              - remove_on_match:
+                  key_matcher:
+                    prefix: x-edge-
+                    ignore_case: true
+              - remove: x-request-id
+              - remove: traceparent
+              - remove: tracestate
+              - remove: baggage
+              - remove: te
+              - remove_on_match:
+                  key_matcher:
+                    prefix: x-route-
+                    ignore_case: true
+              - remove_on_match:
+                  key_matcher:
+                    prefix: x-envoy-
+                    ignore_case: true
+              - remove_on_match:
+                  key_matcher:
+                    prefix: x-ratelimit-
+                    ignore_case: true
+              - remove_on_match:
+                  key_matcher:
+                    prefix: x-forwarded-
+                    ignore_case: true
+              - remove: forwarded
+              - remove: x-real-ip
+          generate_request_id: true
+          preserve_external_request_id: false
+          always_set_request_id_in_response: true
+          request_id_extension:
+            typed_config:
+              '@type': type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+              pack_trace_reason: false
+          normalize_path: true
+          merge_slashes: true
+          path_with_escaped_slashes_action: KEEP_UNCHANGED
+          strip_any_host_port: true
+          max_request_headers_kb: 16
+          common_http_protocol_options:
+            headers_with_underscores_action: DROP_HEADER
+            max_headers_count: 60
+            idle_timeout: 10s
+          http_protocol_options:
+            accept_http_10: true
+            default_host_for_http_10: localhost
+          http2_protocol_options:
+            max_concurrent_streams: 100
+            initial_stream_window_size: 65536
+            initial_connection_window_size: 1048576
+          request_headers_timeout: 10s
+          request_timeout: 60s
+          stream_idle_timeout: 630s
+          stream_flush_timeout: 120s
+          drain_timeout: 5s
+          delayed_close_timeout: 1s
+          tracing:
+            random_sampling:
+              value: 100.0
+            client_sampling:
+              value: 0
+            overall_sampling:
+              value: 100
+            spawn_upstream_span: false
+            max_path_tag_length: 1
+            custom_tags:
+            - tag: request_id
+              request_header:
+                name: x-request-id
+            provider:
+              name: envoy.tracers.opentelemetry
+              typed_config:
+                '@type': type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig
+                service_name: edge-gateway
+                grpc_service:
+                  envoy_grpc:
+                    cluster_name: trace_collector
+                  timeout: 1s
+          access_log:
+          - name: envoy.access_loggers.stdout
+            filter:
+              metadata_filter:
+                matcher:
+                  filter: edge
+                  path:
+                  - key: quiet
+                  value:
+                    bool_match: false
+                match_if_key_not_found: true
+            typed_config:
+              '@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+              log_format:
+                json_format:
+                  time: '%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%'
+                  level: info
+                  service: edge-gateway
+                  event: request
+                  request_id: '%RESP(X-REQUEST-ID)%'
+                  trace_id: '%TRACE_ID%'
+                  client_id: '%REQ(X-CLIENT-ID)%'
+                  method: '%REQ(:METHOD)%'
+                  path: '%ROUTE_NAME%'
+                  protocol: '%PROTOCOL%'
+                  code: '%RESPONSE_CODE%'
+                  flags: '%RESPONSE_FLAGS%'
+                  details: '%RESPONSE_CODE_DETAILS%'
+                  refused_param: '%DYNAMIC_METADATA(edge:param)%'
+                  refused_code: '%DYNAMIC_METADATA(edge:code)%'
+                  upstream: '%UPSTREAM_HOST%'
+                  attempts: '%UPSTREAM_REQUEST_ATTEMPT_COUNT%'
+                  backend: '%RESP(X-ROUTE-BACKEND)%'
+                  rule: '%RESP(X-ROUTE-RULE)%'
+                  bytes_received: '%BYTES_RECEIVED%'
+                  bytes_sent: '%BYTES_SENT%'
+                  request_received_ms: '%COMMON_DURATION(DS_RX_BEG:DS_RX_END:ms)%'
+                  forwarded_ms: '%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:ms)%'
+                  first_byte_ms: '%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:ms)%'
+                  duration_ms: '%DURATION%'
+                  tokens: '%TRAILER(X-ROUTE-TOKENS)%'
+                  tokens_known_at_start: '%DYNAMIC_METADATA(edge:tokens)%'
+                  tokens_reserved: '%DYNAMIC_METADATA(edge:reserve)%'
+                  peer: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'
+          local_reply_config: *id001
+          http_filters: *id002
+{{- if not .Values.tls.enabled }}
+      filter_chain_match:
+        application_protocols:
+        - h2c
+{{- end }}
   - name: telemetry
     address:
       socket_address:

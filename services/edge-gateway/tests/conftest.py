@@ -30,7 +30,7 @@ def edge(module_upstream: RecordingUpstream, tmp_path_factory: pytest.TempPathFa
     directory: Path = tmp_path_factory.mktemp("edge")
     settings = {
         "bounds": {"max_body_bytes": 1_000_000},
-        "timeouts": {"request_headers_seconds": 2, "request_body_seconds": 4},
+        "timeouts": {"request_headers_seconds": 2, "request_body_seconds": 4, "http2_idle_seconds": 2},
     }
     with running_edge(directory, module_upstream.port, settings) as running:
         yield running

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from h2.events import ResponseReceived
 
+from harness.clients.http2 import Http2Client, http2_client, post_headers
 from harness.judges.edge_corpus import BODY, post
 from harness.servers.edges import CHAT, CLIENT_KEY, LOAD_KEY, Edge, running_edge, write_keys
 from harness.servers.recording_upstream import RecordingUpstream
@@ -15,6 +17,10 @@ from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS_FRAME = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+GOAWAY_HEAD = b"\x07\x00\x00\x00\x00\x00"
+"""The type, flags and stream of a frame; three bytes of its length come before."""
 NEW_KEY = "sk-test-new-0123456789abcdef0123456789abcdef"
 
 
@@ -66,6 +72,60 @@ def test_a_connection_with_a_valid_key_is_kept(edge: Edge, upstream: RecordingUp
         client.sendall(post())
         client.settimeout(20)
         assert client.recv(65536).split(b" ")[1] == b"200"
+
+
+def test_http2_connections_without_a_request_are_closed(edge: Edge, upstream: RecordingUpstream) -> None:
+    """The file's edge drains HTTP/2 after 2 s: the preface alone, with settings, and with every ping answered."""
+    with (
+        contextlib.ExitStack() as stack,
+        socket.create_connection(("127.0.0.1", edge.port), timeout=20) as kept,
+        http2_client(edge.port) as busy,
+    ):
+        silent = []
+        for number in range(50):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", edge.port), timeout=20))
+            client.sendall(PREFACE if number % 2 else PREFACE + SETTINGS_FRAME)
+            silent.append(client)
+        polite = stack.enter_context(http2_client(edge.port))
+        begun = time.monotonic()
+        for second in range(10):
+            stream = 1 + 2 * second
+            busy.protocol.send_headers(stream, post_headers(CHAT, CLIENT_KEY, len(BODY)))
+            busy.protocol.send_data(stream, BODY, end_stream=True)
+            busy.flush()
+            assert status_on(busy) == 200, "a connection with requests stays"
+            polite.events(0.1)
+            if second in (0, 9):
+                kept.sendall(post())
+                assert kept.recv(65536).split(b" ")[1] == b"200", "HTTP/1 with a valid key stays"
+            time.sleep(max(0.0, begun + second + 1 - time.monotonic()))
+        assert all(ends(client, 0.01) for client in [*silent, polite.socket])
+
+
+def status_on(client: Http2Client) -> int:
+    """Return the status of the next response."""
+    for _ in range(50):
+        events = client.events(5)
+        assert events is not None, "the connection was closed"
+        for event in events:
+            if isinstance(event, ResponseReceived):
+                return int(dict(event.headers)[b":status"])
+    raise AssertionError("no response")
+
+
+def test_a_drained_http2_connection_still_answers_a_request(edge: Edge, upstream: RecordingUpstream) -> None:
+    """A request that crosses the edge's GOAWAY is served: a short idle timeout loses nothing."""
+    with http2_client(edge.port) as client:
+        client.protocol.send_headers(1, post_headers(CHAT, CLIENT_KEY, len(BODY)))
+        client.protocol.send_data(1, BODY, end_stream=True)
+        request = client.protocol.data_to_send()
+        received = b""
+        while GOAWAY_HEAD not in received:
+            received += client.socket.recv(65536)
+        client.socket.sendall(request)
+        assert upstream.count == 0
+        client.protocol.receive_data(received[: received.index(GOAWAY_HEAD) - 3])
+        assert status_on(client) == 200
 
 
 def test_two_credentials_are_named_as_the_fault(edge: Edge, upstream: RecordingUpstream) -> None:

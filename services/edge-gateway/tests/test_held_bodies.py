@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.events import ResponseReceived
 
+from harness.clients.http2 import http2_client, post_headers
 from harness.judges.edge_corpus import BODY, KEY
 from harness.servers.edges import CHAT, CLIENT_KEY, GOOD_BODY, LOAD_KEY, Edge, running_edge
 from harness.servers.recording_upstream import RecordingUpstream
@@ -115,25 +114,17 @@ def test_a_client_is_served_again_when_its_slow_bodies_are_gone(
 
 def test_one_connection_of_http2_holds_two_bodies(bounded: Edge, upstream: RecordingUpstream) -> None:
     """100 streams announce a body each; two are taken, and a request after them is served on another connection."""
-    protocol = H2Connection(H2Configuration())
-    protocol.initiate_connection()
-    headers = [
-        (":method", "POST"), (":path", CHAT), (":scheme", "http"), (":authority", "a"),
-        ("authorization", f"Bearer {CLIENT_KEY}"), ("content-type", "application/json"),
-        ("content-length", str(BODY_BYTES)),
-    ]  # fmt: skip
     streams = [1 + 2 * number for number in range(50)]
-    for stream in streams:
-        protocol.send_headers(stream, headers)
     statuses: dict[int, bytes] = {}
-    with socket.create_connection(("127.0.0.1", bounded.port), timeout=20) as client:
-        client.sendall(protocol.data_to_send())
+    with http2_client(bounded.port) as client:
+        for stream in streams:
+            client.protocol.send_headers(stream, post_headers(CHAT, CLIENT_KEY, BODY_BYTES))
+        client.flush()
 
         def refused() -> bool:
-            for event in protocol.receive_data(client.recv(65536)):
+            for event in client.events(20) or []:
                 if isinstance(event, ResponseReceived):
                     statuses[event.stream_id] = dict(event.headers)[b":status"]
-            client.sendall(protocol.data_to_send())
             return len(statuses) == len(streams) - 2
 
         eventually(refused, lambda: f"48 streams are refused: {len(statuses)}")

@@ -1,11 +1,12 @@
 -- Counts the bytes of request bodies that this worker holds for each client and each HTTP/2 connection.
 -- Must not know paths or read bodies. The renderer writes HELD before this script: the bytes that one client may have
 -- in flight in the whole process, and the largest body. EDGE_WORKERS is the number of workers that share these bytes.
+-- In each worker one copy of this script counts HTTP/1 and another counts HTTP/2.
 local held = {}
 do
   local ffi = require("ffi")
   local workers = tonumber(os.getenv("EDGE_WORKERS") or "") or 1
-  local per_client = math.max(HELD.max_body_bytes, math.floor(HELD.max_client_bytes / workers))
+  local per_client = math.max(HELD.max_body_bytes, math.floor(HELD.max_client_bytes / workers / 2))
   local per_connection = 2 * HELD.max_body_bytes
   local SWEEP_MS = 50
 

@@ -88,9 +88,11 @@ def validate(directory: Path, routes_file: Path | None = None) -> None:
     document = yaml.safe_load((directory / ENVOY_FILE).read_text())
     table = yaml.safe_load((routes_file or directory / ROUTES_FILE).read_text())["resources"][0]
     listener = document["static_resources"]["listeners"][0]
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    del manager["rds"], table["@type"]
-    manager["route_config"] = table
+    del table["@type"]
+    for chain in listener["filter_chains"]:
+        manager = chain["filters"][0]["typed_config"]
+        del manager["rds"]
+        manager["route_config"] = table
     with tempfile.TemporaryDirectory(prefix="edge-check-") as private:
         copy = Path(private) / "envoy.json"
         copy.write_text(json.dumps(document))

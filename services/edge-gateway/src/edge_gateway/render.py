@@ -1,5 +1,6 @@
 """Renders Envoy's files from settings and credentials. Starts no process and opens no connection."""
 
+import copy
 import json
 import os
 import posixpath
@@ -17,6 +18,7 @@ from edge_gateway.client_policies import API as _API
 from edge_gateway.client_policies import cors_policy, duration, rate_buckets
 from edge_gateway.local_replies import local_replies
 from edge_gateway.settings import BadSettings, Settings
+from edge_gateway.yaml_output import SharedList, SharedMapping, dump
 
 ROUTES_FILE = "routes.yaml"
 ENVOY_FILE = "envoy.yaml"
@@ -148,12 +150,12 @@ class _Renderer:
         self._environment.globals["endpoints"] = _endpoints
 
     def render(self) -> Rendered:
-        files = {**self.without_routes().files, ROUTES_FILE: _dump(self._routes())}
+        files = {**self.without_routes().files, ROUTES_FILE: dump(self._routes())}
         return Rendered(files, frozenset({ROUTES_FILE}))
 
     def without_routes(self) -> Rendered:
-        files = {ENVOY_FILE: _dump(self._envoy())}
-        files |= {name: _dump(document) for name, document in self._certificates().items()}
+        files = {ENVOY_FILE: dump(self._envoy())}
+        files |= {name: dump(document) for name, document in self._certificates().items()}
         return Rendered(files, frozenset())
 
     def _plain(self, name: str) -> Any:
@@ -181,13 +183,15 @@ class _Renderer:
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
         log_format = manager["access_log"][0]["typed_config"]["log_format"]
         log_format["json_format"] = self._plain("access_log.yaml")
-        manager["local_reply_config"] = local_replies(
-            self._plain("local_replies.yaml"), self._settings.limits
-        )
+        replies = local_replies(self._plain("local_replies.yaml"), self._settings.limits)
+        manager["local_reply_config"] = SharedMapping(replies)
         filters = self._template("http_filters.yaml.j2")
         lua = next(entry for entry in filters if entry["name"] == "envoy.filters.http.lua")
         lua["typed_config"]["default_source_code"]["inline_string"] = self._admission()
-        manager["http_filters"] = filters
+        manager["http_filters"] = SharedList(filters)
+        listener["filter_chains"].append(
+            _for_http2(listener["filter_chains"][0], self._settings.timeouts.http2_idle_seconds)
+        )
         document["static_resources"] = {
             "listeners": [listener, self._template("telemetry_listener.yaml.j2")],
             "clusters": self._template("clusters.yaml.j2"),
@@ -315,6 +319,28 @@ class _Renderer:
         return _JwksEndpoint(url.hostname, url.port or (443 if tls else 80), tls)
 
 
+def _for_http2(http1: Mapping[str, Any], idle_seconds: float) -> dict[str, Any]:
+    """Return the filter chain for HTTP/2: the chain for HTTP/1 with its own idle timeout.
+
+    The inspectors of the listener choose the chain: by the preface, or with TLS by the ALPN names that a client offers.
+    """
+    match = dict(http1.get("filter_chain_match", {}))
+    match["application_protocols"] = ["h2" if match else "h2c"]
+    chain: dict[str, Any] = {**http1, "name": "clients-http2", "filter_chain_match": match}
+    if "transport_socket" in http1:
+        chain["transport_socket"] = copy.deepcopy(http1["transport_socket"])
+        context = chain["transport_socket"]["typed_config"]["common_tls_context"]
+        context["alpn_protocols"] = ["h2"]
+    (network_filter,) = http1["filters"]
+    manager = dict(network_filter["typed_config"], codec_type="HTTP2")
+    manager["common_http_protocol_options"] = {
+        **manager["common_http_protocol_options"],
+        "idle_timeout": duration(idle_seconds),
+    }
+    chain["filters"] = [{**network_filter, "typed_config": manager}]
+    return chain
+
+
 def _refusal(status: int, disabled: dict[str, Any], allow: str | None = None) -> dict[str, Any]:
     refusal: dict[str, Any] = {"direct_response": {"status": status}, "typed_per_filter_config": disabled}
     if allow:
@@ -345,22 +371,3 @@ def _endpoints(name: str, addresses: Sequence[HasAddress]) -> str:
         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in found]}],
     }
     return json.dumps(assignment)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes scripts as block scalars, so that goldens are readable."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def _dump(document: Any) -> str:
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)

@@ -208,7 +208,11 @@ class Timeouts(Strict):
         630.0, description="longest time without bytes of a response; above the router's total_seconds"
     )
     short_request_seconds: Seconds = Field(15.0, description="timeout of a response without generation")
-    connection_idle_seconds: Seconds = Field(660.0, description="idle time of a client's connection")
+    connection_idle_seconds: Seconds = Field(660.0, description="idle time of a client's HTTP/1 connection")
+    http2_idle_seconds: Seconds = Field(
+        10.0,
+        description="idle time of a client's HTTP/2 connection, and timeout of its first request; it is drained",
+    )
     slow_reader_seconds: Seconds = Field(
         120.0, description="longest time during which a client reads nothing"
     )
