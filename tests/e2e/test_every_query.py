@@ -51,6 +51,11 @@ MAY_BE_EMPTY = (
         )
     ),
     MayBeEmpty(
+        "router_class_",
+        "router-service",
+        "this stack configures no classes; test_classes_of_requests.py of the router reads these metrics",
+    ),
+    MayBeEmpty(
         "rate_limit_",
         "rate-limit-service",
         "this stack has no token budgets; services/edge-gateway/tests/test_rates_and_budgets.py reads these metrics",

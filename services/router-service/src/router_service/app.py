@@ -31,7 +31,7 @@ from router_service.records.ring import Ring
 from router_service.reload import Reloader
 from router_service.telemetry import names
 from router_service.telemetry.aggregates import Counter, Gauge, Histogram
-from router_service.telemetry.gauges import Sources, gauges
+from router_service.telemetry.gauges import ClassCounts, Sources, gauges
 from router_service.telemetry.log_lines import LineWriter
 from router_service.telemetry.registry import Exposition
 from router_service.telemetry.request_metrics import RequestMetrics
@@ -151,6 +151,11 @@ class Router:
         return Sources(
             backends=lambda: ((member.view, member.endpoint.url) for member in fleet.members()),
             waiting=lambda: {pool: len(line.queue) for pool, line in fleet.lines.items()},
+            classes=lambda: [
+                ClassCounts(pool, *counts)
+                for pool, line in fleet.lines.items()
+                for counts in line.class_counts()
+            ],
             usable=lambda: {pool: fleet.usable(pool) for pool in fleet.pools},
             retry_budget=lambda: fleet.budget.remaining,
             segments=self.upstream.segments,

@@ -111,6 +111,7 @@ def sample(backend: str, number: int, *, failed: bool) -> RequestSample:
     return RequestSample(
         pool="p",
         backend=backend,
+        class_name="",
         rule=f"r{number % 7}",
         reason=("least_loaded", "session_affinity")[number % 2],
         outcome=("ok", "cancelled", "timeout")[number % 3],
@@ -119,6 +120,7 @@ def sample(backend: str, number: int, *, failed: bool) -> RequestSample:
         prompt_chars=number * 100,
         affinity=("off", "kept")[number % 2],
         seconds=1.0,
+        queue_seconds=0.1,
         first_token_seconds=0.5,
         decode_seconds=0.5,
         ledger_ms={"edge": 1.0, "prefill": 499.0},
@@ -141,6 +143,7 @@ def sources(backends: list[BackendView], carried: dict[str, Segments]) -> Source
     return Sources(
         backends=lambda: ((view, view.url) for view in backends),
         waiting=lambda: {"p": 0},
+        classes=list,
         usable=lambda: {"p": len(backends)},
         retry_budget=lambda: 3,
         segments=lambda: carried,

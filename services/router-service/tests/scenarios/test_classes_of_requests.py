@@ -31,6 +31,10 @@ def rules() -> list[dict[str, Any]]:
     return [{"name": "long", "when": condition, "route_to": "general", "request_class": "ruled"}]
 
 
+def of_class(rig, metric: str, name: str) -> float:
+    return rig.metric(metric, pool="general", **{"class": name})
+
+
 @pytest.mark.parametrize(
     ("client", "fields", "name"),
     [
@@ -70,6 +74,8 @@ def test_a_flood_of_one_class_takes_no_kept_slot_and_no_kept_place_in_the_queue(
         floods = [threads.submit(flood, number) for number in range(24)]
         try:
             eventually(lambda: rig.metric("router_queue_length") >= 6, "batch fills its queue")
+            eventually(lambda: of_class(rig, "router_class_waiting", "batch") >= 6, "the class is counted")
+            assert 1 <= of_class(rig, "router_class_running", "batch") <= SLOTS
             for _ in range(10):
                 answer = rig.post(rig.body(max_tokens=2, service_tier="priority"))
                 interactive.append((answer.status_code, answer.headers["x-request-id"]))
@@ -88,6 +94,8 @@ def test_a_flood_of_one_class_takes_no_kept_slot_and_no_kept_place_in_the_queue(
     assert set(statuses) <= {200, 503}
     waited = [rig.record(request_id) for status, request_id in batch if status == 200]
     assert any(r.get("went_ahead") for r in waited), "the record says who went ahead"
+    assert of_class(rig, "router_class_started_total", "interactive") >= len(interactive)
+    eventually(lambda: of_class(rig, "router_class_queue_seconds_total", "batch") > 0, "waits are added up")
 
 
 def test_a_class_alone_uses_every_slot_after_the_others_are_idle(rig, eventually) -> None:

@@ -69,6 +69,8 @@ DASHBOARDS: tuple[Dashboard, ...] = (
             ),
             one("Requests in flight", "requests", "sum by (backend) (router_in_flight)", "{backend}"),
             one("Queue length by pool", "requests", "sum by (pool) (router_queue_length)", "{pool}"),
+            one("Waiting requests by class", "requests", "sum by (class) (router_class_waiting)", "{class}"),
+            one("Slots in use by class", "requests", "sum by (class) (router_class_running)", "{class}"),
             one(
                 "Attempts by outcome",
                 "requests/s",

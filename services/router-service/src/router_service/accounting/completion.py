@@ -123,6 +123,7 @@ class Completion:
             RequestSample(
                 pool=decision.pool if decision is not None else "",
                 backend=decision.chosen.name if decision is not None and decision.chosen is not None else "",
+                class_name=decision.class_name if decision is not None else "",
                 rule=decision.rule_name if decision is not None else "",
                 reason=decision.reason if decision is not None else "none_available",
                 outcome=record.outcome or "",
@@ -131,6 +132,7 @@ class Completion:
                 prompt_chars=features.prompt_chars if features is not None else 0,
                 affinity=affinity,
                 seconds=(record.total_ms or 0.0) / 1e3,
+                queue_seconds=job.queued_seconds,
                 first_token_seconds=None if record.first_token_ms is None else record.first_token_ms / 1e3,
                 decode_seconds=None if record.decode_ms is None else record.decode_ms / 1e3,
                 ledger_ms=record.ledger,

@@ -71,6 +71,17 @@ class Line:
         """True while earlier requests are waiting or deciding."""
         return self.woken > 0 or len(self.queue) > 0
 
+    def class_counts(self) -> list[tuple[str, int, int, int]]:
+        """Return name, waiting, running and started requests of each class; nothing if requests have no class."""
+        classes = self.classes
+        if classes is None:
+            return []
+        waiting = self.queue.waiting()
+        return [
+            (name, waiting.get(name, 0), classes.running.get(name, 0), classes.started.get(name, 0))
+            for name in sorted({*classes.shares, *classes.started, *waiting})
+        ]
+
     def begin(self, client: str, class_name: str) -> None:
         """Count a request in, in the shares of its client and class."""
         self.shares.begin(client)

@@ -36,12 +36,24 @@ class Segments(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ClassCounts:
+    """The requests of one class in one pool. ``started`` counts since the router started."""
+
+    pool: str
+    class_name: str
+    waiting: int
+    running: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Functions that return the current values, by metric. All are called once per scrape."""
 
     backends: Callable[[], Iterable[tuple[View, str]]]
     """Every backend with its URL."""
     waiting: Callable[[], Mapping[str, int]]
+    classes: Callable[[], Iterable[ClassCounts]]
     usable: Callable[[], Mapping[str, int]]
     retry_budget: Callable[[], int]
     segments: Callable[[], Mapping[str, Segments]]
@@ -64,11 +76,17 @@ def gauges(sources: Sources) -> Iterator[Gauge]:
     def by_pool(values: Callable[[], Mapping[str, float]]) -> Callable[[], list[tuple[Labels, float]]]:
         return lambda: [((pool,), value) for pool, value in values().items()]
 
+    def by_class(value: Callable[[ClassCounts], int]) -> Callable[[], list[tuple[Labels, float]]]:
+        return lambda: [((one.pool, one.class_name), value(one)) for one in sources.classes()]
+
     def in_flight() -> list[tuple[Labels, float]]:
         return [((view.name,), view.in_flight) for view, _ in sources.backends()]
 
     yield Gauge(names.IN_FLIGHT, in_flight)
     yield Gauge(names.QUEUE_LENGTH, by_pool(sources.waiting))
+    yield Gauge(names.CLASS_WAITING, by_class(lambda counts: counts.waiting))
+    yield Gauge(names.CLASS_RUNNING, by_class(lambda counts: counts.running))
+    yield Gauge(names.CLASS_STARTED, by_class(lambda counts: counts.started))
     yield Gauge(names.USABLE_BACKENDS, by_pool(sources.usable))
     yield from _of_few_backends(sources)
     yield Gauge(names.SEGMENTS, _segments(sources))

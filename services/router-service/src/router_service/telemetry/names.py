@@ -44,6 +44,24 @@ IN_FLIGHT = Metric(
     "router_in_flight", "gauge", "Requests of this router that a backend is working on.", ("backend",)
 )
 QUEUE_LENGTH = Metric("router_queue_length", "gauge", "Requests waiting for a free backend.", ("pool",))
+CLASS_WAITING = Metric(
+    "router_class_waiting", "gauge", "Requests of a class that wait for a free backend.", ("pool", "class")
+)
+CLASS_RUNNING = Metric(
+    "router_class_running", "gauge", "Requests of a class that have a slot of the pool.", ("pool", "class")
+)
+CLASS_STARTED = Metric(
+    "router_class_started_total",
+    "counter",
+    "Requests of a class that were sent to the pool.",
+    ("pool", "class"),
+)
+CLASS_QUEUE_SECONDS = Metric(
+    "router_class_queue_seconds_total",
+    "counter",
+    "Time that finished requests of a class waited for a free backend.",
+    ("pool", "class"),
+)
 USABLE_BACKENDS = Metric("router_usable_backends", "gauge", "Backends that can accept requests.", ("pool",))
 ATTEMPTS = Metric("router_attempts_total", "counter", "Calls to backends by outcome.", ("pool", "outcome"))
 FAILED_ATTEMPTS = Metric(

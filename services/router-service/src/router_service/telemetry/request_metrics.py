@@ -19,6 +19,7 @@ class RequestSample:
 
     pool: str
     backend: str
+    class_name: str
     rule: str
     reason: str
     outcome: str
@@ -27,6 +28,7 @@ class RequestSample:
     prompt_chars: int
     affinity: str
     seconds: float
+    queue_seconds: float
     first_token_seconds: float | None
     decode_seconds: float | None
     ledger_ms: Mapping[str, float | None]
@@ -66,6 +68,7 @@ class RequestMetrics:
         self.resumes = Counter(names.RESUMES)
         self.stale = Counter(names.STALE)
         self.tokens = Counter(names.TOKENS)
+        self.class_queue_seconds = Counter(names.CLASS_QUEUE_SECONDS)
         self.sum_by = Counter(names.TTFT_SUM_BY)
         self.first_tokens = Counter(names.FIRST_TOKENS)
         self.ttft = Histogram(names.TTFT)
@@ -119,6 +122,8 @@ class RequestMetrics:
         error = "" if sample.outcome == "ok" else sample.outcome
         self.duration.of((operation, model, error)).observe(sample.seconds, trace_id, at)
         self._count_tokens(sample)
+        if sample.class_name:
+            self.class_queue_seconds.add((pool, sample.class_name), sample.queue_seconds)
         first = sample.first_token_seconds
         if first is None:
             return
