@@ -3,7 +3,6 @@
 import gzip
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -17,39 +16,14 @@ from harness.servers.odd_bytes import (
     ask,
     chunked,
     error_of,
-    in_front_of,
     plain,
     raw_request,
     talk,
     text,
 )
-from harness.servers.router_fleet import MODEL, RouterPart, fleet_in
-from harness.servers.scripted_engine import ScriptedEngine, scripted_engine
-from harness.waiting import eventually
+from harness.servers.router_fleet import MODEL, RouterPart
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[ScriptedEngine]:
-    with scripted_engine() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def router(engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterPart]:
-    with fleet_in(tmp_path_factory.mktemp("odd")) as fleet:
-        yield in_front_of(fleet, engine, server={"max_body_bytes": 500_000})
-
-
-@pytest.fixture(autouse=True)
-def still_serves(router: RouterPart, engine: ScriptedEngine) -> Iterator[None]:
-    """After every oddity nothing is in flight and a plain request is answered."""
-    yield
-    engine.script = [ANSWER]
-    eventually(lambda: router.metric("router_in_flight") == 0, "nothing is in flight")
-    assert router.post().json() == {"a": 1}
-    assert '"traceback"' not in router.log.read_text()
 
 
 @pytest.mark.parametrize("status", [b"799 Odd", b"600 Odd", b"099 Odd", b"000 Odd"])
