@@ -161,7 +161,7 @@ def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """Return the known keys at the place of an unknown one, by following its path through the model."""
+    """Return the known keys at the location of an unknown key, by following its path through the model."""
     current: Any = model
     for part in loc:
         if isinstance(current, type) and issubclass(current, BaseModel):
@@ -187,7 +187,7 @@ def _inner_model(annotation: Any) -> Any:
 
 
 def _at(data: Any, *place: str | int) -> Any:
-    """Return the value at a place of unchecked data, or None."""
+    """Return the value at a location in unchecked data, or None."""
     for part in place:
         if isinstance(data, Mapping):
             data = data.get(part)
@@ -203,7 +203,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _check_pools(document: Document) -> None:
-    """Check references between pools. Works on unchecked data, so that mistakes elsewhere do not hide these."""
+    """Check references between pools. Works on unchecked data, so that other mistakes do not hide these."""
     pools = _mapping(_at(document.data, "pools"))
     seen: dict[str, str] = {}
     for name, pool in pools.items():
@@ -245,7 +245,7 @@ def _check_pools(document: Document) -> None:
 
 
 def _check_clients(document: Document) -> None:
-    """A model that no pool serves is a mistake in a client's list; a glob may wait for models to come."""
+    """Check that a pool serves every model in the clients' lists; globs may match models that do not exist yet."""
     served: set[str] = set()
     for pool in _mapping(_at(document.data, "pools")).values():
         models = _at(pool, "models")
@@ -265,7 +265,7 @@ def _check_clients(document: Document) -> None:
 
 
 def _check_classes(document: Document) -> None:
-    """Shares must fit into a pool, and a client or a service tier can have only one class."""
+    """Check that all shares together are at most 1, and that each client and service tier has only one class."""
     total = 0.0
     owners: dict[tuple[str, str], str] = {}
     for name, section in _mapping(_at(document.data, "classes")).items():

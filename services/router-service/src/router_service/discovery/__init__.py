@@ -1,1 +1,1 @@
-"""Lists the backends of a pool: from the configuration, DNS or Kubernetes. Must not depend on their health."""
+"""Lists the backends of a pool: from the configuration, DNS or Kubernetes. Must not depend on the backends' health."""

@@ -23,8 +23,8 @@ class Answer:
     """Receives one response (`ports.ResponseSink`) and the client's events (`pipeline.relay.ClientListener`).
 
     ``started`` is True once body bytes other than comments were given to the relay: from then on there is no retry.
-    ``opened``: the client has the head, and at most comments of an event stream. ``events`` is the reader of
-    an event stream, None for other bodies. Times are `time.perf_counter` seconds.
+    ``opened`` is True once the client has received the head; of an event stream it may also have received comments.
+    ``events`` is the reader of an event stream, None for other bodies. Times are `time.perf_counter` seconds.
     """
 
     __slots__ = (
@@ -82,7 +82,7 @@ class Answer:
 
     @property
     def begun(self) -> bool:
-        """True once the client has bytes of this attempt; of a continuation, only the bytes that it added count."""
+        """True once the client has bytes of this attempt; for a continuation, only bytes that it added count."""
         return self.started if self._seam is None else self._seam.written
 
     @property
@@ -117,7 +117,7 @@ class Answer:
                 self.events = self._stream_events
             self.buffered = False
         if self._joins and self.events is None:
-            self.buffered = True  # None of it may reach the client's stream.
+            self.buffered = True  # No byte of this response may reach the client's stream.
         if self.events is None:
             self._plain = PlainBody(self._recipient.editor)
 
@@ -282,7 +282,7 @@ class Answer:
         """Write the new part of a continued response."""
         data = seam.feed(data)
         if progressed and not self.clock.first_token_at:
-            self.clock.first_token_at = now  # repeating the tail is progress
+            self.clock.first_token_at = now  # the engine repeats the tail, which counts as progress
         if seam.diverged:
             self.stop(End.DIVERGED, "the continuation did not repeat the text that the client already has")
             return

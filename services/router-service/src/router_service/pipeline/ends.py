@@ -274,7 +274,7 @@ class BrokenOff(RequestEnd):
 
 
 def _break_off(job: "Job", relay: "Relay | None", message: str, code: str) -> None:
-    """End an event stream of which the client has the head, and at most comments, with one error event."""
+    """End an event stream before its first event with one error event; the client has its head and maybe comments."""
     assert relay is not None
     if relay.gone:
         ClientLeft().apply(job, relay)

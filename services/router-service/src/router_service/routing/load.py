@@ -1,4 +1,4 @@
-"""How loaded one backend is, as a number that sorts."""
+"""Computes the load of one backend as a sortable number."""
 
 from router_service.routing.snapshot import BackendView
 
