@@ -15,17 +15,17 @@ from platform_contracts.backend_states import NOT_WORKING
 from platform_contracts.ledger_parts import parts_of
 
 Name = Literal[
-    "event_loop_blocked",  # the router ran late, which delays every part that needs it
+    "event_loop_blocked",  # the router's timers ran late, which delays every part that needs the router
     "engine_stuck",  # attempts failed at an engine that produced nothing
     "failed_attempts",  # attempts failed before one succeeded
     "kv_cache_full",  # an engine preempts, or queues requests because its KV cache is full
     "slow_engine",  # an engine is slower than before and computes no more tokens
     "engine_queue",
     "longer_prompts",
-    "affinity_lost",  # sessions were served away from the backend that knows their prefix
-    "cache_lost_by_routing",  # prompts were served away from the backend that knows their beginning
+    "affinity_lost",  # sessions moved away from the backend that caches their prefix
+    "cache_lost_by_routing",  # prompts went to backends without their prefix, while another backend had cached it
     "cache_evicted",  # an engine has lost prefixes that it computed before
-    "other_prompts",  # more prompts whose beginning no backend knows
+    "other_prompts",  # more prompts have a prefix that no backend has cached
     "thinking_longer",  # more time between the first token and the first token of the answer
     "other_rules",
     "other_backends",
@@ -72,7 +72,7 @@ _BY_PREFIX: dict[str, Name] = {
     "prefix_moved": "cache_lost_by_routing",
     "prefix_new": "other_prompts",
 }
-"""Mix of affinity by the state that gained requests; the other states are those of sessions."""
+"""Cause of a changed affinity mix, by the state that gained requests. All other states concern sessions."""
 
 _MIX: dict[str, Name] = {
     "prompt_bucket": "longer_prompts",
