@@ -1,6 +1,6 @@
 """Faults that need access to the nodes: commands from environment variables.
 
-Without one, a test is skipped.
+A test is skipped if its variable is not set.
 """
 
 import os
@@ -17,7 +17,7 @@ HOOKS = {
     "CLUSTER_API_DOWN": "stops the API server",
     "CLUSTER_API_UP": "starts it again",
 }
-"""Variable → what its command does, or what it names."""
+"""The action of the command in each variable, or the meaning of its value."""
 
 
 def require(*variables: str) -> None:

@@ -177,7 +177,7 @@ def _sends_a_span(port: int, collector: SpanReceiver) -> None:
 
 
 class _Stream:
-    """A generation that is in flight when the pod is asked to stop."""
+    """A stream that is still running when the pod begins to terminate."""
 
     def __init__(self, port: int) -> None:
         self.text = ""

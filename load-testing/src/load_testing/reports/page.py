@@ -25,7 +25,7 @@ def write_report(folder: Path, summary: Summary, prometheus_url: str) -> Path:
     ``prometheus_url`` is the Prometheus of the tested servers, "" if unknown.
     """
     numbers = summary.numbers
-    write_summary(folder, summary)  # before a query that may fail
+    write_summary(folder, summary)  # written first, because a query below may fail
     records = read_records(folder / "requests.jsonl")
     slo = Slo(**numbers["slo"])
     figures = _client_figures(records, numbers["started_at"], numbers["ended_at"], slo)
