@@ -59,7 +59,7 @@ class AffinityStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a probe of one backend found. ``ready`` is the agent's own word; ``refused``: no process listens there.
+    """The result of a probe of one backend. ``ready`` is the agent's own report; ``refused``: no process listens there.
 
     ``slots`` is how many requests the engine runs at once (vLLM's ``--max-num-seqs``); None: not reported.
     """

@@ -65,7 +65,7 @@ def replica_name(port: int) -> str:
 
 
 def pipeline_settings(config: RouterConfig, replica: str = "") -> Settings:
-    """What requests go by.
+    """Return the pipeline's settings from a configuration.
 
     Raises:
         BadConfig: the sampling ratio in the environment is not a number.

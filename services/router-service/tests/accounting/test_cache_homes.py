@@ -1,4 +1,4 @@
-"""Where a prompt's prefix cache is expected: at a backend that served it within the lifetime."""
+"""A prompt's prefix cache is expected at a backend that served the prompt within the lifetime."""
 
 from router_service.accounting import cache_homes
 from router_service.accounting.cache_homes import CacheHomes

@@ -1,4 +1,4 @@
-"""What a full ring of records takes of the process' memory."""
+"""Memory of the process with a full ring of records."""
 
 import psutil
 

@@ -1,4 +1,4 @@
-"""The ledger's parts add up to the time to first token, and nothing is made up."""
+"""The ledger's parts add up to the time to first token, and no value is invented."""
 
 import pytest
 from hypothesis import given

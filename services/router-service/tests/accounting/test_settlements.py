@@ -1,4 +1,4 @@
-"""What the router settles for the edge: tokens of cut-off answers, nothing that is unknown."""
+"""The router settles tokens of cut-off responses for the edge, and no unknown usage."""
 
 from time import perf_counter
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What the fast relay needs of uvicorn is still there: fails when the pinned version changes it."""
+"""The internals of uvicorn that the fast relay uses exist in the pinned version."""
 
 import inspect
 from importlib.metadata import version

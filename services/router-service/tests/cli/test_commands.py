@@ -1,4 +1,4 @@
-"""What people run: check, decide, explain, replay, with their exit codes and their words."""
+"""The commands check, decide, explain and replay, with their exit codes and output."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A good configuration compiles; every mistake in a bad one is told with its place, all at once."""
+"""A valid configuration compiles; all mistakes of an invalid configuration are reported at once, with their positions."""
 
 from pathlib import Path
 

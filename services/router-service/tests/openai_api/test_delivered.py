@@ -1,4 +1,4 @@
-"""What a stream delivered before its client left: counted from events as vLLM 0.32 writes them."""
+"""Tokens delivered before the client disconnected, counted from events in vLLM 0.32's format."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Token counts and timing are read from the end of an answer, and only real ones."""
+"""Token counts and timing are read from the end of a response, and never from text that a model wrote."""
 
 import pytest
 

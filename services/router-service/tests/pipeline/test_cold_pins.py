@@ -1,4 +1,4 @@
-"""Sessions whose pin the store must be asked for: decided after its answer, by the fleet as it is then."""
+"""Sessions whose pin must be read from the store: the decision uses the fleet's state after the store's response."""
 
 import asyncio
 from collections import deque

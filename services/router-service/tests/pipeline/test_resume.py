@@ -1,4 +1,4 @@
-"""Where the seam of a continued stream lies, what is sent for it, and whose token counts are reported."""
+"""The seam of a continued stream: its position, the request for the continuation, and the reported token counts."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where a continuation goes, what it spends of the retry budget, and what its refusal leaves in the stream."""
+"""The backend of a continuation, its cost in the retry budget, and the stream after a refused continuation."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One answer to a client that reads slowly: its backend's connection rests, and no timeout counts meanwhile."""
+"""A client that reads slowly pauses its backend's connection, and no timeout counts during the pause."""
 
 import asyncio
 from collections import deque

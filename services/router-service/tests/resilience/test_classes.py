@@ -1,4 +1,4 @@
-"""A class keeps its share of slots and queue, gives borrowed slots back, and never waits behind one that is over."""
+"""A class keeps its share of slots and queue, returns borrowed slots, and never waits behind a class over its share."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What prefix affinity hashes: the beginning of a conversation, up to its first answer."""
+"""Prefix affinity hashes the beginning of a conversation, up to its first answer."""
 
 from typing import Any
 

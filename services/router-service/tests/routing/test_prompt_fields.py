@@ -1,4 +1,4 @@
-"""What counts as the prompt at each path: the fields that vLLM tokenizes there, and no decoy beside them."""
+"""The prompt of each path consists of the fields that vLLM tokenizes there, and no other field."""
 
 from typing import Any
 

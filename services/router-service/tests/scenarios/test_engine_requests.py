@@ -1,4 +1,4 @@
-"""What the router changes on the way to the engine and back: aliases, salts, metrics, controls and headers."""
+"""Changes that the router makes to requests and responses: aliases, salts, metrics, controls and headers."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Engines and agents stopped with SIGSTOP while requests run: held requests move, begun streams end in time."""
+"""Engines and agents stopped with SIGSTOP while requests run: waiting requests move, and begun streams end in time."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Backends that freeze, fail, refuse, flap and restart: who gets requests meanwhile, and what clients see."""
+"""Backends that freeze, fail, refuse, flap and restart: which backends get requests, and what clients see."""
 
 import collections
 import concurrent.futures

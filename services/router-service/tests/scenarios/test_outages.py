@@ -1,4 +1,4 @@
-"""Engines that are killed, refuse, or are drained away: what reaches the clients, and how often engines are asked."""
+"""Engines that are killed, refuse or drain: the responses that clients get, and the number of requests to engines."""
 
 import asyncio
 import collections

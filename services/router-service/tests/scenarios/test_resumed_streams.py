@@ -1,4 +1,4 @@
-"""A stream whose engine dies is continued on the other one, and the client sees one answer."""
+"""If an engine dies, its stream continues on the other engine, and the client sees one response."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A client that does not read: its engine is held back, the router holds little, nobody else waits for it."""
+"""A client that does not read slows only its own engine request, and the router buffers little for it."""
 
 import hashlib
 import http.client
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.service
 IDLE_SECONDS = 1.0
 BLOCKS = 1500
 BLOCK_BYTES = 65_536
-"""What the engine wants to send, 98 MB in events of this size: kernels take some MB before a send blocks."""
+"""Size of one event of the engine; all events together are 98 MB: kernels buffer some MB before a send blocks."""
 
 MOST_HELD_BYTES = 8 * 1024 * 1024
-"""What the router may grow by meanwhile; the relay's own buffers are a few hundred kB."""
+"""Allowed growth of the router's memory during this time; the relay's own buffers are a few hundred kB."""
 
 PLAIN = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 7\r\n\r\n{"a":1}'
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -1,4 +1,4 @@
-"""The kernel's measure of a handshake: there for a backend that listens, nothing for one that does not."""
+"""The kernel's measurement of a handshake exists for a listening backend, and only for a listening backend."""
 
 import asyncio
 

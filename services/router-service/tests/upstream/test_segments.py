@@ -1,4 +1,4 @@
-"""TCP segments between router and backend, by the kernel's count: each once, however often it is asked."""
+"""TCP segments between router and backend, by the kernel's count: repeated reads count each segment once."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Pages of decision records: the recent ones, and one by its request id from any replica."""
+"""Pages of decision records: recent records, and a single record by request id from any replica."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field

@@ -28,10 +28,10 @@ _LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and discarded."""
 
 _FLUSH_SECONDS = 10.0
-"""How long an aborted answer may still be flushed to a client that does not read."""
+"""Time in which an aborted response may still be flushed to a client that does not read."""
 
 _HEAD_BYTES = 8 * 1024
-"""How many of a request's first bytes are searched for an `Upgrade` header."""
+"""Number of a request's first bytes that are searched for an `Upgrade` header."""
 
 _UPGRADE = re.compile(rb"(?i)\r\nupgrade[ \t]*:")
 

@@ -51,7 +51,7 @@ class Pace:
 
 
 class _Entry:
-    """One backend's probes. ``looking``: the running or next probe was asked for by :meth:`HealthLoop.look`."""
+    """One backend's probes. ``looking``: :meth:`HealthLoop.look` requested the running or next probe."""
 
     __slots__ = (
         "again", "backend", "failed", "gone", "health_url", "looking", "measure_at", "phase", "pool", "running",

@@ -19,7 +19,7 @@ MAX_KEPT_BYTES = 4 * 1024 * 1024
 """A response longer than this is no longer stored, and so cannot be continued elsewhere."""
 
 _NAME_BYTES = 64
-"""How many bytes of an event forwarded in pieces are remembered; its type is at its beginning."""
+"""Number of bytes kept of an event that is forwarded in pieces; the event's type is at its beginning."""
 
 _ERROR = b'data: {"error"'
 _ERROR_TIGHT = b'data:{"error"'

@@ -32,7 +32,7 @@ from router_service.telemetry.trace_context import continued
 
 
 class Waits(StrEnum):
-    """What a running request waits for."""
+    """The event that a running request waits for."""
 
     BACKEND = "backend"  # in the router's queue, or between two attempts
     CONNECTION = "connection"

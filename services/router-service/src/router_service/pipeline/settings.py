@@ -10,7 +10,7 @@ from router_service.routing.session_sources import SessionSources
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the pipeline reads of one configuration; swapped as a whole on reload. ``replica`` is this router's name.
+    """The settings of the pipeline from one configuration; swapped as a whole on reload. ``replica`` is this router's name.
 
     ``rules`` are the rules as they are written, for people to read.
     """

@@ -15,7 +15,7 @@ from router_service.routing.features import Features
 from router_service.routing.vocabulary import Outcome, RejectedBecause, Verdict
 
 LOGGED_BEST = BEST_KEPT
-"""How many of the eligible candidates the log line keeps in addition to the chosen and the rejected ones."""
+"""Number of eligible candidates in the log line, in addition to the chosen and the rejected candidates."""
 
 LEDGER_PARTS = (
     "edge",
@@ -133,7 +133,7 @@ class DecisionRecord:
 
     @property
     def shortened(self) -> bool:
-        """Whether the log line leaves candidates out that the decision names."""
+        """Whether the log line omits candidates of the decision."""
         first = self.first_decision
         return first is not None and first.left_out is None and len(first.eligible) > LOGGED_BEST
 
@@ -254,7 +254,7 @@ def _ms(value: float | None) -> float | None:
 
 
 def _worth_logging(candidates: list[Candidate], decision: Decision) -> list[Candidate]:
-    """Return what a line names. The eligible ones are in the order of their scores, which replay takes for their turns."""
+    """Return the candidates of a log line. Eligible candidates are sorted by score; replay takes turns in this order."""
     rejected: list[Candidate] = []
     named: dict[tuple[str, RejectedBecause], int] = {}
     for candidate in candidates:

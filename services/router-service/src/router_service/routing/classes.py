@@ -11,7 +11,7 @@ UNCLASSED = "default"
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """What assigns requests to classes, and what engines are told of them.
+    """Assigns requests to classes, and knows the priority that engines receive.
 
     ``clients`` maps client ids, or globs of them, to a class, and ``tiers`` values of ``service_tier``. ``priorities``
     maps classes to the priority in the engine's request (vLLM: a lower value is scheduled first).

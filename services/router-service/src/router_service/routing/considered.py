@@ -17,13 +17,13 @@ from router_service.routing.standing import Standing
 from router_service.routing.vocabulary import RejectedBecause
 
 BEST_KEPT = 8
-"""How many eligible backends a decision about a large pool keeps."""
+"""Number of eligible backends that a decision about a large pool keeps."""
 
 HEALTHY = frozenset({RejectedBecause.BREAKER_OPEN, RejectedBecause.AT_LIMIT, RejectedBecause.ALREADY_TRIED})
 """Rejections of backends whose health is good."""
 
 REJECTED_KEPT = 8
-"""How many rejected backends of each pool and reason a decision names; the others are counted."""
+"""Number of rejected backends that a decision names for each pool and reason; it only counts the others."""
 
 
 class Considered(Protocol):

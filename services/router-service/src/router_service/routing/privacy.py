@@ -1,4 +1,4 @@
-"""What clients can learn about each other through an engine: shared prefix-cache entries and engine metrics."""
+"""Limits what clients can learn about each other through an engine: shared prefix-cache entries and engine metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

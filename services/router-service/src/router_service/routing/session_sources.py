@@ -1,4 +1,4 @@
-"""Where a request names its session: headers first, then body fields. Stores no id."""
+"""Finds the session's name in a request: headers first, then body fields. Stores no id."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

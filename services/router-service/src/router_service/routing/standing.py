@@ -20,7 +20,7 @@ Status = int | RejectedBecause | None
 
 
 class Standing:
-    """Who is eligible, ordered by load, and who is rejected, by reason. Places are positions in ``backends``.
+    """Eligible backends ordered by load, and rejected backends by reason. Places are positions in ``backends``.
 
     Attributes:
         by_load: sorted places of the eligible backends by load; ``loads`` are its keys, sorted.
@@ -117,7 +117,7 @@ class Standing:
             insort(self.eligible, place)
 
     def is_eligible(self, place: int) -> bool:
-        """Whether the backend may take a request that was not tried there."""
+        """Return whether the backend may accept a request without an earlier attempt there."""
         return self.status[place].__class__ is int
 
     def carried(self, but: Sequence[int]) -> tuple[int, float]:

@@ -47,7 +47,7 @@ class RequestSample:
 
 
 class Totals:
-    """What is counted for each backend: few numbers, because a fleet multiplies them."""
+    """Counts of one backend: only a few, because a fleet multiplies their number."""
 
     __slots__ = ("first_tokens", "requests", "ttft_seconds")
 

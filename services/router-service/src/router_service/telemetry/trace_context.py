@@ -1,4 +1,4 @@
-"""W3C trace context: parse the incoming header, create the one for the engine. Records and exports nothing."""
+"""W3C trace context: parses the incoming header and creates the engine's header. Records and exports nothing."""
 
 import re
 from dataclasses import dataclass
