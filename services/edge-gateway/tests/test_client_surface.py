@@ -1,4 +1,4 @@
-"""What clients of every kind meet at the edge: error forms, content types, browsers, IPv6."""
+"""The edge's interface to all kinds of clients: error forms, content types, browsers, IPv6."""
 
 import socket
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What one client can make the edge hold: bodies that arrive slowly, over many connections and over one."""
+"""Memory limit for one client's slow request bodies, over many connections and over a single connection."""
 
 import contextlib
 import socket

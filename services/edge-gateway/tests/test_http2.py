@@ -29,7 +29,7 @@ GOOD: Headers = [
 
 @dataclass
 class Answer:
-    """What came back on the stream: a status and a body, or that it was reset or the connection closed."""
+    """The result of a stream: a status and a body, or a reset, or a closed connection."""
 
     status: int = 0
     body: bytes = b""

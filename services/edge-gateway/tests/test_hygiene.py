@@ -1,4 +1,4 @@
-"""What a client says about itself is not believed, and what it entrusts to the edge shows up nowhere."""
+"""The edge does not trust a client's headers about itself, and its keys and prompts appear in no log, metric or error."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""How much one client may ask: its rate, its tokens across all edges, and that others do not feel it."""
+"""Limits of one client: its rate, its tokens across all edges, and no effect on other clients."""
 
 import asyncio
 import contextlib
@@ -110,7 +110,7 @@ def flush(redis_port: int) -> None:
 
 
 def reserved_for(body: dict[str, Any]) -> int:
-    """What the edge reserves for a body: a third of its bytes and the longest answer."""
+    """Return the edge's reservation for a body: a third of its bytes plus the longest completion."""
     size = len(json.dumps(body, separators=(",", ":")).encode())
     return -(-size // 3) + int(body["max_tokens"]) * int(body.get("n", 1))
 

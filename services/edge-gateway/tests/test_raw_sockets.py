@@ -1,4 +1,4 @@
-"""What a socket can send that no client library would: refused in OpenAI's format, or harmless."""
+"""Input that only a raw socket can send is refused in OpenAI's format, or harmless."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""What is rendered, for local use and for a cluster: compared with goldens, and judged by the real Envoy.
+"""Rendered files for local use and for a cluster: compared with goldens, and validated by the real Envoy.
 
 UPDATE_GOLDENS=1 rewrites the goldens; the review then shows what a change really does.
 """

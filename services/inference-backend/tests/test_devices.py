@@ -1,4 +1,4 @@
-"""What NVML, a DCGM exporter and the process table say becomes one reading; silence stays silence."""
+"""NVML, a DCGM exporter and the process table give one reading; missing data gives no reading."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What an engine is doing is judged from token progress; a full engine is never called stuck."""
+"""The agent judges an engine's state by token progress; a saturated engine is never reported as stuck."""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What keeps an engine from starting is one clear sentence each, and nothing else notices."""
+"""Each problem that prevents an engine's start is one clear sentence, and no other component is affected."""
 
 import hashlib
 import json

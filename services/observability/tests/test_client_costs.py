@@ -1,4 +1,4 @@
-"""What each client's requests cost: arithmetic, files, and unit costs measured on a simulated engine."""
+"""Costs of each client's requests: arithmetic, files, and unit costs measured on a simulated engine."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Every alert about the cluster fires on its claim and stays quiet beside it. Run by promtool itself."""
+"""Every alert about the cluster fires on its condition and stays silent otherwise, as run by promtool."""
 
 import re
 import subprocess

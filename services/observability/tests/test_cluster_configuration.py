@@ -1,4 +1,4 @@
-"""What Loki, Tempo, Alloy, the DCGM exporter and Grafana read, as far as it can be told without them."""
+"""Checks the configuration of Loki, Tempo, Alloy, the DCGM exporter and Grafana without running them."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""The parts add up to the change, mix is told from slowdown, and the largest cause comes first."""
+"""The parts add up to the change, mix and slowdown are separate, and the largest cause comes first."""
 
 import pytest
 from hypothesis import given

@@ -24,7 +24,7 @@ def grammars() -> Path:
 
 
 def parse(grammars: Path, asked: list[tuple[str, str]]) -> list[int | None]:
-    """Where each query does not parse, None where it does."""
+    """Return the position of each query's syntax error, or None."""
     lines = "".join(json.dumps({"language": source, "query": query}) + "\n" for source, query in asked)
     done = subprocess.run(
         ["node", "parse.mjs"], cwd=grammars, input=lines, capture_output=True, text=True, check=False

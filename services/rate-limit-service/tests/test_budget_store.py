@@ -1,4 +1,4 @@
-"""One suite for both budget stores: the one in Redis and the fake. What one does, the other does."""
+"""One suite for both budget stores, Redis and the fake: both must behave the same."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -34,7 +34,7 @@ DEVICE_METRICS = (
 
 
 class EngineStart(StrEnum):
-    """What came before an engine's first answer."""
+    """The state of an engine before its first response."""
 
     AGENT_STARTED = "agent_started"  # the agent itself is new, so nothing is known
     PROCESS_ENDED = "process_ended"  # nothing listened on the engine's port
