@@ -1,4 +1,4 @@
-"""Attack: one client keeps every slot busy with long streams and the queue full; another one is served meanwhile."""
+"""Attack: one client keeps every slot busy with long streams and the queue full; a second client is still served."""
 
 import asyncio
 import time

@@ -58,7 +58,7 @@ def is_refused(client: socket.socket) -> bool:
 
 
 def test_slow_bodies_over_many_connections(attacked: Attacked) -> None:
-    """The bytes held for one client stay below its bound; the rest is refused at once."""
+    """The buffered bytes of one client stay below its limit; the edge refuses the rest at once."""
     before = attacked.edge_bytes()
     with unharmed_neighbour(attacked, "slow bodies"), contextlib.ExitStack() as opened:
         began = time.monotonic()

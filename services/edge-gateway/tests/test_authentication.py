@@ -1,4 +1,4 @@
-"""API keys: who is let in, how keys rotate, and an edge that does not start without any."""
+"""API keys: admission, rotation, and an edge that does not start without keys."""
 
 import hashlib
 import os
@@ -102,7 +102,7 @@ def test_keys_rotate_without_a_restart_and_without_a_failed_request(
         stop, change, changed = threading.Event(), threading.Event(), threading.Event()
 
         def ask() -> None:
-            """Use the old key, and from the first answer of the new one on that one, over one connection."""
+            """Use the old key until the new key is accepted, then only the new key, over one connection."""
             nonlocal asked
             with httpx.Client(timeout=10) as client:
                 while not stop.is_set():

@@ -1,4 +1,4 @@
-"""A broken script must not become an open door: Envoy itself would go on without it."""
+"""A broken script must refuse requests: Envoy alone would continue without the script."""
 
 import contextlib
 import hashlib

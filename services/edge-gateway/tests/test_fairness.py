@@ -1,4 +1,4 @@
-"""Others do not feel a greedy client: alternated with control rounds, figures in the output."""
+"""A greedy client does not slow others: measured in alternation with control rounds, figures in the output."""
 
 import asyncio
 import contextlib
@@ -68,7 +68,7 @@ async def times_of_third(edge: Edge, count: int) -> list[float]:
 
 @contextlib.contextmanager
 def greedy(edge: Edge, key: str, rate: float, burst: int, max_tokens: int) -> Iterator[dict[str, int]]:
-    """Run a client of its own process that asks for more than it may, and collect its statuses."""
+    """Run a client in a separate process that exceeds its limits, and collect its statuses."""
     body = json.dumps({**GOOD_BODY, "max_tokens": max_tokens})
     command = [
         sys.executable,
@@ -92,7 +92,7 @@ def greedy(edge: Edge, key: str, rate: float, burst: int, max_tokens: int) -> It
 
 @pytest.mark.timeout(300)
 def test_a_third_client_does_not_feel_two_that_are_over_their_limits(tmp_path: Path) -> None:
-    """Alternates control rounds and rounds with neighbours; unrestrained they would fill every slot."""
+    """Alternates control rounds and rounds with greedy neighbours, which would fill every slot without limits."""
     limits = {
         "default": WIDE,
         "clients": {

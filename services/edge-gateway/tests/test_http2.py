@@ -1,4 +1,4 @@
-"""HTTP/2 frames no client library would send: none of them reaches the router as something else."""
+"""HTTP/2 frames that no client library sends: no frame reaches the router as a different request."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""JWTs: which tokens are let in, what of them goes no further, and where signing keys come from."""
+"""JWTs: accepted tokens, claims that are not forwarded, and sources of signing keys."""
 
 import base64
 import hmac

@@ -1,4 +1,4 @@
-"""The README's claims that can be checked: every protection names a test that exists, every setting one that is."""
+"""Checkable claims of the README: every protection names an existing test, and every setting exists."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The edge in front of the real router and the engine simulator: what arrives there, and what does not."""
+"""The edge in front of the real router and the engine simulator: admitted and refused requests."""
 
 import subprocess
 import sys
@@ -211,7 +211,7 @@ def test_a_stream_left_early_costs_what_it_delivered(way: Way, path: str, body: 
 
 
 def test_a_whole_answer_that_times_out_keeps_its_reservation(way: Way) -> None:
-    """The engine works until the router's total_seconds; nobody knows how many tokens it made."""
+    """The engine works until the router's total_seconds, and its token count is unknown."""
     way.forget_budgets()
     before = way.settlements()
     httpx.post(f"{way.engine}/sim/faults", json={"kind": "long_prefill", "seconds": 60}).raise_for_status()

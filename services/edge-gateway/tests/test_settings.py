@@ -1,4 +1,4 @@
-"""The settings file is a contract: what it does not know it refuses, with line and reason, all at once."""
+"""The settings file is a contract: all unknown settings are refused at once, with line and reason."""
 
 from pathlib import Path
 

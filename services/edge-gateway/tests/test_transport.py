@@ -236,7 +236,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path, edge: Edge) -> None:
-    """The edge says so and ends; it waits for nobody."""
+    """The edge reports the taken port and exits at once."""
     taken = socket.create_server(("127.0.0.1", 0))
     own = running_edge(tmp_path, edge.port, port=taken.getsockname()[1])
     with taken, pytest.raises(AssertionError, match="Address already in use"), own:

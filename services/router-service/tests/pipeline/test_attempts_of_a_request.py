@@ -1,4 +1,4 @@
-"""When an attempt ends and another begins: each timeout by itself, before the first token, and at a lost backend."""
+"""Attempts and retries of a request: each timeout alone, before the first token, and at a lost backend."""
 
 import asyncio
 from collections import deque
@@ -58,7 +58,7 @@ ANSWERS = {
 
 
 class Client:
-    """Keeps what it is sent."""
+    """Stores the bytes that it receives."""
 
     gone = False
 

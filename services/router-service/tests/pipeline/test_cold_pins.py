@@ -26,7 +26,7 @@ WHOLE = Script(200, (), (b'{"choices":[]}',))
 
 
 class SlowStore:
-    """Knows no pin and takes a moment to say so."""
+    """A store without pins that responds after a moment."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -76,8 +76,8 @@ def endpoints(count: int) -> list[Endpoint]:
 
 
 async def asked_at_once(meanwhile: Callable[[Fleet], None]) -> tuple[list[Job], dict[str, int]]:
-    """Ask as many new sessions as there are places, let ``meanwhile`` happen before the store has answered; the jobs
-    and the most that each backend had at once."""
+    """Send one request per slot, each of a new session, and call ``meanwhile`` before the store responds. Return the jobs
+    and the most concurrent requests of each backend."""
     fleet = Fleet(["p"], Bounds(LIMIT, CLIENTS, 1.0), perf_counter)
     fleet.set_endpoints("p", endpoints(BACKENDS))
     for number in range(BACKENDS):

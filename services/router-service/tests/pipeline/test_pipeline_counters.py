@@ -1,4 +1,4 @@
-"""Whatever answers, breaks, leaves or is reloaded: every counter returns to exactly zero."""
+"""Every counter returns to exactly zero after responses, failures, disconnects and reloads."""
 
 import asyncio
 from collections import deque
@@ -42,7 +42,7 @@ SCRIPTS = (
 
 
 class Client:
-    """A relay that keeps what it got and can leave."""
+    """A relay that stores its output and can disconnect."""
 
     def __init__(self) -> None:
         self.gone = False
@@ -81,7 +81,7 @@ class Client:
 
 
 class Watched(RetryBudget):
-    """Remembers how much was ever spent, and at once."""
+    """Counts all spent retries, and the most at one time."""
 
     def __init__(self, ratio: float, minimum: int) -> None:
         super().__init__(ratio, minimum)
@@ -192,5 +192,5 @@ def test_counters_return_to_zero_after_any_interleaving(
 
 
 def test_a_retry_that_is_refused_in_the_line_gives_its_budget_back() -> None:
-    """Two requests retry at once onto one backend with one place: the second waits, then is refused."""
+    """Two requests retry at the same time on a backend with one slot: the second waits, then is refused."""
     asyncio.run(play([(5, None), (8, None), (8, None), (3, None), (5, None), (8, None)], 13, 1))

@@ -85,7 +85,7 @@ def test_a_continuation_that_ends_inside_the_tail_is_another_answer() -> None:
 
 @pytest.mark.parametrize("new", ["\n\nNext", " Next", "Next"])
 def test_white_space_at_the_seam_is_neither_lost_nor_doubled_when_sampling(new: str) -> None:
-    """A chat template may trim it from the end of the text, and the engine then makes it again."""
+    """A chat template may trim white space from the end of the text, and the engine then generates it again."""
     client, _, sent = answered(
         {**CHAT, "max_tokens": 10}, events(True, ["End", ".", "\n\n"]), [*events(True, [new], "stop"), DONE]
     )
@@ -94,7 +94,7 @@ def test_white_space_at_the_seam_is_neither_lost_nor_doubled_when_sampling(new: 
 
 
 def test_with_stop_sequences_a_greedy_answer_is_made_again_whole() -> None:
-    """The engine held back what may begin one, and counted its tokens: only the same request is the same."""
+    """The engine delays text that may begin a stop sequence but counts its tokens: only the same request works."""
     client, _, sent = answered(
         {**GREEDY, "stop": ["END"]},
         events(True, ["a", " b"], start=3),
@@ -149,7 +149,7 @@ def test_what_cannot_be_continued_in_kind_ends_as_an_error(more: dict[str, Any])
 
 
 def test_a_continuation_that_gets_no_turn_ends_the_begun_answer_as_an_error() -> None:
-    """The other engine is at its limit and nobody may wait: a second head never lands in the stream."""
+    """The other engine is at its limit and the queue is full: the stream never contains a second head."""
     client, job, sent = answered(GREEDY, events(True, ["A", " b"]), busy=True)
     assert (client.starts, client.ends, len(sent)) == (1, ["abort"], 1)
     assert client.text == "A b"
@@ -159,7 +159,7 @@ def test_a_continuation_that_gets_no_turn_ends_the_begun_answer_as_an_error() ->
 
 @pytest.mark.parametrize("cut", range(1, 9))
 def test_wherever_it_is_cut_the_answer_is_the_uninterrupted_one(cut: int) -> None:
-    """An engine that makes the same tokens whatever text is sent along."""
+    """An engine that generates the same tokens for any text in the request."""
     tokens = ["On", "ce", " upon", " a", " t", "ime", ",", " 4", "2", "."]
     first = events(True, tokens[:cut])
     # What a deterministic engine says after each prefix that the router may send.
@@ -176,7 +176,7 @@ def test_wherever_it_is_cut_the_answer_is_the_uninterrupted_one(cut: int) -> Non
 
 
 def uncounted(texts: list[str], finish: str | None = None, made: int | None = None) -> list[bytes]:
-    """An engine that counts only at the end: ``made`` tokens, when it comes so far."""
+    """An engine that reports counts only at the end: ``made`` tokens, if it reaches the end."""
     chunks = [json.loads(e[6:]) for e in events(True, texts, finish)]
     for chunk in chunks:
         del chunk["usage"]

@@ -44,7 +44,7 @@ def ends(job: Job) -> list[tuple[str, str]]:
 
 
 def test_a_continuation_never_goes_where_the_request_has_failed_before() -> None:
-    """The first one died before its first byte, the second in its answer; the third has more to do than either."""
+    """The first backend died before its first byte, the second during its response; the third has the highest load."""
     client, job, _ = played(
         GREEDY, Backends([[SILENT_DEATH], [DEATH], [whole([" b", " c"])]], loads=(0, 1, 9))
     )
@@ -79,7 +79,7 @@ def test_attempts_are_bounded_while_a_stream_is_continued_too() -> None:
 
 @pytest.mark.parametrize(("retries", "goes_on"), [(0, False), (1, True)])
 def test_what_follows_an_answer_of_a_living_backend_spends_the_budget(retries: int, goes_on: bool) -> None:
-    """Its continuation said something else: that engine worked, and the whole text is more work for it."""
+    """The continuation differed from the client's text: the engine still works, so a further attempt adds load."""
     other = Script(200, STREAM, (*events(True, [" b", "d"], "stop"), DONE))
     first = Script(200, STREAM, tuple(events(True, ["A", " b", "c"])), "break")
     client, job, _ = played(GREEDY, Backends([[first], [other, whole(["!"])]], retries=retries, loads=(0, 1)))

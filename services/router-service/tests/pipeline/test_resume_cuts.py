@@ -11,7 +11,7 @@ from router_service.routing.vocabulary import Outcome
 from router_service.upstream.fake import Ending, Script
 
 WHOLE = [*events(True, ["1", "2", ",", "3"], "stop"), DONE]
-"""An answer with no word in it: it is made again as it was asked."""
+"""A response without a word boundary: the original request is repeated."""
 
 
 @pytest.mark.parametrize("ending", ["break", "complete"])
@@ -19,7 +19,7 @@ WHOLE = [*events(True, ["1", "2", ",", "3"], "stop"), DONE]
 def test_a_cut_at_any_byte_leaves_whole_events_and_then_the_rest_or_one_error(
     rule: Rule, ending: Ending
 ) -> None:
-    """Also inside an event, and also where the cut is an orderly end (a body that ends with its connection)."""
+    """Cuts are also inside an event, and also look like an orderly end (a body that ends with its connection)."""
     stream = b"".join(WHOLE)
     # An orderly end behind `[DONE]` lacks a blank line only.
     enough = len(stream) - (2 if ending == "complete" else 0)
@@ -42,7 +42,7 @@ def test_a_cut_at_any_byte_leaves_whole_events_and_then_the_rest_or_one_error(
 @pytest.mark.parametrize("ending", ["break", "complete"])
 @pytest.mark.parametrize("rule", [RULE, NOT_RESUMED], ids=["resumed", "not resumed"])
 def test_an_event_that_was_passed_on_in_pieces_is_closed_before_the_error(rule: Rule, ending: Ending) -> None:
-    """The client has a part of it: nothing can make that whole, and what follows must not become a part of it."""
+    """The client has received a part of an event. Nothing can complete it, and later bytes must not extend it."""
     long = WHOLE[1][:-9] + b"x" * (MAX_HELD_BYTES + 1)
     client, job, sent = answered(GREEDY, [WHOLE[0], long], WHOLE, ending=ending, rule=rule)
     begun, open_event, error, after = client.data.split(b"\n\n")

@@ -19,7 +19,7 @@ IDLE_SECONDS = 0.05
 
 
 class Client:
-    """A relay to a client that is slow from the first byte on, until the test says otherwise."""
+    """A relay to a client that is slow from the first byte on, until the test changes it."""
 
     gone = False
 

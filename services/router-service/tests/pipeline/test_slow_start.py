@@ -1,4 +1,4 @@
-"""A backend that came back gets a ramped share among its peers; where nobody else is there, all of it."""
+"""A recovered backend gets a ramped share of the requests next to its peers, and all requests without peers."""
 
 import pytest
 

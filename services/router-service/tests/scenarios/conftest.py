@@ -21,7 +21,7 @@ from harness.waiting import eventually
 BIN = Path(sys.executable).parent
 MODEL = "smollm2-135m-instruct"
 SILENCE = 2.0
-"""Seconds without a token that count as silence: more than a busy machine takes for one."""
+"""Seconds without a token that count as silence: longer than a token takes on a busy machine."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Simulator:
 
 @dataclass
 class Rig:
-    """The router, its engines, and what a test asks of them."""
+    """The router and its engines, with the requests and readings of a test."""
 
     port: int
     process: subprocess.Popen[bytes]
@@ -138,7 +138,7 @@ def config(port: int, engines: dict[str, int], **sections: Any) -> dict[str, Any
 
 @pytest.fixture(scope="module")
 def sections() -> dict[str, Any]:
-    """Sections of the configuration that a module wants otherwise."""
+    """Sections of the configuration that a module overrides."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Engines that die, stall, lie: what the client sees, what is recorded, that nothing leaks."""
+"""Engines that die, stall or report a false end: the client's view, the record, and no leak."""
 
 import json
 import time

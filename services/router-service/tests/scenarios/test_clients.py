@@ -1,4 +1,4 @@
-"""Clients that leave, read slowly, ask for usage or not, come in hundreds; hygiene of what they get."""
+"""Clients that disconnect, read slowly, request usage, or arrive in hundreds; hygiene of their responses."""
 
 import json
 import time
@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.service
 
 ABORT_SECONDS = 1.0
-"""Within this an engine knows that its client has left; some milliseconds, the test's own look at it included."""
+"""Time until an engine detects that its client has disconnected, including the test's own polling."""
 
 GROWTH_KB = 8192
 """Measured: 2.6 MB in the short form, which is still warming up, 0.6 MB in the long one."""
@@ -113,7 +113,7 @@ def test_the_ledger_adds_up_and_the_engines_figures_are_in_it(rig) -> None:
 
 
 def test_three_hundred_streams_are_under_way_at_once_and_each_has_begun(rig, eventually) -> None:
-    """No hidden cap on connections: none of them waits for another to end."""
+    """Connections have no hidden limit: no connection waits for the end of another."""
     sockets = [rig.send(rig.body(max_tokens=1900), headers="x-patient: yes\r\n") for _ in range(300)]
     eventually(lambda: rig.in_flight() == 300, "all are under way", 30)
     for connection in sockets:

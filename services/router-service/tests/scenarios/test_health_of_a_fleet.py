@@ -24,7 +24,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def slow_health(seconds: float = 3600.0) -> dict[str, float]:
-    """So few probes that only requests can find out."""
+    """Probes are so rare that only requests can detect the failure."""
     return {"interval_seconds": seconds, "timeout_seconds": 0.5}
 
 

@@ -1,4 +1,4 @@
-"""The judge of streams that the soak and the random aborts stand on: what it takes for whole, broken, a lie."""
+"""The stream classifier of the soak and random abort tests: whole streams, broken streams, and false ends."""
 
 import json
 

@@ -31,7 +31,7 @@ LONGEST_HANG_SECONDS = 20.0
 
 @contextmanager
 def router(folder: Path, near: RecordingUpstream, far: RecordingUpstream, host: str) -> Iterator[str]:
-    """A router whose agents cannot tell that a host is gone: only its own connections can."""
+    """A router whose agents cannot detect a lost host: only its own connections can."""
     port = free_port()
     settings = config(port, {}, server={"host": host})
     agent = f"http://127.0.0.1:{near.port}/readyz"

@@ -74,7 +74,7 @@ def test_a_killed_engine_ends_a_begun_stream_with_one_error_event_and_one_attemp
 
 
 def test_an_engine_killed_before_its_first_byte_costs_the_client_nothing(fleet: Fleet) -> None:
-    """However many waited there: more than the retry budget has (a fifth of what is under way)."""
+    """All waiting requests are retried, even if they exceed the retry budget (a fifth of the running requests)."""
     count = 24
     victim = fleet.add_engine("engine-a")
     fleet.add_engine("engine-b", "--step-seconds", "0.5")
@@ -101,7 +101,7 @@ def test_an_engine_killed_before_its_first_byte_costs_the_client_nothing(fleet: 
 
 
 def test_fifty_internal_errors_of_one_request_kind_eject_nobody(fleet: Fleet) -> None:
-    """An engine that answers 500 to a prompt it cannot take is well; only what `on_status` names is a failure."""
+    """An engine that returns 500 for an impossible prompt is healthy; only statuses in `on_status` are failures."""
     engine = fleet.add_engine("engine-a")
     router = fleet.add_router()
     engine.fault("http_error", status=500)
@@ -119,7 +119,7 @@ def full(seconds: float) -> Any:
 
 
 async def _call_at_a_rate(url: str, seconds: float) -> "collections.Counter[bool]":
-    """Clients of OpenAI's own package at ``RATE`` calls a second; whether each was told when to come back."""
+    """Clients of OpenAI's own package at ``RATE`` calls a second; whether each received a time for its retry."""
     told: collections.Counter[bool] = collections.Counter()
 
     async def call(api: AsyncOpenAI) -> None:
@@ -163,7 +163,7 @@ def test_an_outage_under_clients_that_retry_asks_the_engines_hardly_more_often(
 
 
 class Load:
-    """Ten requests a second through ``port``, from a thread of its own; ``statuses`` of their answers."""
+    """Ten requests a second through ``port``, from a separate thread; ``statuses`` of their responses."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/v1/chat/completions"
@@ -234,7 +234,7 @@ def backend_of(record: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def test_dry_run_request_and_replay_agree(fleet: Fleet) -> None:
-    """Pins included: a session goes where the dry run says, and its record decides again to the same place."""
+    """Pins included: a session goes to the dry run's backend, and its record replays to the same backend."""
     fleet.add_redis()
     for name in ("engine-a", "engine-b", "engine-c"):
         fleet.add_engine(name)

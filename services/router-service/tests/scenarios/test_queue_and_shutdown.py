@@ -1,4 +1,4 @@
-"""Waiting for a free place, leaving the line, client retries during an outage, and a graceful end."""
+"""Waiting for a free slot, leaving the queue, client retries during an outage, and a graceful shutdown."""
 
 import concurrent.futures
 import os

@@ -1,4 +1,4 @@
-"""Five hundred requests that are left, broken, badly formed or moved: what is counted is exactly 0 afterwards."""
+"""Five hundred requests that are aborted, broken, malformed or moved: every counter is exactly 0 afterwards."""
 
 import collections
 import concurrent.futures
@@ -93,7 +93,7 @@ def _judged(data: bytes, stream: bool) -> str:
 
 
 class Watch:
-    """Looks at every counter that must never be below 0, as often as it can; ``lowest`` of each."""
+    """Reads every counter that must never be below 0, as often as possible; ``lowest`` has the minimum of each."""
 
     NAMES = ("router_in_flight", "router_queue_length", "router_retry_budget_remaining")
 
@@ -119,7 +119,7 @@ class Watch:
 
 @contextlib.contextmanager
 def asking(router: RouterPart) -> Iterator[tuple[Clients, Watch]]:
-    """Clients at work and a watch over the counters, until the block ends."""
+    """Run clients and watch the counters until the block ends."""
     clients, watch = Clients(router.port), Watch(router)
     with concurrent.futures.ThreadPoolExecutor(CLIENTS + 1) as threads:
         watching = threads.submit(watch.run)
@@ -135,7 +135,7 @@ def asking(router: RouterPart) -> Iterator[tuple[Clients, Watch]]:
 
 
 def held_stream_on(router: RouterPart, backend: str) -> socket.socket:
-    """A stream of 20 s, begun at ``backend``."""
+    """A stream of 20 s that started at ``backend``."""
     for _ in range(60):
         connection = socket.create_connection(("127.0.0.1", router.port), timeout=60)
         connection.sendall(request(True, 2000))
@@ -146,7 +146,7 @@ def held_stream_on(router: RouterPart, backend: str) -> socket.socket:
 
 
 def flap(fleet: Fleet, router: RouterPart, name: str) -> None:
-    """Take a backend out of the configuration while it works, and put it back while its streams still run."""
+    """Remove a working backend from the configuration, and add it again while its streams still run."""
     engine = fleet.engines[name]
     with held_stream_on(router, name):
         del fleet.engines[name]

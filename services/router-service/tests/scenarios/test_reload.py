@@ -1,4 +1,4 @@
-"""A configuration that changes under load: validated first, swapped at once, never half of each."""
+"""A configuration that changes under load is validated first and swapped as a whole."""
 
 import concurrent.futures
 import json
@@ -131,7 +131,7 @@ def test_a_bad_file_at_the_start_is_exit_code_2_with_its_place(tmp_path: Path) -
 
 
 def test_a_config_map_swapped_by_a_symbolic_link_is_seen(fleet: Fleet, tmp_path: Path) -> None:
-    """A mounted ConfigMap is a link to a link: `..data` is replaced, the file beside it never changes."""
+    """A mounted ConfigMap is a link to a link: `..data` is replaced, and the link in the folder never changes."""
     mount = tmp_path / "mount"
     mount.mkdir()
 
@@ -177,7 +177,7 @@ def test_a_backend_that_is_removed_takes_its_series_with_it(fleet: Fleet) -> Non
 def test_requests_that_end_after_their_backend_was_removed_bring_none_of_its_series_back(
     fleet: Fleet,
 ) -> None:
-    """Else every pod that goes while it works leaves its series for the life of the router."""
+    """Otherwise every pod that is removed while it works leaves its series until the router ends."""
     router = fleet.add_router()
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         asked = [threads.submit(router.post, max_tokens=1000) for _ in range(4)]

@@ -141,7 +141,7 @@ def test_a_client_that_does_not_read_holds_its_engine_back_and_gets_every_byte(
 def test_a_client_that_leaves_without_having_read_frees_its_engine_within_a_second(
     router: RouterPart, engine: ScriptedEngine
 ) -> None:
-    """Nothing is read from the engine then, so its send must be ended, not waited for."""
+    """The router reads nothing from the engine then, so it must abort the engine's send and not wait for it."""
     engine.script = long_script()
     with ask_without_reading(router):
         eventually(lambda: stands_still(engine, 0.5), "the engine's send blocks")

@@ -52,7 +52,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 class Clients:
-    """Threads that ask, leave and misbehave until ``stop``; ``counts`` says how each request ended."""
+    """Threads that send good, aborted and malformed requests until ``stop``; ``counts`` has the outcomes."""
 
     def __init__(self, router: RouterPart, stop: float) -> None:
         self.router = router
@@ -112,7 +112,7 @@ class Clients:
 
 
 def _judged(data: bytes, stream: bool, tokens: int) -> str:
-    """How an answer looks to a client: whole, refused or broken as it should be, or a truncation that looks whole."""
+    """Classify a response for its client: whole, refused, visibly broken, or a truncation that looks whole."""
     if not data.startswith(b"HTTP/1.1 200 "):
         return f"status {data[9:12].decode()}"
     head, body = data.split(b"\r\n\r\n", 1)
@@ -142,7 +142,7 @@ def slope_kb_per_minute(samples: list[tuple[float, int]]) -> float:
 
 @dataclass
 class Disturbed:
-    """What was done to the engines, and the router's memory meanwhile as (seconds, kB)."""
+    """The engines' faults, and the router's memory during the run as (seconds, kB)."""
 
     memory: list[tuple[float, int]] = field(default_factory=list)
     killed: int = 0
@@ -155,7 +155,7 @@ class Disturbed:
 
 
 def disturb(fleet: Fleet, router: RouterPart, began: float, stop: float) -> Disturbed:
-    """Give random engines random faults until ``stop``, and kill one now and then."""
+    """Inject random faults into random engines until ``stop``, and sometimes kill an engine."""
     done = Disturbed()
     dice = random.Random(SEED)
     last_kill = began

@@ -1,4 +1,4 @@
-"""A whole router in the test's own event loop: what clients that leave, leave in it. No task, no connection."""
+"""A whole router in the test's own event loop: disconnected clients leave no task and no connection."""
 
 import asyncio
 import collections
@@ -30,11 +30,11 @@ END = b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE)
 PLACES = 4
 QUEUE = 16
 AT_ONCE = 20
-"""As many as have a place or wait for one: the others would be refused."""
+"""The number of requests with a slot or in the queue: the router would refuse any more."""
 
 
 class Engine:
-    """Begins every stream; ends it only while ``whole``. ``lost`` counts the connections that went."""
+    """Begins every stream, and ends it only while ``whole``. ``lost`` counts the closed connections."""
 
     def __init__(self) -> None:
         self.whole = False
@@ -51,7 +51,7 @@ class Engine:
 
 
 class Connection(asyncio.Protocol):
-    """One connection to the engine. It makes no task: those that are counted are the router's."""
+    """One connection to the engine. It creates no task, so every counted task belongs to the router."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -119,7 +119,7 @@ def request() -> bytes:
 
 
 async def cancel_some(port: int, dice: random.Random) -> None:
-    """Clients at more than there are places for, that leave at once, in the line, or after the first bytes."""
+    """More clients than slots, which disconnect at once, in the queue, or after the first bytes."""
     opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(AT_ONCE)]
     for _, writer in opened:
         writer.write(request())

@@ -1,4 +1,4 @@
-"""Engines that send what none should: the router answers, in one shape, and serves on."""
+"""Engines that send invalid bytes: the router responds in one error format and continues to serve."""
 
 import gzip
 import json
@@ -197,7 +197,7 @@ def test_an_encoded_answer_keeps_its_bytes_and_its_encoding_and_has_no_usage(
 
 
 def test_an_encoded_stream_keeps_its_bytes_and_its_encoding_and_has_no_usage(router, engine) -> None:
-    """However it is cut: the compressed bytes hold no events that could be waited for."""
+    """For every cut: the compressed bytes contain no events, so the router waits for none."""
     whole = gzip.compress(text("all") + b"data: " + PLAIN_BODY + b"\n\n" + DONE)
     engine.script = [chunked(*(whole[at : at + 7] for at in range(0, len(whole), 7)))]
     engine.script[0] = engine.script[0].replace(b"\r\ntransfer", b"\r\n" + GZIP + b"transfer", 1)

@@ -1,4 +1,4 @@
-"""Clients that send what none should, or stop talking: the router answers, in one shape, and serves on."""
+"""Clients that send invalid bytes or go silent: the router responds in one error format and continues to serve."""
 
 import json
 import os
@@ -108,7 +108,7 @@ def test_a_question_about_decisions_that_makes_no_sense_says_which_value(
 
 
 def test_a_graceful_end_waits_for_nobody_who_stopped_talking(engine, tmp_path) -> None:
-    """Half a head, half a body, and a client that does not read: none of them keeps the process."""
+    """Half a head, half a body and a client that does not read do not keep the process alive."""
     block = b"data: " + b"x" * 65528 + b"\n\n"
     endless = chunked(*[block] * 100, end=b"")
     with fleet_in(tmp_path) as fleet:
