@@ -65,7 +65,7 @@ CORE_BUSY = 0.6
 """Share of a core that is planned for: a replica may be lost, and time to first token grows with its queue."""
 
 CELL_GPUS = 128
-"""Most GPUs behind one set of routers unless another size is asked for. See "Why cells" in docs/capacity.md."""
+"""Default maximum of GPUs behind one set of routers. See "Why cells" in docs/capacity.md."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """What is simulated: Poisson arrivals of ``rate`` requests/s for ``seconds``; the first ``warm_up`` do not count."""
+    """The simulated load: Poisson arrivals of ``rate`` requests/s for ``seconds``; the first ``warm_up`` do not count."""
 
     engines: int
     routers: int
@@ -181,7 +181,7 @@ class _Simulation:
 
 
 def _fewest(counts: list[int], start: int) -> int:
-    """Return the index with the lowest count; equal ones take turns."""
+    """Return the index with the lowest count; equal counts take turns."""
     lowest = min(counts)
     for offset in range(len(counts)):
         index = (start + offset) % len(counts)

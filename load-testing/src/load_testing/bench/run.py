@@ -45,7 +45,7 @@ SESSION_HEADER = "x-session-id: session-####"
 """The load generator counts up the digits, over that many sessions."""
 
 IDLE_SECONDS = 6.0
-"""The router believes a pin for 5 s: a session that was idle this long is asked for in Redis."""
+"""The router caches a pin for 5 s: for a session that was idle this long, it queries Redis."""
 
 
 def off_pace(gap_p99_ms: float) -> bool:
@@ -60,7 +60,7 @@ def untraced(traced: int, answered: int) -> bool:
 
 @dataclass(slots=True)
 class Plan:
-    """How long everything is measured."""
+    """Duration of each measurement."""
 
     quick: bool
     rounds: int

@@ -15,7 +15,7 @@ TRACE_RATIO = 0.01
 """Share of requests whose spans are recorded; the router's default, given so that it is printed."""
 
 SPAN_BATCH_MS = 500
-"""How often spans are sent. The default, 5 s, is longer than a measurement: spans would be paid for in the next one."""
+"""Interval of span exports. The default, 5 s, is longer than a measurement, so the next one would include the cost."""
 
 
 @dataclass(frozen=True, slots=True)

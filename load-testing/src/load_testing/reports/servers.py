@@ -89,14 +89,14 @@ SERVER_FIGURES = (
 
 @dataclass(frozen=True)
 class Observed:
-    """What Prometheus reported about a run."""
+    """Prometheus' values about a run."""
 
     figures: list[DrawnFigure] = field(default_factory=list)
     dashboards: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     """Those of `FACTS` that were answered, for summary.json."""
     notes: list[str] = field(default_factory=list)
-    """What is missing and why, each as a sentence."""
+    """Missing values with their reasons, each as a sentence."""
 
 
 def observe(url: str, start: float, end: float) -> Observed:
@@ -231,4 +231,4 @@ FACTS: Mapping[str, tuple[str, Callable[[Prometheus, float, float], Any]]] = {
     "pools": ("the table by pool", _pools),
     "prometheus": ("the router's own counts", _own_figures),
 }
-"""What goes into summary.json, by name: what a note calls it, and how it is asked for."""
+"""Values of summary.json, by name: the name in a note, and the query."""

@@ -14,7 +14,7 @@ from load_testing.workloads import Slo
 
 MAX_LATE_RATIO = 0.01
 LISTED = 50
-"""How many failed requests, and how many slow ones, a summary names."""
+"""Number of failed requests, and of slow requests, that a summary names."""
 
 
 class BadRecords(Exception):

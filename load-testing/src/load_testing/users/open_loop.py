@@ -28,7 +28,7 @@ class Run:
     clients: dict[str, Client]
     on_record: Callable[[RequestRecord], None]
     stopped: Callable[[], bool] = lambda: False
-    """Whether to send nothing more; asked before each request."""
+    """Returns whether to stop sending; called before each request."""
     in_flight: int = 0
     planned: int = 0
     """Number of due requests, later turns of sessions included: each must leave a record."""
