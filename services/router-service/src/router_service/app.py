@@ -105,7 +105,7 @@ class Router:
             self.metrics.observe_decide,
             Random(),
         )
-        # Separate connections: a probe must not take one that a request could use.
+        # Separate connections: a probe must not take a connection that a request could use.
         self.probe = HttpProbe(UpstreamPool(keep_alive_seconds()), values.health.timeout_seconds)
         self.health = HealthLoop(
             self.fleet,

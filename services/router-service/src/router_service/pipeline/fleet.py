@@ -240,7 +240,7 @@ class Fleet:
         )
 
     def usable(self, pool: str) -> int:
-        """Backends of ``pool`` a request could go to now if they had a free place."""
+        """Return the number of backends of ``pool`` that could serve a request now if they had a free slot."""
         view = self.pools[pool]
         if view.standing is not None:
             return view.standing.usable

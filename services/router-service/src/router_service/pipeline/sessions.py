@@ -37,7 +37,7 @@ async def decide_with_pin(
     snapshot.find_pin = None
     if found.pin is None:
         snapshot.pin = await pins.pin(found.key)
-        # The fleet may have changed meanwhile: decide again, with or without the pin.
+        # The fleet may have changed during the query: decide again, with or without the pin.
         decision = decide(features, snapshot, policy, now)
     return decision, found.key
 

@@ -53,7 +53,7 @@ def snapshot_of(record: Mapping[str, Any]) -> Snapshot:
     """
     kept = record.get("snapshot", {})
     pools: dict[str, PoolView] = {}
-    # The eligible ones in the order of their scores, which stands for their turns.
+    # Sorts eligible candidates by score, which stands for their turns.
     for candidate in sorted(record["candidates"], key=lambda c: (c["eligible"], c["score"] or 0.0)):
         pool = pools.setdefault(candidate["pool"], PoolView(candidate["pool"]))
         if not candidate["eligible"]:
