@@ -24,7 +24,7 @@ OTHERS: dict[str, Any] = {
     "health.timeout_seconds": ("config.health.timeout_seconds", 7.0),
     "telemetry.otlp_endpoint": ("config.telemetry.otlp_endpoint", "http://other:4318"),
 }
-"""What the router says waits for a restart (router_service.app): the chart's option for it, and another value."""
+"""Settings that need a restart of the router (router_service.app): the chart's option, and a different value."""
 TAKEN_OVER: dict[str, Any] = {
     "config.timeouts.total_seconds": 599.0,
     "config.health.interval_seconds": 3.0,

@@ -1,4 +1,4 @@
-"""IPv6-only and dual-stack clusters: every chart listens as told, and every program that listens on :: serves both."""
+"""IPv6-only and dual-stack clusters: every chart listens as configured, and every program that listens on :: serves both."""
 
 import json
 import sys

@@ -77,7 +77,7 @@ def test_helm_test_passes_and_takes_its_pods_away(platform: Platform, kubectl: K
 
 @dataclass
 class DryRun:
-    """What the API server said of one release; ``passed_over`` are objects of APIs that it does not serve."""
+    """The API server's response for one release; ``passed_over`` are objects of APIs that it does not serve."""
 
     count: int = 0
     passed_over: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Saturated is told from stuck: agents beside simulators with faults of random size at random times.
+"""Agents distinguish saturated from stuck: agents of simulators with faults of random size at random times.
 
 Both errors are counted on the same runs: a wedge that is not called stuck within 15 s (missed), and anything
 else that is called stuck at any time (false). The seed and every run are printed.
@@ -44,16 +44,16 @@ S = State
 
 @dataclass(frozen=True)
 class Case:
-    """What is done to an engine under ``clients`` requests at a time, and what its agent may say then."""
+    """A fault of an engine under ``clients`` concurrent requests, and the states that its agent may report."""
 
     faults: tuple[dict[str, Any], ...]
-    said: frozenset[State]  # one of these must be said after the fault
+    said: frozenset[State]  # the agent must report one of these after the fault
     clients: int = 4
     kv_tokens: int = 400_000
 
 
 def cases(seed: int) -> dict[str, Case]:
-    """Sizes are random; the names say what is the same in every run."""
+    """Return the faults by name. Sizes are random; a name describes the part that every run shares."""
     some = random.Random(seed)
     wedge = {"kind": "wedge"}
     xid = {"kind": "xid_noise"}

@@ -193,7 +193,7 @@ def _router_configuration(port: int, engines: list[int], budgets: int) -> dict[s
 
 @dataclass
 class Neighbour:
-    """A second client that sends streams at a constant rate in a process of its own.
+    """A second client that sends streams at a constant rate in a separate process.
 
     ``figures`` are filled in at the end: its success rate and 95th percentile alone and under the attack.
     """

@@ -20,7 +20,7 @@ from harness.waiting import eventually
 
 
 class _CachedPrompts(Scenario):
-    """Many long contexts, each asked for again and again under the policy `prefix_affinity`."""
+    """Many long contexts, each requested repeatedly under the policy `prefix_affinity`."""
 
     verdict = "none"
     restarts = True
@@ -76,7 +76,7 @@ class _CachedPrompts(Scenario):
         return str(httpx.get(f"{platform.stack.router}/debug/rules", timeout=10).json()["config_hash"])
 
     def prepare(self, platform: Platform) -> None:
-        """New contexts, each asked for once, so that the router and an engine know it."""
+        """New contexts, each requested once, so that the router and an engine know them."""
         platform.stopwatch.paused = True
         self.set_pool(platform, self.MEMBERS)
         words = self.draw.randint(*self.WORDS)

@@ -1,4 +1,4 @@
-"""The keeper beside each process: JSON logs of bounded size, and no process that outlives its owner."""
+"""The keeper of each process: JSON logs of bounded size, and no process that outlives its owner."""
 
 import json
 import os
