@@ -1,11 +1,11 @@
 """Each image's command works in its built files, with an unprivileged user and a read-only root."""
 
-import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from platform_tools.images.build import dockerfiles
 from podrunner import images, kernel
@@ -115,13 +115,20 @@ def test_a_missing_package_fails_the_build_and_is_named(tmp_path: Path) -> None:
         build(tmp_path / "Dockerfile.broken")
 
 
+def repositories(node: object) -> set[str]:
+    """Return each `repository` in a values file, whatever its depth. Comments are not values."""
+    if isinstance(node, list):
+        return {found for item in node for found in repositories(item)}
+    if not isinstance(node, dict):
+        return set()
+    own = {node["repository"]} if isinstance(node.get("repository"), str) else set()
+    return own | {found for item in node.values() for found in repositories(item)}
+
+
 def test_every_image_that_a_chart_names_has_a_dockerfile() -> None:
-    named = set()
-    for values in ROOT.glob("helm/*/values.yaml"):
-        named |= {word.strip(",").removeprefix("llm-platform/") for word in values.read_text().split()
-                  if word.startswith("llm-platform/") and "/pool" not in word}  # fmt: skip
-    for values in ROOT.glob("helm/environments/*/*.yaml"):
-        named |= set(re.findall(r"repository: llm-platform/([a-z-]+)", values.read_text()))
+    files = [*ROOT.glob("helm/*/values.yaml"), *ROOT.glob("helm/environments/*/*.yaml")]
+    named = {name for file in files for name in repositories(yaml.safe_load(file.read_text()))}
+    named = {name.removeprefix("llm-platform/") for name in named if name.startswith("llm-platform/")}
     without = named - set(dockerfiles(ROOT))
     assert without <= {"models"}, sorted(without)
     assert CPU_ENGINE in named
