@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 TIME_PATTERN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -13,8 +14,18 @@ TIME_PATTERN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 
 def timestamp(at: float | None = None) -> str:
     """Return an epoch time (default: the current time) as RFC 3339 with microseconds and `Z`."""
-    moment = datetime.fromtimestamp(time.time() if at is None else at, UTC)
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"  # Replaces +00:00.
+    at = time.time() if at is None else at
+    second = int(at)
+    microseconds = round((at - second) * 1e6)
+    if microseconds == 1_000_000:
+        second, microseconds = second + 1, 0
+    return f"{_date_and_time(second)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _date_and_time(second: int) -> str:
+    """Return a whole epoch second as `YYYY-MM-DDTHH:MM:SS` in UTC. Lines of the same second share it."""
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]  # Without +00:00.
 
 
 def log_line(service: str, level: str, event: str, **fields: object) -> str:

@@ -28,6 +28,8 @@ MAX_LINE_BYTES = 64 * 1024
 CACHE_EXPECTED = frozenset({"kept", "prefix_kept"})
 """Values of the label `affinity` of requests whose backend should have their prefix in its cache."""
 
+_FAILURES = frozenset({Outcome.UPSTREAM_ERROR, Outcome.TRUNCATED, Outcome.TIMEOUT, Outcome.REFUSED})
+
 MAX_VALUE_BYTES = 8 * 1024
 """Maximum size of one value in a log line about the router itself: enough for a traceback."""
 
@@ -211,7 +213,7 @@ def inbound_end(job: Job) -> float:
 
 def failed(outcome: Outcome | None) -> bool:
     """Return True for outcomes whose trace is always exported."""
-    return outcome in (Outcome.UPSTREAM_ERROR, Outcome.TRUNCATED, Outcome.TIMEOUT, Outcome.REFUSED)
+    return outcome in _FAILURES
 
 
 def log_text(record: DecisionRecord) -> bytes:

@@ -8,6 +8,17 @@ _MAX_OBJECT_BYTES = 8 * 1024
 _USAGE = b'"usage"'
 _METRICS = b'"metrics"'
 
+_OUTSIDE = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
+"""Prompt tokens of the Messages API that its ``input_tokens`` leaves out."""
+
+_DETAILS = frozenset(
+    {
+        *("prompt_tokens_details", "input_tokens_details", "cache_read_input_tokens"),
+        *("completion_tokens_details", "output_tokens_details"),
+    }
+)
+"""Fields that break the totals down."""
+
 
 @dataclass(slots=True)
 class EngineReport:
@@ -44,19 +55,22 @@ def _report(usage: dict[str, object] | None, metrics: dict[str, object] | None) 
         report.completion_tokens = completion if type(completion) is int else None
         if report.completion_tokens is None and report.prompt_tokens is not None:
             report.completion_tokens = 0  # Embeddings and rerank produce no completion tokens.
-        report.cached_tokens = _detail(
-            usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"
-        )
-        if report.cached_tokens is None:
-            report.cached_tokens = _count(usage.get("cache_read_input_tokens"))  # the Messages API
-        report.reasoning_tokens = _detail(
-            usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"
-        )
+        if not _DETAILS.isdisjoint(usage):
+            _read_details(usage, report)
     if metrics is not None:
         report.queue_ms = _number(metrics.get("queue_time_ms"))
         report.prefill_ms = _number(metrics.get("time_to_first_token_ms"))
         report.decode_ms = _number(metrics.get("generation_time_ms"))
     return report
+
+
+def _read_details(usage: dict[str, object], report: EngineReport) -> None:
+    report.cached_tokens = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+    if report.cached_tokens is None:
+        report.cached_tokens = _count(usage.get("cache_read_input_tokens"))  # the Messages API
+    report.reasoning_tokens = _detail(
+        usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"
+    )
 
 
 class ReportScanner:
@@ -92,10 +106,9 @@ def _prompt_tokens(usage: dict[str, object]) -> int | None:
     prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
     if type(prompt) is not int:
         return None
-    read, written = (
-        _count(usage.get(name)) for name in ("cache_read_input_tokens", "cache_creation_input_tokens")
-    )
-    return prompt + (read or 0) + (written or 0)
+    if _OUTSIDE.isdisjoint(usage):
+        return prompt
+    return prompt + sum(_count(usage.get(name)) or 0 for name in _OUTSIDE)
 
 
 def _detail(usage: dict[str, object], names: tuple[str, ...], key: str) -> int | None:

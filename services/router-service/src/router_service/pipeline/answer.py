@@ -30,6 +30,7 @@ class Answer:
     __slots__ = (
         "_delivered",
         "_exchange",
+        "_joins",
         "_plain",
         "_prelude",
         "_recipient",
@@ -61,6 +62,8 @@ class Answer:
         self._delivered = recipient.delivered
         self._stream_events = events
         self._seam = seam
+        # True if the client already has the head of an event stream, so that only events may follow.
+        self._joins = seam is not None or recipient.opened
         self._exchange: Exchange | None = None
         self._plain: PlainBody | None = None
         self._prelude: Prelude | None = None
@@ -84,11 +87,6 @@ class Answer:
     def begun(self) -> bool:
         """True once the client has bytes of this attempt; for a continuation, only bytes that it added count."""
         return self.started if self._seam is None else self._seam.written
-
-    @property
-    def _joins(self) -> bool:
-        """True if the client already has the head of an event stream, so that only events may follow."""
-        return self._seam is not None or self._recipient.opened
 
     # -- begin ---------------------------------------------------------------------------------
 

@@ -7,8 +7,7 @@ every byte passes unchanged.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -21,18 +20,21 @@ from router_service.routing.policy import Policy
 ENGINE_CONTROLS = ("priority", "request_id", "kv_transfer_params", "ec_transfer_params", "data_parallel_rank")
 """Fields that control the engine for all clients: only rules set them."""
 
+_CONTROLS = frozenset(ENGINE_CONTROLS)
 
-@dataclass(frozen=True, slots=True)
-class EngineRequest:
+
+class EngineRequest(NamedTuple):
     """The body for one attempt, the fields that differ from the client's, and the editor of the response."""
 
     body: bytes
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any]
     editor: PieceEditor | None = None
 
 
 def forbidden_control(body: Mapping[str, Any]) -> str:
     """Return the name of an engine control in a client's body, "" if there is none."""
+    if _CONTROLS.isdisjoint(body):
+        return ""
     return next((name for name in ENGINE_CONTROLS if body.get(name) is not None), "")
 
 

@@ -235,7 +235,7 @@ class Fleet:
         its client has its share, or other classes keep the free slots.
         """
         line = self.lines[pool]
-        return line.must_wait(
+        return line.has_shares and line.must_wait(
             client, class_name, now, lambda: self.slots(pool), lambda: self._free(pool, line)
         )
 

@@ -113,6 +113,8 @@ class Job:
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
         """Set the timeouts of this request."""
+        if timeouts is self.timeouts:
+            return
         self.timeouts = timeouts
         total = timeouts.total_seconds
         # A larger value means that the clocks disagree.

@@ -67,9 +67,14 @@ class Line:
             self.classes.reconfigure(bounds.class_shares, bounds.lend_after_seconds)
 
     @property
+    def has_shares(self) -> bool:
+        """True if clients or classes have shares, so that a request may have to wait although a slot is free."""
+        return self.shares.share < 1.0 or self.classes is not None
+
+    @property
     def busy(self) -> bool:
         """True while earlier requests are waiting or deciding."""
-        return self.woken > 0 or len(self.queue) > 0
+        return self.woken > 0 or bool(self.queue)
 
     def class_counts(self) -> list[tuple[str, int, int, int]]:
         """Return name, waiting, running and started requests of each class; nothing if requests have no class."""
@@ -100,8 +105,7 @@ class Line:
         """Return whether a new request must wait although a slot is free: its client has its share of the pool's
         ``slots``, or other classes keep the ``free`` ones. Both are counted only if needed.
         """
-        self.shares.asks(client, now)
-        if self.shares.full(client, now, slots):
+        if self.shares.asks(client, now) and self.shares.full(client, now, slots):
             return True
         if self.classes is None:
             return False

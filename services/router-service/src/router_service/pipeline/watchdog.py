@@ -74,7 +74,8 @@ class Watchdog:
             else:
                 # Silence after an early first token may end sooner than first_token_seconds: check by then.
                 due = min(due, self.sent_at + timeouts.first_token_seconds, now + timeouts.idle_seconds)
-        self._timer = asyncio.get_running_loop().call_later(max(0.001, due - now), self._check)
+        left = due - now
+        self._timer = asyncio.get_running_loop().call_later(left if left > 0.001 else 0.001, self._check)
 
     def _check(self) -> None:
         now = perf_counter()

@@ -6,6 +6,7 @@ The pipeline fills the slots while the request runs; text is produced only for a
 
 from dataclasses import dataclass
 from math import fsum
+from operator import attrgetter
 from typing import Any
 
 from platform_contracts.log_lines import timestamp
@@ -53,6 +54,9 @@ class AttemptRecord:
         if self.detail:
             fields["detail"] = self.detail
         return fields
+
+
+_SCORE = attrgetter("score")
 
 
 class DecisionRecord:
@@ -195,8 +199,8 @@ class DecisionRecord:
             return {"rule": None, "pool": None, "reason": "none_available", "candidates": [], "chosen": None}
         considered = first.candidates
         candidates = considered if whole else _worth_logging(considered, first)
-        rejected = _rejected(considered, first)
-        unnamed = sum(sum(counts.values()) for counts in (first.hidden or {}).values())
+        rejected = _rejected(considered, first) if first.rejected or first.hidden else None
+        unnamed = sum(sum(counts.values()) for counts in first.hidden.values()) if first.hidden else 0
         unnamed += first.left_out.count if first.left_out is not None else 0
         return {
             "rule": decision.rule_name,
@@ -221,6 +225,8 @@ class DecisionRecord:
 def _snapshot(first: Decision, considered: list[Candidate], kept: list[Candidate]) -> dict[str, Any]:
     """Return the decision's other inputs, and for the candidates that are left out the sums that policies weigh."""
     fields: dict[str, Any] = {"round_robin": first.round_robin, "pin": first.pin}
+    if len(kept) == len(considered) and first.left_out is None:
+        return fields
     there = {id(candidate) for candidate in kept}
     cut = [c for c in considered if c.eligible and id(c) not in there]
     unnamed = first.left_out
@@ -255,6 +261,8 @@ def _ms(value: float | None) -> float | None:
 
 def _worth_logging(candidates: list[Candidate], decision: Decision) -> list[Candidate]:
     """Return the candidates of a log line. Eligible candidates are sorted by score; replay takes turns in this order."""
+    if not decision.rejected and len(candidates) <= LOGGED_BEST:
+        return sorted(candidates, key=_SCORE) if len(candidates) > 1 else candidates
     rejected: list[Candidate] = []
     named: dict[tuple[str, RejectedBecause], int] = {}
     for candidate in candidates:
@@ -264,7 +272,7 @@ def _worth_logging(candidates: list[Candidate], decision: Decision) -> list[Cand
         count = named[candidate.pool, because] = named.get((candidate.pool, because), 0) + 1
         if count <= REJECTED_KEPT:
             rejected.append(candidate)
-    eligible = sorted((c for c in candidates if c.eligible), key=lambda c: c.score or 0.0)
+    eligible = sorted((c for c in candidates if c.eligible), key=_SCORE)
     chosen = decision.chosen.name if decision.chosen is not None else ""
     best = eligible[:LOGGED_BEST]
     return rejected + best + [c for c in eligible[LOGGED_BEST:] if c.backend == chosen]

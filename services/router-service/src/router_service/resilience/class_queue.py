@@ -27,6 +27,9 @@ class ClassQueue(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
+    def __bool__(self) -> bool:
+        return bool(self._lines)  # a class without tickets has no line
+
     def push(self, client: str, deadline: float, waiter: T, class_name: str = "") -> Ticket[T]:
         """Append a ticket to the client's queue in its class.
 

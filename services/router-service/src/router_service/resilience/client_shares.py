@@ -22,12 +22,13 @@ class ClientShares:
         self._last_client = ""
         self._last_at = self._other_at = float("-inf")
 
-    def asks(self, client: str, now: float) -> None:
-        """Record that ``client`` requests a slot at ``now`` (seconds)."""
+    def asks(self, client: str, now: float) -> bool:
+        """Record that ``client`` requests a slot at ``now`` (seconds); return whether other clients use the pool."""
         if client != self._last_client:
             self._other_at = self._last_at
             self._last_client = client
         self._last_at = now
+        return now - self._other_at <= CONTENDED_SECONDS
 
     def begin(self, client: str) -> None:
         """Count a request in."""

@@ -166,13 +166,14 @@ class RequestMetrics:
             self.failed_attempts.totals.pop((name,), None)
 
     def _count_tokens(self, sample: RequestSample) -> None:
-        for part, tokens in (("cached", sample.cached_tokens), ("reasoning", sample.reasoning_tokens)):
-            if tokens:
-                self.tokens.add((sample.pool, part), tokens)
-        for kind, genai_type, count in (
-            ("prompt", "input", sample.prompt_tokens),
-            ("completion", "output", sample.completion_tokens),
-        ):
-            if count is not None:
-                self.tokens.add((sample.pool, kind), count)
-                self.token_usage.of((sample.operation, sample.model, genai_type)).observe(count)
+        pool, operation, model = sample.pool, sample.operation, sample.model
+        if sample.cached_tokens:
+            self.tokens.add((pool, "cached"), sample.cached_tokens)
+        if sample.reasoning_tokens:
+            self.tokens.add((pool, "reasoning"), sample.reasoning_tokens)
+        if sample.prompt_tokens is not None:
+            self.tokens.add((pool, "prompt"), sample.prompt_tokens)
+            self.token_usage.of((operation, model, "input")).observe(sample.prompt_tokens)
+        if sample.completion_tokens is not None:
+            self.tokens.add((pool, "completion"), sample.completion_tokens)
+            self.token_usage.of((operation, model, "output")).observe(sample.completion_tokens)
