@@ -2,7 +2,7 @@
 
 import contextlib
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router_service.openai_api.event_stream import MAX_HELD_BYTES, EventStream
@@ -101,7 +101,6 @@ SHAPES = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(PATHS, st.dictionaries(NAMES, SHAPES, max_size=8))
 def test_every_object_has_features_or_is_refused(path, body) -> None:
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
@@ -39,7 +39,6 @@ class Whole(Collector):
             yield family
 
 
-@settings(deadline=None)
 @given(
     totals=st.dictionaries(st.tuples(st.text(max_size=5), st.text(max_size=5)), VALUES, max_size=8),
     gauge=VALUES,

@@ -176,7 +176,7 @@ def check_ends(finished: list[Job], clients: list[Client]) -> None:
     assert all(job.outcome is not Outcome.OK or job.status == 200 for job in finished)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.integers(0, len(SCRIPTS) - 1), st.none() | st.integers(0, 12)), min_size=1, max_size=14

@@ -204,7 +204,7 @@ def test_when_a_backend_comes_or_goes_only_the_sessions_that_must_move_do() -> N
     assert len(moved) < 1000 / 5 * 1.25
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.uuids().map(str), min_size=2, max_size=9, unique=True), st.integers(0, 8), st.randoms())
 def test_whichever_backend_leaves_only_its_own_sessions_move_and_the_order_does_not_matter(
     names: list[str], leaves: int, dice: Random

@@ -140,7 +140,7 @@ class World:
             self.fleet.reconfigure(["p"], replace(BOUNDS, max_in_flight_per_backend=which))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(actions=ACTIONS, turn=st.integers(0, 99), key=st.sampled_from(["k1", "k2", "k3"]), data=st.data())
 def test_after_any_interleaving_the_order_is_that_of_a_pool_sorted_from_scratch(
     actions: list[tuple[str, Any, Any]], turn: int, key: str, data: st.DataObject
@@ -159,7 +159,7 @@ def test_after_any_interleaving_the_order_is_that_of_a_pool_sorted_from_scratch(
     assert_no_decision_notices(view, key, pin, tuple(tried))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     unusable=st.integers(0, MANY),
     open_breakers=st.integers(1, MANY),
@@ -188,7 +188,7 @@ def test_breakers_never_block_the_last_usable_backend_of_a_sorted_pool(
     assert counted(decision) == counted(listed)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.randoms(use_true_random=False), busy=st.integers(1, 8), bad=st.floats(0.0, 1.0))
 def test_decisions_of_a_pool_of_any_state_do_not_depend_on_how_it_is_read(
     seed: Any, busy: int, bad: float
@@ -205,7 +205,6 @@ def test_decisions_of_a_pool_of_any_state_do_not_depend_on_how_it_is_read(
     assert_no_decision_notices(view, f"k{seed.random()}", "b3", ("b1", "b2"))
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=40, unique=True), st.text(max_size=8))
 def test_the_weights_of_many_nodes_are_those_of_each(names: list[str], key: str) -> None:
     assert [weight / SPAN for weight in Rendezvous(names).weights(key)] == rendezvous(key, names)
