@@ -13,7 +13,6 @@ import yaml
 
 from harness.kubernetes.chart_fields import CHARTS, HELM, read
 from harness.kubernetes.tools import tool
-from podrunner.network import selects
 
 pytestmark = pytest.mark.programs
 
@@ -24,9 +23,9 @@ BASES: dict[str, dict[str, Any]] = {
 OF_A_VERSION = {"helm.sh/chart", "app.kubernetes.io/version", "app.kubernetes.io/managed-by"}
 
 
-def rendered(folder: Path, values: dict[str, Any], release: str = "first") -> list[dict[str, Any]]:
+def rendered(folder: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [tool("helm"), "template", release, folder, "-n", "llm", "-f", "-"],
+        [tool("helm"), "template", "first", folder, "-n", "llm", "-f", "-"],
         input=yaml.safe_dump(values), capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -71,40 +70,6 @@ def test_templates_have_the_prefix_of_their_chart_and_no_two_charts_share_a_name
                 assert name.startswith(f"{chart}."), f"{path.relative_to(HELM)}: {name}"
                 found[name] += 1
     assert {name for name, count in found.items() if count > 1} == set()
-
-
-@pytest.mark.parametrize("chart", CHARTS)
-def test_two_releases_live_in_one_namespace(chart: str) -> None:
-    """No object is in both, and no selector matches the other release's pods."""
-    base = BASES[chart]
-    if chart == "observability":
-        other = {f"{part}s": {"configMap": f"second-{part}s"} for part in ("rule", "dashboard", "datasource")}
-    else:
-        other = {"fullnameOverride": "second"}
-    second = {**{key: value for key, value in base.items() if key != "backend"}, **other}
-    one, two = rendered(HELM / chart, base), rendered(HELM / chart, second, "second")
-
-    def identity(document: dict[str, Any]) -> tuple[str, str, str]:
-        facts = document["metadata"]
-        return document["kind"], facts.get("namespace", "llm"), facts["name"]
-
-    assert not {identity(document) for document in one} & {identity(document) for document in two}
-    for documents, strangers in ((one, two), (two, one)):
-        labels = [pod["metadata"]["labels"] for _, pod in pods(strangers)]
-        for document in documents:
-            spec = document.get("spec", {})
-            if document["kind"] == "Service":
-                selector = {"matchLabels": spec["selector"]}
-            elif document["kind"] in WORKLOADS or document["kind"] == "PodDisruptionBudget":
-                selector = spec["selector"]
-            elif document["kind"] == "NetworkPolicy":
-                selector = spec["podSelector"]
-            else:
-                continue
-            assert not any(selects(selector, other) for other in labels), identity(document)
-    for document in two:
-        for reference in re.findall(r'(?:serviceAccountName|serviceName)": "([^"]+)"', str(document)):
-            assert reference == "second"
 
 
 @pytest.mark.parametrize("chart", CHARTS)

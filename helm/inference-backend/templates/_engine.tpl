@@ -28,7 +28,7 @@
 {{/* The name of the Service and Deployment: a DNS label, so without a version's dots. */}}
 {{- define "inference-backend.backend" -}}
 {{- $model := (include "inference-backend.rendered" . | fromJson).model -}}
-{{- $name := .Values.backend | default .Values.fullnameOverride | default ($model.name | lower | replace "." "" | replace "_" "-") -}}
+{{- $name := .Values.fullnameOverride | default .Values.backend | default ($model.name | lower | replace "." "" | replace "_" "-") -}}
 {{- if or (gt (len $name) 54) (not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name)) -}}
 {{- fail (printf "backend %q is not a Service name: lower-case letters, digits and -, at most 54 characters" $name) -}}
 {{- end -}}
