@@ -5,6 +5,7 @@ The client and the backends are objects; the fleet, decisions, attempts, timeout
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
@@ -17,6 +18,7 @@ from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.job import Job
 from router_service.pipeline.line import Bounds
 from router_service.pipeline.pipeline import Pipeline
+from router_service.pipeline.relay import ClientListener, Headers
 from router_service.pipeline.settings import Settings
 from router_service.ports import Endpoint, Health
 from router_service.routing.policy import Policy, Pool
@@ -67,18 +69,20 @@ class Client:
         self.ends: list[str] = []
         self.status: list[int] = []
 
-    def listen(self, listener) -> None: ...
-    def start(self, status, headers) -> None:
+    def listen(self, listener: ClientListener | None) -> None: ...
+    def start(self, status: int, headers: Headers) -> None:
         self.status.append(status)
 
     def write(self, data: bytes) -> None:
         self.data += data
 
-    def finish(self, trailers=()) -> None:
+    def finish(self, trailers: Headers = ()) -> None:
         self.ends.append("finish")
 
     def abort(self) -> None:
         self.ends.append("abort")
+
+    async def settled(self) -> None: ...
 
 
 @dataclass
@@ -99,7 +103,7 @@ async def play(
     timeouts: Timeouts = Timeouts(FAR, FAR, FAR, FAR),  # noqa: B008
     path: str = "/v1/chat/completions",
     stream: bool = True,
-    meanwhile=None,
+    meanwhile: Callable[[Fleet, Pipeline, Client], Awaitable[None]] | None = None,
 ) -> Played:
     """Play one request on a backend per script, in their order. The budget has no retry."""
     names = [f"b{number}" for number in range(len(scripts))]
