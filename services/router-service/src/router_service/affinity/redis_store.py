@@ -1,7 +1,10 @@
-"""Session pins in Redis, claimed with `SET NX EX` and shared by all replicas. A slow Redis counts as unavailable."""
+"""Session pins in Redis, claimed with `SET NX EX` and shared by all replicas. A slow Redis counts as unavailable.
+
+Pins that are read at the same time share one `MGET`: a command costs about as much CPU as a whole request without Redis.
+"""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
 import redis.asyncio as redis
@@ -12,6 +15,9 @@ from router_service.ports import AffinityUnavailable
 KEY_PREFIX = "llm:session:"
 
 T = TypeVar("T")
+
+Waiter = asyncio.Future[str | AffinityUnavailable]
+"""A request that waits for a pin. An error is a result, because a waiter that has given up would not retrieve it."""
 
 
 class RedisStore:
@@ -31,9 +37,33 @@ class RedisStore:
             retry=None,
         )
         self._redis = redis.Redis.from_pool(pool)
+        self._asked: dict[str, list[Waiter]] = {}
+        self._reading: asyncio.Task[None] | None = None
 
     async def pin(self, key: str) -> str:
-        return _text(await self._within(self._redis.get(KEY_PREFIX + key)))
+        loop = asyncio.get_running_loop()
+        waiter: Waiter = loop.create_future()
+        self._asked.setdefault(key, []).append(waiter)
+        if self._reading is None:
+            self._reading = loop.create_task(self._read())
+        found = await self._within(waiter)
+        if isinstance(found, AffinityUnavailable):
+            raise AffinityUnavailable(str(found))
+        return found
+
+    async def _read(self) -> None:
+        """Read the requested pins until there are none. Requests that arrive during one `MGET` share the next one."""
+        try:
+            while self._asked:
+                asked, self._asked = self._asked, {}
+                try:
+                    held = await self._within(self._redis.mget([KEY_PREFIX + key for key in asked]))
+                except AffinityUnavailable as error:
+                    _answer(asked, dict.fromkeys(asked, error))
+                else:
+                    _answer(asked, dict(zip(asked, map(_text, held), strict=True)))
+        finally:
+            self._reading = None
 
     async def claim(self, key: str, backend: str, ttl_seconds: float) -> str:
         name = KEY_PREFIX + key
@@ -45,6 +75,8 @@ class RedisStore:
         await self._within(self._redis.set(KEY_PREFIX + key, backend, ex=int(ttl_seconds) or 1))
 
     async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
         await self._redis.aclose()
 
     async def _within(self, call: Awaitable[T]) -> T:
@@ -55,6 +87,13 @@ class RedisStore:
             raise AffinityUnavailable(f"no reply within {self._timeout_seconds * 1000:.0f} ms") from error
         except (RedisError, OSError) as error:
             raise AffinityUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _answer(asked: Mapping[str, list[Waiter]], found: Mapping[str, str | AffinityUnavailable]) -> None:
+    for key, waiters in asked.items():
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(found[key])
 
 
 def _text(value: object) -> str:
