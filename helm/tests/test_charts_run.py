@@ -18,7 +18,7 @@ from harness.processes import answers, running
 from harness.servers.router_fleet import BIN, MODEL, fleet_in
 from harness.waiting import eventually
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 
 @pytest.mark.parametrize("example", sorted((HELM / "router-service/examples").glob("*.yaml")), ids=name_of)

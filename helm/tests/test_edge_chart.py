@@ -21,7 +21,7 @@ from platform_tools.references.edge_variants import CHOICES, MOUNTED_AT, ROUTES,
 from podrunner.cluster import Cluster, cluster
 from podrunner.platform_images import images_of
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.service, pytest.mark.untimed, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "edge-gateway"

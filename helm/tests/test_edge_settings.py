@@ -20,7 +20,7 @@ from harness.ports import free_port
 from harness.processes import answers, running
 from platform_tools.references.edge_variants import MOUNTED_AT, ROUTES
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 CHART = HELM / EDGE
 DIGESTS = {"tester": ["0" * 64]}

@@ -22,7 +22,7 @@ from harness.kubernetes.chart_fields import CHARTS, HELM, read
 from harness.kubernetes.tools import tool
 from harness.ports import free_port
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 TESTED = [chart for chart in CHARTS if (HELM / chart / "templates/tests.yaml").exists()]
 BY_HTTP = [chart for chart in TESTED if chart not in ("llm-redis", "rate-limit-service", "edge-gateway")]

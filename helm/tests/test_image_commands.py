@@ -12,7 +12,7 @@ from podrunner import images, kernel
 from podrunner.images import ROOT, Image, Mount, build, instructions, run_in_root
 from podrunner.platform_images import simulator_base
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.service, pytest.mark.untimed, pytest.mark.timeout(900)]
 
 CPU_ENGINE = "inference-engine-cpu"
 """Gigabytes of vLLM and torch: built and run with FULL=1 only. It wants /tmp, where the chart mounts a folder."""

@@ -17,7 +17,7 @@ from harness.ports import free_port
 from harness.processes import answers, running
 from harness.servers.edges import CLIENT_KEY, running_edge
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 BIN = Path(sys.executable).parent
 FAMILIES = ("[::1]", "127.0.0.1")

@@ -26,7 +26,7 @@ from podrunner.cluster import Cluster, cluster
 from podrunner.platform_images import NOT_RUNNABLE, images_of
 from podrunner.pod import Pod
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.service, pytest.mark.untimed, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "smollm2-135m-instruct"

@@ -14,7 +14,7 @@ from harness.kubernetes.umbrella import umbrella
 from platform_tools.deploy.releases import namespaces_of, releases_of
 from platform_tools.references.umbrella import CHART, ENGINE, environment_files, parts
 
-pytestmark = pytest.mark.service
+pytestmark = pytest.mark.programs
 
 ENVIRONMENTS = sorted(path.stem for path in (CHART / "environments").glob("*.yaml"))
 HANDED_OVER = {

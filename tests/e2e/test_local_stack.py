@@ -16,7 +16,7 @@ from harness.stacks.local import ROOT, Stack, new_stack
 from harness.waiting import eventually
 from platform_tools.local_stack.leftovers import find_leftovers
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.service, pytest.mark.untimed, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

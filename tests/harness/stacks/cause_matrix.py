@@ -129,7 +129,8 @@ def run(stack: Stack, kind: type[Scenario], seed: int, trials: int) -> Result:
             result.quiet = _quiet(platform, scenario, windows=trials if trials > 1 else 2)
             for number in range(trials):
                 result.trials.append(_trial(platform, scenario, result.watched if number == 0 else None))
-                time.sleep(scenario.recovery_seconds)
+                if number + 1 < trials:
+                    time.sleep(scenario.recovery_seconds)
         finally:
             platform.close()
             scenario.end()

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from platform_tools.local_stack.preflight import can_bind
+from harness.ports import free_port
 from platform_tools.local_stack.settings import DEFAULT_PORTS
 
 ROOT = Path(__file__).resolve().parents[3]
-# Below the kernel's ephemeral ports: a stack takes seconds to bind its ports, and an outgoing connection
-# could take an ephemeral port meanwhile.
-PORTS = (20000, 31000)
 UP_SECONDS = {"sim": 150.0, "vllm": 500.0}
 
 
@@ -78,8 +74,7 @@ class Stack:
 
 def new_stack(profile: str, run_dir: Path, **variables: str) -> Stack:
     """Return a stack on free ports that does not run yet; every script gets ``variables``."""
-    ports = (port for port in range(random.randrange(*PORTS), PORTS[1] + 500) if can_bind(port))
-    chosen = {variable: str(next(ports)) for variable in DEFAULT_PORTS}
+    chosen = {variable: str(free_port()) for variable in DEFAULT_PORTS}
     return Stack({"PROFILE": profile, "RUN_DIR": str(run_dir), **chosen, **variables})
 
 

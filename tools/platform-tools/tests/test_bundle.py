@@ -46,6 +46,8 @@ def registry(folder: Path, name: str, port: int) -> Path:
 
 
 @pytest.mark.service
+@pytest.mark.untimed
+@pytest.mark.timeout(600)
 def test_a_bundle_moves_the_platform_into_a_registry_without_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

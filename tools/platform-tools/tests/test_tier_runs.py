@@ -2,7 +2,10 @@
 
 import os
 import re
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -30,9 +33,10 @@ print(f"{name} printed this")
 # Tier: the file it waits for, and the file that must not exist when it starts.
 ORDER = {
     "contract": ("contract.started", "programs.started"),
-    "programs": ("service.started", "service.ended"),
-    "service": ("programs.ended", "programs.ended"),
-    "platform": ("programs.ended", "platform.started.twice"),
+    "programs": ("service.started", "untimed.started"),
+    "untimed": ("programs.ended", "service.ended"),
+    "service": ("untimed.ended", "untimed.ended"),
+    "platform": ("untimed.ended", "platform.started.twice"),
 }
 
 
@@ -46,7 +50,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_programs_run_behind_the_service_tier_at_low_priority(
+def test_two_tiers_run_one_by_one_behind_the_service_tier_at_low_priority(
     stand_in: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tiers = tier_runs.run_chosen(list(tier_runs.TIERS), [])
@@ -55,11 +59,52 @@ def test_programs_run_behind_the_service_tier_at_low_priority(
     ]
     niceness = {name: int((stand_in / f"{name}.niceness").read_text()) for name in tier_runs.TIERS}
     own = os.nice(0)
-    assert niceness == {
-        "contract": own, "programs": min(19, own + tier_runs.NICENESS), "service": own, "platform": own,
-    }  # fmt: skip
+    low = min(19, own + tier_runs.NICENESS)
+    assert niceness == {"contract": own, "programs": low, "untimed": low, "service": own, "platform": own}
+    changed = [(stand_in / name).stat().st_mtime_ns for name in ("programs.ended", "untimed.started")]
+    assert changed == sorted(changed)
     printed = capfd.readouterr().out
-    assert printed.index("service printed this") < printed.index("programs printed this")
+    said = [printed.index(f"{name} printed this") for name in ("service", "programs", "untimed", "platform")]
+    assert said == sorted(said)
+
+
+def test_the_seconds_of_a_tier_behind_end_with_it(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service tier still runs when the tiers behind have ended."""
+    monkeypatch.setitem(ORDER, "service", ("later", "untimed.ended"))
+
+    def let_service_end() -> None:
+        until = time.monotonic() + 60
+        while not (stand_in / "untimed.ended").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(2)
+        (stand_in / "later").touch()
+
+    helper = threading.Thread(target=let_service_end)
+    helper.start()
+    programs, untimed, service = tier_runs.run_chosen(["programs", "untimed", "service"], [])
+    helper.join()
+    assert programs.seconds + untimed.seconds < service.seconds - 1.5
+
+
+def test_an_interrupt_ends_the_tier_behind_and_starts_no_other_one(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ORDER, "programs", ("never", "untimed.started"))
+
+    def interrupt() -> None:
+        until = time.monotonic() + 60
+        while not (stand_in / "programs.started").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    with pytest.raises(KeyboardInterrupt):
+        tier_runs.run_chosen(["programs", "untimed", "service"], [])
+    helper.join()
+    assert (stand_in / "programs.started").exists()
+    assert not (stand_in / "programs.ended").exists()
+    assert not (stand_in / "untimed.started").exists()
 
 
 def test_a_tier_alone_runs_in_front(stand_in: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -74,4 +119,8 @@ def test_every_test_belongs_to_one_tier_and_each_tier_has_its_own_cache() -> Non
     commands = {name: tier_runs.command_of(name, [], name) for name in tier_runs.TIERS}
     assert len({command[command.index("-o") + 1] for command in commands.values()}) == len(commands)
     left_out = re.findall(r"not (\w+)", tier_runs.TIERS["contract"][0])
-    assert set(left_out) == {*tier_runs.TIERS, "cluster"} - {"contract"}
+    assert set(left_out) == {*tier_runs.TIERS, "cluster"} - {"contract", "untimed"}
+    for marks in ([], ["programs"], ["service"], ["service", "untimed"], ["service", "platform"],
+                  ["service", "untimed", "platform"], ["platform"]):  # fmt: skip
+        known = {name: name in marks for name in (*tier_runs.TIERS, "cluster")}
+        assert sum(eval(selected, {}, known) for selected, _ in tier_runs.TIERS.values()) == 1, marks

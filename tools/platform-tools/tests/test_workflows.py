@@ -24,7 +24,8 @@ def steps() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{path.name}: {name}", step
 
 
-@pytest.mark.service
+@pytest.mark.programs
+@pytest.mark.timeout(400)
 def test_actionlint_and_shellcheck_find_nothing() -> None:
     require("go", "install it: apt-get install --no-install-recommends golang-go")
     version = yaml.safe_load((ROOT / "versions.yaml").read_text())["local_stack"]["actionlint"]["version"]
@@ -32,7 +33,7 @@ def test_actionlint_and_shellcheck_find_nothing() -> None:
     if not (folder / "actionlint").exists():
         module = f"github.com/rhysd/actionlint/cmd/actionlint@v{version}"
         subprocess.run(
-            ["go", "install", module], env={**os.environ, "GOBIN": str(folder)}, check=True, timeout=170
+            ["go", "install", module], env={**os.environ, "GOBIN": str(folder)}, check=True, timeout=300
         )
     path = f"{ROOT / '.venv-tools/bin'}:{os.environ['PATH']}"
     done = subprocess.run(

@@ -18,7 +18,7 @@ from harness.npm import installed
 from harness.servers.router_fleet import MODEL, RouterPart, fleet_in
 from harness.servers.scripted_engine import scripted_engine
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[4]
 LOCK = ROOT / "requirements" / "clients.lock"

@@ -1,14 +1,17 @@
-"""Runs one test tier in a separate pytest.
+"""Runs each test tier in a separate pytest.
 
-Owns each tier's selection of tests. Does not choose tiers or install dependencies.
+Owns each tier's selection of tests, and the order and priority of the tiers. Does not choose tiers or install
+dependencies.
 """
 
 import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from platform_tools.checkout import PLATFORM_PYTHON, ROOT
@@ -21,16 +24,17 @@ TIERS = {
         ["-n", "2", "--dist", "loadfile"],
     ),
     "programs": ("programs", []),
-    "service": ("service and not platform", []),
+    "untimed": ("service and untimed and not platform", []),
+    "service": ("service and not untimed and not platform", []),
     "platform": ("platform", []),
 }
 """Each tier's marks and how its tests are spread. Tests of real processes run one at a time."""
 
-BEHIND, BESIDE = "programs", "service"
-"""The first tier runs behind the second: its tests compute and do not measure time, and the second's mostly wait."""
+BEHIND, BESIDE = ("programs", "untimed"), "service"
+"""The first tiers run behind the last, one after another: their results do not depend on time, and its tests mostly wait."""
 
 NICENESS = 10
-"""Added to the priority of the tier that runs behind, so that it takes only CPU time that the other leaves."""
+"""Added to the priority of the tiers that run behind, so that they take only CPU time that the other leaves."""
 
 
 class TierRun:
@@ -58,7 +62,17 @@ class TierRun:
             niced = ["nice", "-n", str(NICENESS), *command]
             return start(niced, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
 
-    def _wait(self, report: str) -> Tier:
+    def wait(self) -> float:
+        """Wait until the run ends; return its duration in seconds."""
+        self._child.wait()
+        return time.monotonic() - self._began
+
+    def interrupt(self) -> None:
+        """Interrupt the run like Ctrl-C and wait until it has ended."""
+        self._child.send_signal(signal.SIGINT)
+        self._child.wait()
+
+    def _result(self, report: str) -> Tier:
         try:
             code = self._child.wait()
         except KeyboardInterrupt:
@@ -66,25 +80,62 @@ class TierRun:
             raise
         return read_junit(Tier(self._name), report_of(report), code)
 
-    def interrupt(self) -> None:
-        """Interrupt the run like Ctrl-C and wait until it has ended."""
-        self._child.send_signal(signal.SIGINT)
-        self._child.wait()
+    def finish(self, seconds: float | None = None) -> Tier:
+        """Wait for the tier, repeat a few failures (docs/adr/0011), and return the result.
 
-    def finish(self) -> Tier:
-        """Wait for the tier, repeat a few failures (docs/adr/0011), and return the result."""
-        tier = self._wait(self._name)
+        ``seconds``: the duration, if the tier ended before this call.
+        """
+        tier = self._result(self._name)
+        tier.seconds = time.monotonic() - self._began if seconds is None else seconds
         if self._output:
             print(f"\n=== {self._name}: output", flush=True)
             print(self._output.read_text(errors="replace"), flush=True)
-        tier.seconds = time.monotonic() - self._began
         if self._name != "contract" and may_be_looked_at_again(tier):
             began = time.monotonic()
             again = ["--last-failed", "--last-failed-no-failures=none", *self._arguments]
             self._child = self._start(f"{self._name}-again", again, None)
-            merge_second_look(tier, self._wait(f"{self._name}-again"))
+            merge_second_look(tier, self._result(f"{self._name}-again"))
             tier.seconds += time.monotonic() - began
         return tier
+
+
+class Background:
+    """Tiers that run one after another at low priority. ``finish`` waits for them and returns their results."""
+
+    def __init__(self, names: Sequence[str], arguments: list[str]) -> None:
+        self._names = names
+        self._arguments = arguments
+        self._runs: list[TierRun] = []
+        self._lock = threading.Lock()
+        self._interrupted = False
+        self._pool = ThreadPoolExecutor(1)
+        self._seconds = self._pool.submit(self._run)
+
+    def _run(self) -> list[float]:
+        seconds = []
+        for name in self._names:
+            with self._lock:
+                if self._interrupted:
+                    break
+                self._runs.append(TierRun(name, self._arguments, behind=True))
+            seconds.append(self._runs[-1].wait())
+        return seconds
+
+    def interrupt(self) -> None:
+        """Interrupt the running tier like Ctrl-C, start no other one, and wait until it has ended."""
+        with self._lock:
+            self._interrupted = True
+            if self._runs:
+                self._runs[-1].interrupt()
+        self._pool.shutdown()
+
+    def finish(self) -> dict[str, Tier]:
+        """Wait for every tier, then print the outputs and repeat a few failures; return the results by name."""
+        seconds = self._seconds.result()
+        self._pool.shutdown()
+        return {
+            name: run.finish(took) for name, run, took in zip(self._names, self._runs, seconds, strict=True)
+        }
 
 
 def report_of(report: str) -> Path:
@@ -105,22 +156,21 @@ def command_of(name: str, arguments: list[str], report: str) -> list[str]:
 
 
 def run_chosen(chosen: list[str], arguments: list[str]) -> list[Tier]:
-    """Run the chosen tiers in the order of `TIERS`; the programs tier runs behind the service tier if both are chosen."""
+    """Run the chosen tiers in the order of `TIERS`; those of `BEHIND` run behind the service tier if it is chosen."""
     REPORTS.mkdir(parents=True, exist_ok=True)
-    pair = {BEHIND, BESIDE} <= set(chosen)
+    behind = [name for name in BEHIND if name in chosen and BESIDE in chosen]
     results: dict[str, Tier] = {}
-    behind: TierRun | None = None
+    background: Background | None = None
     try:
-        for name in (name for name in TIERS if name in chosen):
-            if pair and name == BEHIND:
-                behind = TierRun(name, arguments, behind=True)
-                continue
+        for name in (name for name in TIERS if name in chosen and name not in behind):
+            if name == BESIDE and behind:
+                background = Background(behind, arguments)
             results[name] = TierRun(name, arguments).finish()
-            if name == BESIDE and behind is not None:
-                # Both end before the platform tier starts, because its engines need both cores.
-                results[BEHIND], behind = behind.finish(), None
-    except KeyboardInterrupt:
-        if behind is not None:
-            behind.interrupt()
-        raise
+            if name == BESIDE and background is not None:
+                # All end before the platform tier starts, because its engines need both cores.
+                results |= background.finish()
+                background = None
+    finally:
+        if background is not None:
+            background.interrupt()
     return [results[name] for name in TIERS if name in results]

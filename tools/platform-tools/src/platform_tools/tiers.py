@@ -1,6 +1,6 @@
 """`make test`: runs the tests tier by tier and lists at the end what was not run and why.
 
-TIERS="contract service"   only these tiers (contract, programs, service, platform)
+TIERS="contract service"   only these tiers (contract, programs, untimed, service, platform)
 ARGS="-x -k edge"          arguments of pytest; of a FILE named here only the needs are installed
 FULL=1                     the long forms too
 STRICT=1                   a missing program (terraform, node) is a failure; without it, what needs the program is
