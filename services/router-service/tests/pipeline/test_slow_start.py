@@ -67,7 +67,30 @@ def limits(fleet: Fleet) -> list[int]:
     return [backend.limit for backend in fleet.pools["p"].backends]
 
 
-def test_the_limit_of_a_backend_follows_its_engine_unless_one_is_configured(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("engine", "configured", "limit"),
+    [
+        (32, 64, 32),
+        (256, 64, 64),
+        (64, 64, 64),
+        (None, 64, 64),
+        (None, 100, 100),
+        (256, None, 256),
+        (None, None, 64),
+    ],
+)
+def test_the_configured_limit_caps_the_limit_of_the_engine(
+    fleet: Fleet, engine: int | None, configured: int | None, limit: int
+) -> None:
+    fleet.reconfigure(["p"], Bounds(configured))
+    fleet.set_health("p", "a", Health(True, State.IDLE, slots=engine))
+    assert limits(fleet)[0] == limit
+    fleet.reconfigure(["p"], Bounds())
+    fleet.reconfigure(["p"], Bounds(configured))
+    assert limits(fleet)[0] == limit, "a reload in either order gives the same limit"
+
+
+def test_the_limit_of_a_backend_follows_its_engine_below_a_configured_one(fleet: Fleet) -> None:
     assert limits(fleet) == [64, 64]
     fleet.set_health("p", "a", Health(True, State.IDLE, slots=256))
     assert limits(fleet) == [256, 64]

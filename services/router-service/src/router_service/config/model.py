@@ -196,8 +196,8 @@ class Limits(Section):
     max_in_flight_per_backend: int | None = Field(
         None,
         ge=1,
-        description="concurrent requests of this router per backend; default: the engine's `--max-num-seqs`, as its "
-        "agent reports it, else 64",
+        description="most concurrent requests of this router per backend; the limit is the lower of this number and the "
+        "engine's `--max-num-seqs`, as its agent reports it; 64 if neither is known",
     )
     queue_size: int = Field(64, ge=0, description="requests that may wait per pool")
     queue_seconds: float = Field(5.0, gt=0, description="longest wait; then 503 overloaded")

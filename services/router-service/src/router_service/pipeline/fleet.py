@@ -46,8 +46,10 @@ class Member:
         self.limit(bounds)
 
     def limit(self, bounds: Bounds) -> None:
-        """Set the limit of concurrent requests: the configured one, else the engine's own."""
-        self.view.limit = bounds.max_in_flight_per_backend or self.slots or IN_FLIGHT
+        """Set the limit of concurrent requests: the engine's own, at most the configured one."""
+        cap = bounds.max_in_flight_per_backend
+        own = self.slots or cap or IN_FLIGHT
+        self.view.limit = own if cap is None else min(own, cap)
 
 
 class Fleet:

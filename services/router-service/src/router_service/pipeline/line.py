@@ -17,7 +17,8 @@ Waiter = asyncio.Future[None]
 class Bounds:
     """Limits of one configuration.
 
-    ``max_in_flight_per_backend`` None: the engine's own limit, as its agent reports it, else a default of the fleet.
+    ``max_in_flight_per_backend`` caps the engine's own limit, as its agent reports it, and is the limit if no agent
+    reports one. None: no cap; the fleet's default if no agent reports a limit.
     ``queue_seconds`` is the longest time a request waits in a queue. ``client_share`` is the share of a pool's slots
     that one client may take while other clients use the pool. ``class_shares`` None: requests have no class.
     """
