@@ -143,7 +143,11 @@ function envoy_on_request(handle)
   local query = question and path:sub(question + 1)
   if question then path = path:sub(1, question - 1) end
   local rule = RULES[path]
-  if not rule and not path:find("^/v1/models") then return end -- a route that only refuses
+  local stored = path:match("^/v1/responses/[%w_-]+(.*)$")
+  if not rule and not stored and not path:find("^/v1/models") then return end -- a route that only refuses
+  if stored and #path - #stored > #"/v1/responses/" + 128 then
+    return refuse(handle, "400", "string_too_long", "response_id", "A response's id may have at most 128 bytes.")
+  end
   if #path > MAX_PATH_BYTES then
     return refuse(handle, "400", "string_too_long", "model", "A model's name may have at most 256 bytes.")
   end
@@ -160,7 +164,8 @@ function envoy_on_request(handle)
   if handle:streamInfo():protocol() == "HTTP/1.0" then
     return refuse(handle, "426", "http_version_not_supported", nil, "Use HTTP/1.1 or HTTP/2.")
   end
-  if query and not knows_parameters(query, QUERIES[path]) then
+  local known = stored and QUERIES["/v1/responses/{id}" .. stored] or QUERIES[path]
+  if query and not knows_parameters(query, known) then
     return refuse(handle, "400", "unknown_query_parameter", nil, "The query has a parameter that this path does not know.")
   end
   if not rule or headers:get(":method") ~= "POST" then

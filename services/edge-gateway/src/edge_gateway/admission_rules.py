@@ -19,7 +19,11 @@ _SAID = {
 def lua_prelude(paths: list[dict[str, Any]], bounds: Bounds, budgets: Budgets | None) -> str:
     """Return Lua source that defines the admission scripts' data: RULES, QUERIES, HELD, MEDIA_HOSTS, BUDGETS."""
     rules = {entry["path"]: _rule(entry["body"], bounds.max_body_bytes) for entry in paths if "body" in entry}
-    queries = {entry["path"]: dict.fromkeys(entry["query"], True) for entry in paths if "query" in entry}
+    queries = {
+        entry.get("name") or entry["path"]: dict.fromkeys(entry["query"], True)
+        for entry in paths
+        if "query" in entry
+    }
     held = {
         "max_client_bytes": bounds.max_client_body_bytes,
         "max_body_bytes": max([bounds.max_body_bytes, *(rule["max_bytes"] for rule in rules.values())]),

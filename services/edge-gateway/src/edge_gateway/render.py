@@ -280,7 +280,7 @@ class _Renderer:
         }
         # A response that is being generated has no timeout here, only an idle timeout. The router's
         # total_seconds limits it, and Envoy's default of 15 s would cut it with a status of 200.
-        if "body" in entry:
+        if "body" in entry or entry.get("long"):
             action |= {"timeout": "0s", "idle_timeout": duration(times.silent_answer_seconds)}
         else:
             action |= {"timeout": duration(times.short_request_seconds)}

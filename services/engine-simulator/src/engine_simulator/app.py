@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from typing import Any
 
@@ -11,13 +12,14 @@ from engine_simulator.asgi import Scope, header, read_json, reply
 from engine_simulator.control import Control
 from engine_simulator.engine import Engine, Sequence
 from engine_simulator.event_streams import new_id
-from engine_simulator.faults import Faults
+from engine_simulator.faults import Fault, Faults
 from engine_simulator.generating import Cut, Receive, Send, answer, send_whole
 from engine_simulator.language import decode, encode
 from engine_simulator.messages_api import messages_events
 from engine_simulator.metrics import EngineMetrics
 from engine_simulator.requests import Refused, read_generation
-from engine_simulator.responses_api import responses_events
+from engine_simulator.response_store import ResponseStore
+from engine_simulator.responses_api import ResponseEvents, responses_events, run
 from engine_simulator.single_answers import SINGLE_ANSWERS
 from engine_simulator.spans import SpanExporter
 from engine_simulator.unsupported import refuse_unsupported
@@ -28,11 +30,20 @@ VERSION = "0.32.0"
 class SimulatorApp:
     """The ASGI application of the engine's port. Without ``control``, paths under /sim return 404."""
 
-    def __init__(self, engine: Engine, faults: Faults, models: list[str], control: Control | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        faults: Faults,
+        models: list[str],
+        control: Control | None,
+        *,
+        store_responses: bool = False,
+    ) -> None:
         self.engine = engine
         self.faults = faults
         self.models = models
         self.control = control
+        self.responses = ResponseStore(engine, enabled=store_responses)
         self.metrics = EngineMetrics(engine, models[0])
         self.spans: SpanExporter | None = None
         self.started_at = time.time()
@@ -59,6 +70,8 @@ class SimulatorApp:
                 await reply(send, status, body, kind)
             elif path.startswith("/sim/") and self.control is not None:
                 await self.control(scope, receive, send)
+            elif stored := _STORED.fullmatch(path):
+                await self._stored(method, stored["id"], stored["cancel"] is not None, send)
             elif method == "POST":
                 await self._post(scope, path, receive, send)
             elif path in _KNOWN_PATHS:
@@ -124,12 +137,36 @@ class SimulatorApp:
 
             await answer(generation, self.engine, fault, receive, send, request_id, finished)
             return
-        if body.get("stream") is True and path in ("/v1/responses", "/v1/messages"):
-            events = responses_events if path == "/v1/responses" else messages_events
-            await events(body, self.engine, fault, receive, send)
+        if path == "/v1/responses":
+            await self._respond(body, fault, receive, send)
+            return
+        if body.get("stream") is True and path == "/v1/messages":
+            await messages_events(body, self.engine, fault, receive, send)
             return
         status, answered = await SINGLE_ANSWERS[path](body, self.engine)
         await send_whole(status, orjson.dumps(answered), fault, [], send)
+
+    async def _respond(self, body: dict[str, Any], fault: Fault | None, receive: Receive, send: Send) -> None:
+        """Answer a request for a new response."""
+        store = self.responses
+        store.check(body)
+        if body.get("background"):
+            answered = store.begin(body)
+        elif body.get("stream") is True:
+            await responses_events(body, self.engine, fault, receive, send, store.keep)
+            return
+        else:
+            answered = await run(body, self.engine, ResponseEvents(body))
+            store.keep(body, answered)
+        await send_whole(200, orjson.dumps(answered), fault, [], send)
+
+    async def _stored(self, method: str, response_id: str, cancel: bool, send: Send) -> None:
+        """Return or cancel a stored response."""
+        if method != ("POST" if cancel else "GET"):
+            await reply(send, 405, b'{"detail":"Method Not Allowed"}')
+            return
+        found = self.responses.cancel(response_id) if cancel else self.responses.find(response_id)
+        await reply(send, 200, orjson.dumps(found))
 
     def _check_model(self, body: dict[str, Any]) -> None:
         model = body.get("model")
@@ -191,5 +228,9 @@ _PERMISSION = {
 }
 _GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 _KNOWN_PATHS = frozenset(
-    {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", *SINGLE_ANSWERS}
+    {
+        *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"),
+        *SINGLE_ANSWERS,
+    }
 )
+_STORED = re.compile("/v1/responses/(?P<id>[^/]+)(?P<cancel>/cancel)?")

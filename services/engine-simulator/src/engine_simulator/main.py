@@ -63,7 +63,13 @@ async def _run(options: argparse.Namespace, timing: Timing, capacity: Capacity) 
     models = list(dict.fromkeys([options.model, *options.served_model_name]))
     control = Control(engine, faults, Device(engine, faults, options.seed))
     # Other machines may send requests to the engine, but must not inject faults.
-    app = SimulatorApp(engine, faults, models, control if _is_loopback(options.host) else None)
+    app = SimulatorApp(
+        engine,
+        faults,
+        models,
+        control if _is_loopback(options.host) else None,
+        store_responses=options.store_responses,
+    )
     if options.otlp_traces_endpoint:
         app.spans = SpanExporter(options.otlp_traces_endpoint)
     config = uvicorn.Config(
@@ -218,6 +224,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=30,
         help="seconds that running requests may take after SIGTERM",
+    )
+    serve.add_argument(
+        "--store-responses",
+        action="store_true",
+        help="keep responses in memory, as vLLM does with VLLM_ENABLE_RESPONSES_API_STORE=1",
     )
     serve.add_argument("--otlp-traces-endpoint", help="OTLP/HTTP URL for spans")
     serve.set_defaults(run=_serve)

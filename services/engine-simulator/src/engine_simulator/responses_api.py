@@ -1,6 +1,7 @@
 """/v1/responses in the format of vLLM 0.32, streamed and unstreamed."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from engine_simulator.engine import Engine
@@ -14,24 +15,38 @@ _UNSET = (
 ).split()
 
 
-async def responses(body: dict[str, Any], engine: Engine) -> tuple[int, dict[str, Any]]:
-    """Return status and JSON of the unstreamed response."""
+async def run(body: dict[str, Any], engine: Engine, events: "ResponseEvents") -> dict[str, Any]:
+    """Return the unstreamed response."""
     text, output = await finish(generation_of(body, "input", "max_output_tokens", engine), engine)
-    return 200, _Stream(body).finished(text, output)
+    return events.finished(text, output)
 
 
 async def responses_events(
-    body: dict[str, Any], engine: Engine, fault: Fault | None, receive: Receive, send: Send
+    body: dict[str, Any],
+    engine: Engine,
+    fault: Fault | None,
+    receive: Receive,
+    send: Send,
+    keep: Callable[[dict[str, Any], dict[str, Any]], None],
 ) -> None:
-    """Send the event stream, from ``response.created`` to ``response.completed`` (also when it is incomplete)."""
+    """Send the event stream, from ``response.created`` to ``response.completed`` (also when it is incomplete).
+
+    ``keep`` receives the request and the whole response.
+    """
     generation = generation_of(body, "input", "max_output_tokens", engine)
-    await stream(generation, engine, fault, receive, send, _Stream(body))
+    events = ResponseEvents(body, lambda response: keep(body, response))
+    await stream(generation, engine, fault, receive, send, events)
 
 
-class _Stream:
+class ResponseEvents:
+    """The events of one response, and the whole response; ``ended`` receives it after its last event."""
+
     begins_at_once = True
 
-    def __init__(self, body: dict[str, Any]) -> None:
+    def __init__(
+        self, body: dict[str, Any], ended: Callable[[dict[str, Any]], None] = lambda response: None
+    ) -> None:
+        self._ended = ended
         self._number = 0
         self._item = new_id("msg_")
         self._place = {"item_id": self._item, "output_index": 0, "content_index": 0}
@@ -45,23 +60,18 @@ class _Stream:
             "tool_choice": "none",
             "tools": [],
             "top_p": 1.0,
-            "background": False,
+            "background": bool(body.get("background")),
             "max_output_tokens": body.get("max_output_tokens") or 64,
             "service_tier": "auto",
             "truncation": "disabled",
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             **dict.fromkeys(_UNSET),
+            "previous_response_id": body.get("previous_response_id"),
         }
 
     def first(self, output: Output) -> list[Event]:
-        begun = {
-            **self._head,
-            "status": "in_progress",
-            "output": [],
-            "usage": None,
-            "incomplete_details": None,
-        }
+        begun = self.unfinished("in_progress")
         item = {**self._message("in_progress"), "content": []}
         part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         return [
@@ -71,22 +81,29 @@ class _Stream:
             self._event("response.content_part.added", part=part, **self._place),
         ]
 
+    def unfinished(self, status: str) -> dict[str, Any]:
+        """Return the response before its output."""
+        return {**self._head, "status": status, "output": [], "usage": None, "incomplete_details": None}
+
     def text(self, text: str) -> list[Event]:
         return [self._event("response.output_text.delta", delta=text, logprobs=[], **self._place)]
 
     def last(self, text: str, output: Output) -> list[Event]:
         item = {**self._message("completed"), "content": [_part(text)]}
+        whole = self.finished(text, output)
+        self._ended(whole)
         return [
             self._event("response.output_text.done", text=text, logprobs=[], **self._place),
             self._event("response.content_part.done", part=_part(text), **self._place),
             self._event("response.output_item.done", item=item, output_index=0),
-            self._event("response.completed", response=self.finished(text, output)),
+            self._event("response.completed", response=whole),
         ]
 
     def error(self, message: str) -> list[Event]:
         return [self._event("error", code="InternalServerError", message=message, param=None)]
 
     def finished(self, text: str, output: Output) -> dict[str, Any]:
+        """Return the whole response."""
         sequence = output.sequence
         prompt, generated = len(sequence.prompt_ids), sequence.generated
         cut = sequence.finished == "length"

@@ -10,7 +10,6 @@ from engine_simulator.event_streams import new_id
 from engine_simulator.language import encode
 from engine_simulator.messages_api import messages
 from engine_simulator.requests import Refused, read_generation
-from engine_simulator.responses_api import responses
 
 EMBEDDING_SIZE = 32
 
@@ -144,6 +143,5 @@ SINGLE_ANSWERS: dict[str, Callable[[dict[str, Any], Engine], Awaitable[Answer]]]
     "/classify": _classify,
     "/pooling": _pooling,
     "/v1/messages/count_tokens": _count_tokens,
-    "/v1/responses": responses,
     "/v1/messages": messages,
 }

@@ -163,7 +163,7 @@ class Router:
             listed=lambda: self.backends.listed,
             config_hash=lambda: self.config.hash,
             reload_ok=lambda: self.reloader.ok,
-            affinity_up=lambda: sessions is None or sessions.up,
+            affinity_up=lambda: sessions.up,
             spans_dropped=lambda: 0 if exporter is None else exporter.failed,
             log_dropped=lambda: self.lines.dropped,
         )
@@ -228,8 +228,7 @@ class Router:
             await self.peers.close()
             if self.hints is not None:
                 await self.hints.close()
-            if self.sessions is not None:
-                await self.sessions.close()
+            await self.sessions.close()
             await self.upstream.close()
             self.finished.flush()
             await asyncio.to_thread(self.spans.close)
@@ -255,10 +254,10 @@ class Router:
             for pool in self.fleet.pools:
                 self.fleet.wake(pool)
             self._update_usable()
-            if self.sessions is not None:
-                self.sessions.try_again()
-            up = self.sessions is None or self.sessions.up
-            for change in self._watch.look((member.view for member in self.fleet.members()), up):
+            self.sessions.try_again()
+            for change in self._watch.look(
+                (member.view for member in self.fleet.members()), self.sessions.up
+            ):
                 self.log("info", "change", **change)
 
     def _update_usable(self) -> None:
@@ -275,8 +274,7 @@ class Router:
         self.completion.reconfigure(values.telemetry.slow_first_token_seconds, values.affinity.ttl_seconds)
         self.health.reconfigure(probe_pace(values))
         self.probe.timeout_seconds = values.health.timeout_seconds
-        if self.sessions is not None:
-            self.sessions.reconfigure(values.affinity.ttl_seconds)
+        self.sessions.reconfigure(values.affinity.ttl_seconds)
         self.backends.reconfigure(values.pools)
         self.health.hurry()
 
@@ -284,8 +282,7 @@ class Router:
         self._gone[backend] = (url, perf_counter() + GONE_SECONDS)
         self.upstream.forget(url)
         self.metrics.forget(backend)
-        if self.sessions is not None:
-            self.sessions.forget(backend)
+        self.sessions.forget(backend)
 
     def _forget_again(self) -> None:
         """Remove a removed backend's series and address again, because a request that ended later has recreated them."""

@@ -108,10 +108,8 @@ def redis_hints(values: Configuration, path: Path) -> "RedisHints | None":
     )
 
 
-def affinity_sessions(values: Configuration, path: Path, warn: Callable[[str], None]) -> Sessions | None:
-    """Return the session pins, in Redis if one is configured, else in memory; None if affinity is off."""
-    if not values.affinity.enabled:
-        return None
+def affinity_sessions(values: Configuration, path: Path, warn: Callable[[str], None]) -> Sessions:
+    """Return the pins of sessions and stored responses, in Redis if one is configured, else in memory."""
     store: AffinityStore
     if values.redis is None:
         store = MemoryStore(perf_counter)

@@ -38,7 +38,12 @@ def compact(record: DecisionRecord) -> bytes:
 
 
 def recorded(
-    body: dict[str, Any], pools: dict[str, PoolView], pin: str = "", session: str = "", number: int = 0
+    body: dict[str, Any],
+    pools: dict[str, PoolView],
+    pin: str = "",
+    session: str = "",
+    number: int = 0,
+    home: str = "",
 ) -> tuple[dict[str, Any], Any]:
     features = extract_features(
         {"model": "m", **body},
@@ -47,7 +52,7 @@ def recorded(
         Sender("client", f"r{number}", session),
         needs=POLICY.needs,
     )
-    snapshot = Snapshot(pools, pin=pin)
+    snapshot = Snapshot(pools, pin=pin, home=home)
     decision = decide(features, snapshot, POLICY, 1000.0)
     record = DecisionRecord(features.request_id, features.path, 1000.0, POLICY.hash)
     record.features = features
@@ -77,9 +82,9 @@ MEMBERS = st.lists(  # more than a log line keeps
 
 
 @given(a=MEMBERS, b=MEMBERS, turn=st.integers(0, 9), text=st.sampled_from(["hi", "python", "x" * 200]),
-       session=st.sampled_from(["", "s"]), pinned=st.booleans())  # fmt: skip
+       session=st.sampled_from(["", "s"]), pinned=st.booleans(), home=st.sampled_from(["", "a", "b"]))  # fmt: skip
 def test_replaying_a_record_by_the_same_policy_gives_the_same_decision(
-    a: list[BackendView], b: list[BackendView], turn: int, text: str, session: str, pinned: bool
+    a: list[BackendView], b: list[BackendView], turn: int, text: str, session: str, pinned: bool, home: str
 ) -> None:
     for member in a:
         member.pool = "a"
@@ -87,7 +92,7 @@ def test_replaying_a_record_by_the_same_policy_gives_the_same_decision(
         member.pool = "b"
     pools = {"a": PoolView("a", a, turn), "b": PoolView("b", b, turn)}
     body = {"messages": [{"role": "user", "content": text}]}
-    record, decision = recorded(body, pools, a[0].name if pinned else "", session)
+    record, decision = recorded(body, pools, a[0].name if pinned else "", session, home=home)
     again = decide_again(record, POLICY)
     assert (again.chosen and again.chosen.name) == (decision.chosen and decision.chosen.name)
     assert (again.pool, again.rule_name, again.reason) == (decision.pool, decision.rule_name, decision.reason)

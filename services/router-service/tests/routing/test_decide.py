@@ -73,6 +73,33 @@ def test_the_pool_is_that_of_the_first_rule_that_serves_the_model(
     assert decision.chosen is not None
 
 
+@pytest.mark.parametrize(
+    ("features", "pin", "chosen", "state"),
+    [
+        pytest.param(small(session="s"), "b", "b", AffinityState.KEPT, id="against the default pool"),
+        pytest.param(small(session="s", prompt_chars=60), "b", "b", AffinityState.KEPT, id="against a rule"),
+        pytest.param(small(session="s"), "gone", "b", AffinityState.BROKEN, id="its backend is gone"),
+        pytest.param(
+            small(session="s", model="gpt-small"),
+            "b",
+            "a",
+            AffinityState.PLACED,
+            id="the model is not served",
+        ),
+    ],
+)
+@pytest.mark.parametrize("affinity", [True, False])
+def test_a_continued_response_goes_to_the_backend_that_has_it(
+    features: Features, pin: str, chosen: str, state: AffinityState, affinity: bool
+) -> None:
+    snapshot = Snapshot(two_pools(), pin=pin, home="long")
+    decision = decide(features, snapshot, replace(POLICY, affinity=affinity), 0.0)
+    assert decision.chosen is not None
+    assert decision.chosen.name == chosen
+    if decision.home:
+        assert (decision.affinity, decision.first_pool) == (state, "long")
+
+
 def test_a_model_nobody_serves_is_not_found_whatever_is_ready() -> None:
     decision = decide(small(model="other"), Snapshot(two_pools()), POLICY, 0.0)
     assert decision.unroutable is Unroutable.MODEL_NOT_FOUND

@@ -10,6 +10,8 @@ from router_service.api.asgi_relay import AsgiRelay, Receive, Send
 from router_service.api.uvicorn_relay import EXTENSION
 from router_service.openai_api.errors import error_body
 from router_service.openai_api.paths import INFERENCE_PATHS, InferencePath
+from router_service.openai_api.response_ids import PREFIX as RESPONSES
+from router_service.openai_api.response_ids import stored_request
 from router_service.pipeline import ends
 from router_service.pipeline.ends import Refusal
 from router_service.pipeline.headers import request_id
@@ -22,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class InferenceEndpoint:
-    """The ASGI application: answers the inference paths and passes all other requests to ``app``."""
+    """The ASGI application: answers the paths that reach an engine and passes all other requests to ``app``."""
 
     def __init__(self, app: App, pipeline: Pipeline) -> None:
         self._app = app
@@ -31,13 +33,30 @@ class InferenceEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = INFERENCE_PATHS.get(scope["path"]) if scope["type"] == "http" else None
         if path is None:
-            await self._app(scope, receive, send)
+            await self._other(scope, receive, send)
             return
         if scope["method"] != "POST":
             await _method_not_allowed(scope, path, send)
             return
+        await self._serve(Inbound.now(path, path.target, scope["headers"]), scope, receive, send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request about a stored response; pass all others on."""
+        stored = None
+        if scope["type"] == "http" and scope["path"].startswith(RESPONSES):
+            stored = stored_request(scope["path"], scope["query_string"])
+        if stored is None:
+            await self._app(scope, receive, send)
+        elif scope["method"] != stored.method:
+            await _method_not_allowed(scope, stored.path, send, stored.method)
+        else:
+            inbound = Inbound.now(stored.path, stored.target, scope["headers"])
+            inbound.stored = stored
+            await self._serve(inbound, scope, receive, send)
+
+    async def _serve(self, inbound: Inbound, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body and let the pipeline answer."""
         pipeline = self._pipeline
-        inbound = Inbound.now(path, path.target, scope["headers"])
         settings = pipeline.settings
         extensions = scope.get("extensions")
         turn = extensions.get(EXTENSION) if extensions is not None else None
@@ -63,7 +82,7 @@ class InferenceEndpoint:
             if refusal is not None:
                 pipeline.refuse_now(inbound, relay, refusal)
                 return
-            inbound.body = body
+            inbound.body = body if inbound.stored is None else b""
             await pipeline.handle(inbound, relay)
         finally:
             # The request's objects refer to each other and stay until a rare garbage collection; release the body
@@ -94,13 +113,13 @@ async def _read(receive: Receive, limit: int) -> tuple[bytes | None, bool]:
     return b"", False
 
 
-async def _method_not_allowed(scope: Scope, path: InferencePath, send: Send) -> None:
-    message = f"{scope['method']} is not allowed here; use POST"
+async def _method_not_allowed(scope: Scope, path: InferencePath, send: Send, allowed: str = "POST") -> None:
+    message = f"{scope['method']} is not allowed here; use {allowed}"
     body = error_body(405, message, "method_not_allowed", form=path.error_form)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
-        (b"allow", b"POST"),
+        (b"allow", allowed.encode("ascii")),
         (b"x-request-id", request_id(dict(scope["headers"]).get(b"x-request-id")).encode("ascii")),
     ]
     await send({"type": "http.response.start", "status": 405, "headers": headers})

@@ -135,7 +135,11 @@ class Affinity(Section):
         "body:FIELD.FIELD. The record has the used one. Do not list a field that many conversations share: they "
         "would all go to one backend",
     )
-    ttl_seconds: float = Field(1800.0, gt=0, description="how long a session without requests stays pinned")
+    ttl_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="how long a session without requests stays pinned, and the backend of a stored response known",
+    )
 
 
 class Redis(Section):

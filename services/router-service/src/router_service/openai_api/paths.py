@@ -12,7 +12,7 @@ class InferencePath:
     ``operation`` is the name in the GenAI semantic conventions. A stream is complete only if its last event contains
     one of ``terminals``. ``usage_option``: clients request the usage event with ``stream_options.include_usage`` and
     must not receive it otherwise. ``salted``: the engine reads ``cache_salt``. ``engine_path`` is the engine's path
-    if it differs.
+    if it differs. ``stores``: the engine may keep the response for later requests.
     """
 
     path: str
@@ -23,6 +23,7 @@ class InferencePath:
     error_form: ErrorForm = ErrorForm.OPENAI
     salted: bool = True
     engine_path: str = ""
+    stores: bool = False
 
     @property
     def target(self) -> bytes:
@@ -31,6 +32,11 @@ class InferencePath:
 
 
 _DONE = (b"data: [DONE]", b"data:[DONE]")
+_RESPONSE_ENDS = tuple(
+    form % end
+    for form in (b"event: response.%b", b'"type":"response.%b"')
+    for end in (b"completed", b"incomplete", b"failed")
+)
 
 INFERENCE_PATHS: dict[str, InferencePath] = {
     entry.path: entry
@@ -41,12 +47,9 @@ INFERENCE_PATHS: dict[str, InferencePath] = {
         InferencePath(
             "/v1/responses",
             "responses",
-            tuple(
-                form % end
-                for form in (b"event: response.%b", b'"type":"response.%b"')
-                for end in (b"completed", b"incomplete", b"failed")
-            ),
+            _RESPONSE_ENDS,
             error_form=ErrorForm.RESPONSES,
+            stores=True,
         ),
         InferencePath(
             "/v1/messages",
@@ -68,3 +71,11 @@ INFERENCE_PATHS: dict[str, InferencePath] = {
 """Every POST path with a JSON body that reaches a backend, as vLLM 0.32 serves them. /v1/classify is an alias of this
 platform. The edge's `envoy/paths.yaml` lists the same paths.
 """
+
+RETRIEVE = InferencePath(
+    "/v1/responses/{id}", "retrieve_response", _RESPONSE_ENDS, error_form=ErrorForm.RESPONSES, salted=False
+)
+CANCEL = InferencePath(
+    "/v1/responses/{id}/cancel", "cancel_response", error_form=ErrorForm.RESPONSES, salted=False
+)
+"""Requests about a stored response. They have no body and go to the backend that has the response."""

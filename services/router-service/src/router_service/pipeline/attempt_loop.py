@@ -89,7 +89,7 @@ class AttemptLoop:
             if not self._may_go_on(job, last, backend):
                 break
             attempt = "retry" if broken is None else "resume"
-        raise _end_after(last, broken, relay)
+        raise end_after(last, broken, relay)
 
     def _may_go_on(self, job: Job, last: Answer, at: BackendView) -> bool:
         """Return whether to make another attempt after ``last`` at that backend, and spend the budget for it.
@@ -123,7 +123,7 @@ def _take(job: Job, answer: Answer) -> None:
     job.take_report(answer.report)
 
 
-def _end_after(last: Answer, broken: Answer | None, relay: Relay) -> RequestEnd:
+def end_after(last: Answer, broken: Answer | None, relay: Relay) -> RequestEnd:
     """Return the end of a request whose last attempt failed."""
     if relay.gone:
         return ClientLeft()

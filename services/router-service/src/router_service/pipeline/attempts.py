@@ -3,6 +3,7 @@ health.
 """
 
 import asyncio
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.job import Job
 from router_service.pipeline.recipient import Recipient
 from router_service.pipeline.relay import Relay
+from router_service.pipeline.response_homes import NotedAnswer, ResponseHomes
 from router_service.pipeline.watchdog import Watchdog
 from router_service.ports import ConnectFailed, Exchange, Upstream
 from router_service.records.record import AttemptRecord
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
 class Attempts:
     """Makes attempts; ``running`` maps each running response to its request and decision."""
 
-    def __init__(self, fleet: Fleet, upstream: Upstream) -> None:
+    def __init__(self, fleet: Fleet, upstream: Upstream, homes: ResponseHomes | None = None) -> None:
         self.running: dict[Answer, tuple[Job, Decision]] = {}
         self._fleet = fleet
         self._upstream = upstream
+        self._homes = homes
 
     async def run(
         self,
@@ -137,6 +140,11 @@ class Attempts:
             job.delivered,
         )
         clock = Watchdog(timeouts, job.deadline, streamed=features.stream)
+        if job.inbound.path.stores and self._homes is not None and body.get("store") is not False:
+            backend = decision.chosen
+            assert backend is not None
+            note = partial(self._homes.note, job.client_id, backend=backend)
+            return NotedAnswer(recipient, events, clock, note)
         return Answer(recipient, events, clock, continuation.seam if continuation is not None else None)
 
     async def _exchange(

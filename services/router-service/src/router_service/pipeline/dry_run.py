@@ -56,7 +56,7 @@ async def dry_run(
     now = perf_counter()
     fleet.refresh(now)
     snapshot = Snapshot(fleet.pools, whole=True)
-    if features.session and pins is not None:
+    if features.session and pins is not None and settings.policy.affinity:
         decision, _ = await decide_with_pin(features, snapshot, settings.policy, now, pins)
     else:
         decision = decide(features, snapshot, settings.policy, now)

@@ -118,6 +118,21 @@ def model_not_found(model: str) -> Refusal:
     return Refusal(404, "model_not_found", message, Outcome.CLIENT_ERROR, param="model", detail=detail)
 
 
+def response_not_found(response_id: str) -> Refusal:
+    """Return a 404 as an engine would: no backend is known to have this response of this client."""
+    message = f"Response with id '{response_id}' not found."
+    detail = "no backend is known to have the response"
+    return Refusal(
+        404,
+        "response_not_found",
+        message,
+        Outcome.CLIENT_ERROR,
+        can_retry=False,
+        param="response_id",
+        detail=detail,
+    )
+
+
 def model_not_allowed(model: str, *, hidden: bool) -> Refusal:
     """403: the client may not use the model; the answer for an unknown model where forbidden ones are ``hidden``."""
     if hidden:
@@ -154,6 +169,15 @@ OVERLOADED = Refusal(
 WAITED_TOO_LONG = Refusal(503, "overloaded", "no backend became free in time; try again", Outcome.REFUSED, 1)
 TOTAL_TIME_UP = Refusal(
     504, "timeout", "the request took longer than total_seconds", Outcome.TIMEOUT, can_retry=False
+)
+
+RESPONSE_LOST = Refusal(
+    404,
+    "response_lost",
+    "The response is lost: the backend that had it no longer exists. Send the whole conversation again.",
+    Outcome.CLIENT_ERROR,
+    can_retry=False,
+    param="response_id",
 )
 
 BODY_LATE = Refusal(

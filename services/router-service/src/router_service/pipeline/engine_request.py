@@ -46,7 +46,10 @@ def engine_request(
     decision: Decision,
     policy: Policy,
 ) -> EngineRequest:
-    """Return the body for the chosen backend. ``raw`` is the client's body, ``body`` the same parsed."""
+    """Return the body for the chosen backend. ``raw`` is the client's body, ``body`` the same parsed.
+
+    An empty body gets no field.
+    """
     chosen = decision.chosen
     assert chosen is not None
     fields: dict[str, Any] = {}
@@ -59,7 +62,7 @@ def engine_request(
     client = features.client_id
     if path.salted and client and (salt := policy.privacy.salt_of(client)):
         fields["cache_salt"] = salt
-    if policy.classes is not None and decision.class_name in policy.classes.priorities:
+    if raw and policy.classes is not None and decision.class_name in policy.classes.priorities:
         fields["priority"] = policy.classes.priorities[decision.class_name]
     if decision.rule is not None and decision.rule.engine_fields:
         fields.update(decision.rule.engine_fields)

@@ -184,6 +184,10 @@ class Fleet:
         if view is not None and view.standing is not None:
             view.standing.update(backend)
 
+    def find(self, pool: str, name: str) -> BackendView | None:
+        """Return a backend by its pool and name, None if it is gone."""
+        return self._find(pool, name)
+
     def _find(self, pool: str, name: str) -> BackendView | None:
         return self._by_name.get(pool, {}).get(name)
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from router_service.openai_api.paths import InferencePath
+from router_service.openai_api.response_ids import StoredRequest
 from router_service.pipeline import headers as fields
 from router_service.pipeline.headers import RawHeaders
 
@@ -17,7 +18,7 @@ class BadBody(Exception):
 
 @dataclass(slots=True)
 class Inbound:
-    """A request. ``target`` is path and query as the client sent them."""
+    """A request. ``target`` is path and query for the engine. ``stored``: the request is about a stored response."""
 
     path: InferencePath
     target: bytes
@@ -25,11 +26,17 @@ class Inbound:
     body: bytes
     received_epoch: float
     received: float
+    stored: StoredRequest | None = None
 
     @classmethod
     def now(cls, path: InferencePath, target: bytes, headers: RawHeaders) -> "Inbound":
         """Return a request whose head has just been read; its body follows."""
         return cls(path, target, headers, b"", time(), perf_counter())
+
+    @property
+    def method(self) -> bytes:
+        """Return the method for the engine."""
+        return b"POST" if self.stored is None else self.stored.method.encode("ascii")
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object.

@@ -11,6 +11,7 @@ from router_service.pipeline.answer import Answer
 from router_service.pipeline.headers import RawHeaders
 from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.recipient import HeadMaker
+from router_service.pipeline.response_homes import Home
 from router_service.pipeline.settings import Settings
 from router_service.ports import Upstream
 from router_service.records.record import AttemptRecord
@@ -53,6 +54,7 @@ class Stamps:
 class Job:
     """One request. Times are `time.perf_counter` seconds.
 
+    ``home`` is the backend that has the response which the request continues, None for other requests.
     ``went_ahead``: how many requests of each class were sent to the pool while this one waited.
     ``opened``: the client has the head of a response. ``cut_off``: the client did not get the end of the answer, and
     so the edge did not get the token counts. ``delivered`` counts the tokens of such an answer where the engine does
@@ -67,6 +69,7 @@ class Job:
     trace: TraceContext
     wants_trailers: bool
     features: Features | None = None
+    home: Home | None = None
     first_decision: Decision | None = None
     decision: Decision | None = None
     decide_seconds: float = 0.0
@@ -170,7 +173,7 @@ class Job:
         """Return the request line and headers of one attempt."""
         return b"".join(
             (
-                upstream.head(url, b"POST", self.inbound.target),
+                upstream.head(url, self.inbound.method, self.inbound.target),
                 fields.forwarded(self.inbound.headers),
                 b"x-request-id: ",
                 self.request_id.encode("ascii"),

@@ -10,6 +10,7 @@ from random import Random
 from time import perf_counter
 from typing import Any
 
+from router_service.openai_api.response_ids import previous_id
 from router_service.pipeline import ends
 from router_service.pipeline import headers as fields
 from router_service.pipeline.attempt_loop import AttemptLoop
@@ -22,8 +23,10 @@ from router_service.pipeline.inbound import BadBody, Inbound
 from router_service.pipeline.job import Job
 from router_service.pipeline.placement import Placement
 from router_service.pipeline.relay import Relay
+from router_service.pipeline.response_homes import SOURCE, ResponseHomes
 from router_service.pipeline.sessions import SessionPins
 from router_service.pipeline.settings import Settings
+from router_service.pipeline.stored_responses import StoredResponses
 from router_service.ports import Upstream
 from router_service.routing.features import Sender, extract_features
 from router_service.routing.prompt_reader import Excessive
@@ -41,7 +44,10 @@ class Waits(StrEnum):
 
 
 class Pipeline:
-    """Handles requests. ``finished`` is called once per request, after its end; ``running`` has the others by id."""
+    """Handles requests. ``finished`` is called once per request, after its end; ``running`` has the others by id.
+
+    ``pins`` has the backends of sessions and of stored responses; None: neither is found again.
+    """
 
     def __init__(
         self,
@@ -59,7 +65,9 @@ class Pipeline:
         self._pins = pins
         self._finished = finished
         self._random = random
-        self._attempts = Attempts(fleet, upstream)
+        self._homes = ResponseHomes(pins) if pins is not None else None
+        self._attempts = Attempts(fleet, upstream, self._homes)
+        self._stored = StoredResponses(fleet, self._homes, self._attempts)
         self._loop = AttemptLoop(fleet, Placement(fleet, pins, observe_decide), self._attempts)
 
     def reconfigure(self, settings: Settings) -> None:
@@ -72,7 +80,13 @@ class Pipeline:
         self.running[job.request_id] = job
         self.fleet.budget.enter()
         try:
-            answer = await self._loop.run(job, relay, self._read(job))
+            if inbound.stored is None:
+                body = self._read(job)
+                if inbound.path.stores:
+                    await self._find_home(job, body)
+                answer = await self._loop.run(job, relay, body)
+            else:
+                answer = await self._stored.run(job, relay)
         except RequestEnd as end:
             end.apply(job, relay)
         except asyncio.CancelledError:
@@ -169,6 +183,15 @@ class Pipeline:
             raise Refused(ends.engine_control(control))
         job.set_timeouts(settings.policy.timeouts)
         return body
+
+    async def _find_home(self, job: Job, body: dict[str, Any]) -> None:
+        """Let a request that continues a stored response go to the backend that has it."""
+        previous = previous_id(body)
+        if not previous or self._homes is None:
+            return
+        job.home = await self._homes.find(job.client_id, previous)
+        if job.home is not None and job.features is not None:
+            job.features.session, job.features.session_source = job.home.key, SOURCE
 
     def _end_early(self, inbound: Inbound, relay: Relay | None, end: RequestEnd) -> None:
         job = self.begin(inbound)

@@ -50,7 +50,10 @@ class Placement:
                 began = perf_counter()
                 fleet.refresh(began)
                 snapshot = Snapshot(fleet.pools, "", tried, attempt)
-                if features.session and pins is not None:
+                if job.home is not None:
+                    snapshot.home, snapshot.pin = job.home.pool, job.home.backend
+                    decision = decide(features, snapshot, settings.policy, began)
+                elif features.session and pins is not None and settings.policy.affinity:
                     decision, key = await decide_with_pin(features, snapshot, settings.policy, began, pins)
                     if key and decision.chosen is not None:
                         moved = decision.affinity is AffinityState.BROKEN

@@ -225,6 +225,8 @@ class DecisionRecord:
 def _snapshot(first: Decision, considered: list[Candidate], kept: list[Candidate]) -> dict[str, Any]:
     """Return the decision's other inputs, and for the candidates that are left out the sums that policies weigh."""
     fields: dict[str, Any] = {"round_robin": first.round_robin, "pin": first.pin}
+    if first.home:
+        fields["home"] = first.home
     if len(kept) == len(considered) and first.left_out is None:
         return fields
     there = {id(candidate) for candidate in kept}

@@ -68,7 +68,7 @@ def snapshot_of(record: Mapping[str, Any]) -> Snapshot:
     for name, counts in record.get("rejected", {}).items():
         if name in pools:
             _count_unnamed(pools[name], counts, record["candidates"])
-    return Snapshot(pools=pools, pin=kept.get("pin", ""))
+    return Snapshot(pools=pools, pin=kept.get("pin", ""), home=kept.get("home", ""))
 
 
 def _backend(candidate: Mapping[str, Any]) -> BackendView:

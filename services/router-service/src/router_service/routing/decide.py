@@ -17,8 +17,9 @@ def decide(features: Features, snapshot: Snapshot, policy: Policy, now: float) -
 
     First check whether the client may use the model. Then choose the pool: that of the first matching rule that
     serves the model, else the default pool, else the first pool that does; a matching rule that refuses ends the
-    decision. Then choose a backend in it. Fallbacks are used only if no backend of the pool is ready. If backends are
-    ready but all are at their limit, the request waits.
+    decision. A request that continues a stored response goes to the pool of the backend that has it. Then choose a
+    backend in the pool. Fallbacks are used only if no backend of the pool is ready. If backends are ready but all are at
+    their limit, the request waits.
 
     ``now`` is on the clock of the snapshot's times (seconds), for policies that weigh ages. It is an argument because
     this function must not read a clock.
@@ -29,6 +30,8 @@ def decide(features: Features, snapshot: Snapshot, policy: Policy, now: float) -
         if decision.unroutable is None:
             decision.unroutable = Unroutable.MODEL_NOT_FOUND
         return decision
+    if snapshot.home:
+        first = _home(snapshot.home, features, policy, decision) or first
     decision.first_pool = decision.pool = first
     if policy.classes is not None:
         of_rule = decision.rule.request_class if decision.rule is not None else ""
@@ -91,6 +94,14 @@ def _pool_for(features: Features, policy: Policy, decision: Decision) -> str | N
     return None
 
 
+def _home(pool: str, features: Features, policy: Policy, decision: Decision) -> str:
+    """Return ``pool``, which has the response that the request continues, or "" if it no longer serves the model."""
+    if pool not in policy.pools or not policy.pools[pool].serves(features.model):
+        return ""
+    decision.home = pool
+    return pool
+
+
 def _choose(
     considered: Considered,
     view: PoolView,
@@ -103,7 +114,7 @@ def _choose(
 ) -> None:
     choose, reason = POLICIES[decision.policy]
     pinned: BackendView | None = None
-    if policy.affinity and features.session:
+    if features.session and (policy.affinity or decision.home):
         decision.affinity = AffinityState.PLACED
         reason = Reason.SESSION_AFFINITY
         choose = session_scores

@@ -57,7 +57,8 @@ class Decision:
     ``class_name`` is the request's class, "" if none are configured.
     ``first_pool`` is where the rules sent the request, ``pool`` that of the chosen backend (a fallback,
     perhaps) or, without one, where the request waits or was refused; ``policy`` the name of what chose
-    in it, ``pin`` the backend that the request's session is pinned to there. ``passed_over`` are matching
+    in it, ``pin`` the backend that the request's session is pinned to there, ``home`` the pool of the backend that has
+    the response which the request continues. ``passed_over`` are matching
     rules whose pools do not serve the model. ``round_robin`` holds the position of each pool that was
     considered, for replay; ``place`` is that of the chosen backend in its pool. ``rejected``, ``eligible`` and ``scores``
     (of the eligible ones) are what :attr:`candidates` are made of. Of a large pool the decision names the best backends
@@ -74,6 +75,7 @@ class Decision:
     unroutable: Unroutable | None = None
     affinity: AffinityState = AffinityState.OFF
     pin: str = ""
+    home: str = ""
     rejected: list[tuple[Seen, RejectedBecause]] = field(default_factory=list)
     eligible: list[Seen] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)

@@ -75,6 +75,8 @@ class Snapshot:
 
     ``pin`` is the backend that the affinity store names for the request's session, "" if none is known. It depends
     on the pool, which only the decision knows: ``find_pin``, where it is given, is asked for it instead.
+    ``home`` is the pool of a backend that alone can serve the request well, because it has the response which the request
+    continues; ``pin`` is then that backend, whatever the rules say about pools.
     ``tried`` are the backends whose attempt for this request failed. ``whole``: the decision is to list every backend.
     """
 
@@ -84,3 +86,4 @@ class Snapshot:
     attempt: Attempt = "first"
     find_pin: Callable[[str], str] | None = None
     whole: bool = False
+    home: str = ""

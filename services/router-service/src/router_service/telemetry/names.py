@@ -308,7 +308,8 @@ RECORD_FIELDS: dict[str, str] = {
     "best ones, and some of each reason",
     "candidates_total": "number of considered backends",
     "rejected": "number of rejected backends, by pool and reason",
-    "snapshot": "other inputs of the decision: round-robin position, pin",
+    "snapshot": "other inputs of the decision: round-robin position, pin; `home`: the pool of the backend "
+    "that has the previous response",
     "affinity": "state of session affinity: off, placed, kept, broken; `prefix`: whether the backend had served the "
     "same beginning of a prompt before (kept), only others had (moved), or none (new)",
     "chosen": "the chosen backend",

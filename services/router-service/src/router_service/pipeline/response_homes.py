@@ -1,0 +1,74 @@
+"""Which backend has a stored response: noted when the response begins, found by any router on the same store.
+
+Responses are kept by an engine in its memory, so only the backend that produced one can return, cancel or continue it.
+Must not know how entries are stored or expire. Keeps no response id, only its digest with the client's id.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from router_service.openai_api.event_stream import EventStream
+from router_service.openai_api.response_ids import ResponseIdReader
+from router_service.pipeline.answer import Answer
+from router_service.pipeline.recipient import Recipient
+from router_service.pipeline.sessions import SessionPins
+from router_service.pipeline.watchdog import Watchdog
+from router_service.routing.hashing import digest
+from router_service.routing.snapshot import BackendView
+
+SOURCE = "body:previous_response_id"
+"""The session source of a request that continues a stored response."""
+
+_BETWEEN = "\n"
+"""Separates pool and backend: no name contains it."""
+
+
+class Home(NamedTuple):
+    """The backend that has a response; ``key`` is the digest of client and response id."""
+
+    pool: str
+    backend: str
+    key: str
+
+
+class ResponseHomes:
+    """Notes and finds the backends of responses. A client finds only its own responses."""
+
+    def __init__(self, pins: SessionPins) -> None:
+        self._pins = pins
+
+    def note(self, client_id: str, response_id: str, backend: BackendView) -> None:
+        """Store, off the request's path, that ``backend`` has the response."""
+        self._pins.placed(_key(client_id, response_id), backend.pool + _BETWEEN + backend.name, moved=True)
+
+    async def find(self, client_id: str, response_id: str) -> Home | None:
+        """Return the backend that has the response, None if it is unknown or the store does not reply; renew the entry."""
+        key = _key(client_id, response_id)
+        entry = await self._pins.pin(key)
+        pool, _, backend = entry.partition(_BETWEEN)
+        if not backend:
+            return None
+        self._pins.placed(key, entry, moved=True)
+        return Home(pool, backend, key)
+
+
+class NotedAnswer(Answer):
+    """The answer of a path whose responses may be stored: passes the response's id to ``note`` as soon as it arrives."""
+
+    __slots__ = ("_ids", "_note")
+
+    def __init__(
+        self, recipient: Recipient, events: EventStream, clock: Watchdog, note: Callable[[str], None]
+    ) -> None:
+        super().__init__(recipient, events, clock)
+        self._ids = ResponseIdReader()
+        self._note = note
+
+    def on_body(self, data: bytes) -> None:
+        if not self._ids.over and self.status == 200 and (found := self._ids.feed(data)):
+            self._note(found)
+        super().on_body(data)
+
+
+def _key(client_id: str, response_id: str) -> str:
+    return digest("response", client_id, response_id)
