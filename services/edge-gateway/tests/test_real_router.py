@@ -18,6 +18,7 @@ from harness.ports import free_port
 from harness.processes import answers, running
 from harness.servers.edges import (
     CHAT,
+    CLIENT_KEY,
     GOOD_BODY,
     LOAD_KEY,
     WIDE,
@@ -32,6 +33,8 @@ from harness.waiting import eventually
 pytestmark = pytest.mark.service
 
 BUDGET = 2_000
+LARGE_BUDGET = 2_000_000
+RANKER_KEY = "sk-ranker-0123456789abcdef0123456789"
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,12 @@ class Way:
 
         return eventually(found, "the request ended")
 
-    def spent(self, client: str = "tester") -> float:
+    def spent(self, client: str = "tester", budget: int = BUDGET) -> float:
         """Return the tokens that a client's bucket lacked when it was last changed."""
         bucket = f"edge:{{{client}}}:tokens"
         asked = ["redis-cli", "-p", str(self.redis_port), "hget", bucket, "level"]
         level = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-        return BUDGET - float(level or BUDGET)
+        return budget - float(level or budget)
 
     def forget_budgets(self) -> None:
         """Fill every bucket."""
@@ -102,11 +105,16 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
         file.write_text(yaml.safe_dump({**config, "budgets": {"address": f"127.0.0.1:{budgets}"}}))
         return serving
 
-    limits = {"default": {**WIDE, "tokens_per_minute": BUDGET}, "clients": {"load": WIDE}}
+    ranker = {**WIDE, "tokens_per_minute": LARGE_BUDGET}
+    limits = {
+        "default": {**WIDE, "tokens_per_minute": BUDGET},
+        "clients": {"load": WIDE, "ranker": ranker},
+    }
+    keys = {"tester": [CLIENT_KEY], "load": [LOAD_KEY], "ranker": [RANKER_KEY]}
     settings = {
         "limits": limits,
         "budgets": {"timeout_seconds": 2.0},
-        "bounds": {"max_body_bytes": 1_000_000},
+        "bounds": {"max_body_bytes": 2_000_000},
     }
     with (
         running(simulator, log=directory / "engine.log", ready=answers(f"http://127.0.0.1:{engine}/health")),
@@ -115,7 +123,7 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
         running(
             configured(port), log=directory / "router.log", ready=answers(f"http://127.0.0.1:{router}/readyz")
         ),
-        running_edge(directory / "edge", router, merged(settings, {"budgets": {"port": port}})) as edge,
+        running_edge(directory / "edge", router, merged(settings, {"budgets": {"port": port}}), keys) as edge,
     ):
         yield Way(edge, f"http://127.0.0.1:{router}", f"http://127.0.0.1:{engine}", metrics, redis_port)
 
@@ -170,6 +178,27 @@ def test_a_budget_is_settled_with_what_the_engine_reports(way: Way) -> None:
     expected = BUDGET - used - reserved
     refilled = BUDGET * (time.monotonic() - started) / 60
     assert min(expected, BUDGET - reserved) - 2 <= left <= expected + refilled + 2
+
+
+def test_a_large_ranking_costs_the_tokens_that_the_engine_counted(way: Way) -> None:
+    """The usage is at the beginning of an answer of over 1 MiB."""
+    way.forget_budgets()
+    before = way.settlements()
+    documents = [f"{number} " + "Paris is a city. " * 85 for number in range(1000)]
+    began = time.monotonic()
+    answer = way.edge.post({"model": "m", "query": "Paris", "documents": documents}, "/v1/rerank", RANKER_KEY)
+    assert answer.status_code == 200
+    assert len(answer.content) > 1024 * 1024
+    assert answer.content.index(b'"usage"') < 1000
+    used = answer.json()["usage"]["total_tokens"]
+    request_id = answer.headers["x-request-id"]
+    assert way.record(request_id)["tokens"]["prompt"] == used
+    reserved = int(way.edge.access_line(request_id)["tokens_reserved"])
+    refilled = LARGE_BUDGET * (time.monotonic() - began) / 60
+    assert abs(reserved - used) > 2 * refilled + 1000, "the test needs a difference to settle"
+    eventually(lambda: way.settlements() > before, "the answer is settled")
+    refilled = LARGE_BUDGET * (time.monotonic() - began) / 60
+    assert used - refilled - 1 <= way.spent("ranker", LARGE_BUDGET) <= used + 1
 
 
 LEFT_EARLY: list[tuple[str, dict[str, Any]]] = [
