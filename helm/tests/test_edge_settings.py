@@ -78,8 +78,9 @@ def test_every_setting_of_the_charts_schema_changes_the_envoy_configuration() ->
     ).model_dump()  # fmt: skip
     before = render_without_routes(Settings.model_validate(full), MOUNTED_AT, ROUTES).files
     without_effect = []
-    # Whole sections, choices and lists go through their parts; drain_seconds is an argument of Envoy.
-    others = {"auth.mode", "auth.jwt.jwks_file", "timeouts.drain_seconds"}
+    # Whole sections, choices and lists go through their parts; drain_seconds is an argument of Envoy; api_version has only
+    # one value.
+    others = {"api_version", "auth.mode", "auth.jwt.jwks_file", "timeouts.drain_seconds"}
     changed = {"router.replicas": [{"host": "r", "port": 1}], "router.health_path": "/other", "bounds.media_hosts": ["a"],
                "auth.jwt.jwks_url": "https://y.example/k", "tracing.sample_ratio": 0.5}  # fmt: skip
     for path, value in leaves(schema, schema["properties"]["settings"], full):

@@ -36,14 +36,22 @@ class Document:
     data: Any = None
     marks: dict[Place, tuple[int, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
     def problem(self, place: Place, message: str) -> None:
         """Record a mistake at ``place``, or at the nearest enclosing place that the file has."""
+        self.problems.append(self._at(place, message))
+
+    def warning(self, place: Place, message: str) -> None:
+        """Record what works now and will be a mistake later."""
+        self.warnings.append(self._at(place, message))
+
+    def _at(self, place: Place, message: str) -> Problem:
         near = place
         while near and near not in self.marks:
             near = near[:-1]
         line, column = self.marks.get(near, (1, 1))
-        self.problems.append(Problem(str(self.path), line, column, key_of(place), message))
+        return Problem(str(self.path), line, column, key_of(place), message)
 
 
 def key_of(place: Place) -> str:

@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:  # noqa: RET503 (become_envoy does
         launch.become_envoy(options.rendered, options.drain_seconds)
     if options.settings is None:
         raise BadSettings("start needs --settings, or --rendered with rendered files")
-    settings = load_settings(options.settings)
+    settings = load_settings(options.settings, warn=_warn)
     if options.command == "routes":
         table = _rendered(options, settings, options.out.parent).files[ROUTES_FILE]
         write_atomically(options.out, table, 0o600)
@@ -102,6 +102,11 @@ def _rendered(options: argparse.Namespace, settings: "Settings", directory: Path
 
 def _say(event: str, level: str = "info", **fields: object) -> None:
     print(log_line("edge-gateway", level, event, **fields), flush=True)
+
+
+def _warn(problem: str) -> None:
+    """Report a former key, on stderr: `render` and `routes` may have their output piped."""
+    print(log_line("edge-gateway", "warning", "config_key_renamed", problems=[problem]), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

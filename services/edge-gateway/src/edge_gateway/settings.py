@@ -1,19 +1,23 @@
 """The types of an edge settings file. Must not know Envoy's syntax; holds no credentials."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from platform_contracts.yaml_document import read
+from platform_contracts.configuration_versions import Renamed, take_renamed, version_is_known
+from platform_contracts.yaml_document import Document, read
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 CLIENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$"
 ClientName = Annotated[str, Field(pattern=CLIENT_NAME)]
+
+# Keys under their former names, each accepted for one release (ADR 0032).
+FORMER_KEYS: tuple[Renamed, ...] = ()
 
 # The environment variables that override a port of the settings file.
 PORT_VARIABLES = {
@@ -282,6 +286,9 @@ class Tracing(Strict):
 class Settings(Strict):
     """The whole settings file of an edge."""
 
+    api_version: Literal["v1"] = Field(
+        "v1", description="version of this file's keys; every release names the versions that it reads"
+    )
     listen: Address = Field(Address(port=8080), description="the clients' listener")
     admin: Address = Field(Address(port=9901), description="Envoy's admin interface; loopback only")
     telemetry: Address = Field(Address(port=9902), description="listener for metrics and readiness")
@@ -308,13 +315,24 @@ class Settings(Strict):
         return self
 
 
-def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
-    """Read a settings file; environment variables override its ports.
+def load_settings(
+    path: Path,
+    environment: Mapping[str, str] | None = None,
+    warn: Callable[[str], object] = lambda _: None,
+) -> Settings:
+    """Read a settings file; environment variables override its ports. ``warn`` is called for each former key.
 
     Raises:
         BadSettings: unreadable, unknown keys, wrong values; all mistakes at once with their lines.
     """
-    document = read_yaml(path)
+    placed = Document(path, marks=read(path).marks, data=read_yaml(path))
+    if version_is_known(placed, "docs/edge-settings.md"):
+        take_renamed(placed, FORMER_KEYS)
+    if placed.problems:
+        raise BadSettings("\n".join(map(str, placed.problems)))
+    for warning in placed.warnings:
+        warn(str(warning))
+    document = placed.data
     given = os.environ if environment is None else environment
     for variable, (section, key) in PORT_VARIABLES.items():
         if given.get(variable):
@@ -325,7 +343,7 @@ def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        raise BadSettings(_explain(path, error)) from None
+        raise BadSettings(_explain(placed, error)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -347,8 +365,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def _explain(path: Path, error: ValidationError) -> str:
-    document = read(path)
+def _explain(document: Document, error: ValidationError) -> str:
     for problem in error.errors():
         shown = problem["input"] if isinstance(problem["input"], str | int | float) else None
         value = f" (is {shown!r})" if shown is not None else ""

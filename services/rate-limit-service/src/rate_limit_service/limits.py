@@ -13,9 +13,9 @@ class WatchedLimits:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._settings = load_settings(path)
-        self._modified = path.stat().st_mtime_ns
         self._log = structlog.get_logger()
+        self._settings = load_settings(path, warn=self._warn)
+        self._modified = path.stat().st_mtime_ns
 
     @property
     def settings(self) -> Settings:
@@ -27,6 +27,9 @@ class WatchedLimits:
         limits = self._settings.limits
         return _shared(limits.clients.get(client, limits.default))
 
+    def _warn(self, problem: str) -> None:
+        self._log.warning("config_key_renamed", problems=[problem])
+
     def refresh(self) -> bool:
         """Reload the file if it changed; return whether the limits were reloaded."""
         try:
@@ -34,7 +37,7 @@ class WatchedLimits:
             if modified == self._modified:
                 return False
             self._modified = modified
-            self._settings = load_settings(self._path)
+            self._settings = load_settings(self._path, warn=self._warn)
         except (OSError, BadSettings) as error:
             self._log.error("limits_not_reloaded", error=str(error))
             return False

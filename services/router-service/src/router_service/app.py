@@ -216,6 +216,7 @@ class Router:
         self._tasks.append(asyncio.create_task(self._after_first_sweep()))
         await _at_most_until(first_look_ends, self.health.swept.wait())
         self.log("info", "started", config_hash=self.config.hash)
+        self.reloader.warn_of_former_keys(self.config)
         try:
             yield
         finally:

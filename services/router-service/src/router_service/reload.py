@@ -48,6 +48,11 @@ class Reloader:
                 if self.config.files != files:
                     break
 
+    def warn_of_former_keys(self, config: RouterConfig) -> None:
+        """Log each former key of the files; the next release refuses it."""
+        if config.warnings:
+            self._log("warning", "config_key_renamed", problems=list(config.warnings))
+
     def reload(self) -> None:
         """Load the current files; if they are refused, log why and keep the configuration in use."""
         try:
@@ -58,6 +63,8 @@ class Reloader:
             self.ok = False
             return
         self.ok = True
+        if config.warnings != self.config.warnings:
+            self.warn_of_former_keys(config)
         if config.hash == self.config.hash:
             return
         before, self.config = self.config, config

@@ -123,7 +123,7 @@ def test_every_mistake_in_both_files_is_told_at_once_with_line_value_and_remedy(
     [
         ("pools: [\n", "not YAML"),
         ("pools: {}\npools: {}\n", "pools: is repeated"),
-        ("- a\n", "must be a mapping with the keys server, pools"),
+        ("- a\n", "must be a mapping with the keys api_version, server, pools"),
         ("", "pools: is missing and has no default"),
     ],
 )

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     config = load(options.config)
-    warnings = lint(config)
+    warnings = [*config.warnings, *lint(config)]
     for warning in warnings:
         print(f"warning: {warning}")
     failures = run_rule_tests(config)

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from platform_contracts.configuration_versions import KEY, Renamed, take_renamed, version_is_known
 from platform_contracts.yaml_document import Document, Place, Problem, read
+from router_service.config import former_keys
 from router_service.config.compile import compile_policy, compile_when
 from router_service.config.model import Configuration
 from router_service.config.rules_model import RuleSection, RulesFile, RuleTest
@@ -33,7 +35,7 @@ class BadConfig(Exception):
 class RouterConfig:
     """A configuration without mistakes. ``hash`` changes with any change of the configuration.
 
-    ``files`` are the files it was read from, for file watchers.
+    ``files`` are the files it was read from, for file watchers. ``warnings`` name former keys in them.
     """
 
     values: Configuration
@@ -42,6 +44,7 @@ class RouterConfig:
     tests: tuple[RuleTest, ...]
     files: tuple[Path, ...]
     hash: str
+    warnings: tuple[str, ...] = ()
 
 
 def load(path: Path) -> RouterConfig:
@@ -55,7 +58,7 @@ def load(path: Path) -> RouterConfig:
     files = [path]
     values: Configuration | None = None
     rules_values: RulesFile | None = RulesFile()
-    if not main.problems:
+    if _of_this_version(main, former_keys.CONFIGURATION, "docs/configuration.md"):
         values = _typed(main, Configuration)
         name = _at(main.data, "routing", "rules_file")
         if isinstance(name, str):
@@ -64,9 +67,11 @@ def load(path: Path) -> RouterConfig:
             if not (path.parent / name).is_file():
                 main.problem(("routing", "rules_file"), f'"{name}": no such file in the folder of this one')
                 rules = Document(rules.path)
-            rules_values = None if rules.problems else _typed(rules, RulesFile)
+            rules_values = None
+            if _of_this_version(rules, former_keys.RULES, "docs/routing-rules.md"):
+                rules_values = _typed(rules, RulesFile)
+                _check_rules(rules, main)
         _check_pools(main)
-        _check_rules(rules, main)
         _check_clients(main)
         _check_classes(main)
     problems = [*main.problems, *rules.problems]
@@ -74,13 +79,27 @@ def load(path: Path) -> RouterConfig:
         raise BadConfig(problems)
     identity = digest(
         "configuration",
-        json.dumps(values.model_dump(mode="json"), sort_keys=False),
-        json.dumps(rules_values.model_dump(mode="json"), sort_keys=False),
+        json.dumps(values.model_dump(mode="json", exclude={KEY}), sort_keys=False),
+        json.dumps(rules_values.model_dump(mode="json", exclude={KEY}), sort_keys=False),
     )[:12]
     policy = compile_policy(values, rules_values.rules, identity)
     return RouterConfig(
-        values, policy, tuple(rules_values.rules), tuple(rules_values.tests), tuple(files), identity
+        values,
+        policy,
+        tuple(rules_values.rules),
+        tuple(rules_values.tests),
+        tuple(files),
+        identity,
+        tuple(str(warning) for warning in [*main.warnings, *rules.warnings]),
     )
+
+
+def _of_this_version(document: Document, renamed: Iterable[Renamed], reference: str) -> bool:
+    """Return whether the document's keys can be checked. Values of former keys are then at their new places."""
+    if document.problems or not version_is_known(document, reference):
+        return False
+    take_renamed(document, renamed)
+    return not document.problems
 
 
 def redis_password(path: Path, values: Configuration) -> str | None:

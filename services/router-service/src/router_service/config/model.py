@@ -338,6 +338,9 @@ class ClassSection(Section):
 class Configuration(Section):
     """The router's configuration file."""
 
+    api_version: Literal["v1"] = Field(
+        "v1", description="version of this file's keys; every release names the versions that it reads"
+    )
     server: Server = Field(default_factory=Server, description="where the router listens")
     pools: dict[Name, PoolSection] = Field(min_length=1, description="the pools, by name; order matters")
     routing: Routing = Field(description="which pool takes which request")

@@ -80,5 +80,8 @@ class RuleTest(Section):
 class RulesFile(Section):
     """The rules file."""
 
+    api_version: Literal["v1"] = Field(
+        "v1", description="version of this file's keys; every release names the versions that it reads"
+    )
     rules: list[RuleSection] = Field([], description="first match wins")
     tests: list[RuleTest] = Field([], description="run by `router-service check`")
