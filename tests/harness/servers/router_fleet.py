@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -210,13 +210,21 @@ class Fleet:
         return {**values, **sections}
 
     def add_router(
-        self, *, wait_usable: int | None = None, port: int | None = None, **sections: Any
+        self,
+        *,
+        wait_usable: int | None = None,
+        port: int | None = None,
+        wrapper: Sequence[str] = (),
+        **sections: Any,
     ) -> RouterPart:
-        """Start a router in front of all engines; wait until ``wait_usable`` of them are usable."""
+        """Start a router in front of all engines; wait until ``wait_usable`` of them are usable.
+
+        ``wrapper`` goes before the command (``env X=y``).
+        """
         port = port or free_port()
         path = self.folder / f"router-{len(self.routers)}.yaml"
         path.write_text(yaml.safe_dump(self.configuration(port, **sections)))
-        command = [BIN / "router-service", "serve", "--config", path]
+        command = [*wrapper, BIN / "router-service", "serve", "--config", path]
         log = self.folder / f"router-{len(self.routers)}.jsonl"
         router = RouterPart(command, log, answers(f"http://127.0.0.1:{port}/readyz"), port)
         self._keep(router)
