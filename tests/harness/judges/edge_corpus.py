@@ -369,6 +369,11 @@ HARMLESS: list[tuple[str, bytes, str]] = [
         "GET /v1/responses/resp_a?stream=true&starting_after=2 HTTP/1.1",
     ),
     (
+        "a response with a list as OpenAI's clients send it",
+        get(b"/v1/responses/resp_a?include%5B%5D=reasoning.encrypted_content"),
+        "GET /v1/responses/resp_a?include%5B%5D=reasoning.encrypted_content HTTP/1.1",
+    ),
+    (
         "a cancellation",
         get(b"/v1/responses/resp_a/cancel", b"content-length: 0\r\n").replace(b"GET", b"POST", 1),
         "POST /v1/responses/resp_a/cancel HTTP/1.1",
