@@ -1,5 +1,6 @@
 """Test processes that run at the same time draw different ports."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,10 +24,17 @@ def test_a_process_draws_no_port_twice() -> None:
     assert all(ports.FIRST <= port <= ports.LAST for port in drawn)
 
 
-def test_processes_at_the_same_time_draw_from_separate_slices() -> None:
+def test_processes_at_the_same_time_draw_from_separate_slices(tmp_path: Path) -> None:
+    # A folder of its own: other test runs on this machine may hold every slice.
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", DRAW], cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", DRAW],
+            cwd=TESTS,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(3)
     ]

@@ -76,7 +76,7 @@ def test_the_seconds_of_a_tier_behind_end_with_it(stand_in: Path, monkeypatch: p
         until = time.monotonic() + 60
         while not (stand_in / "untimed.ended").exists() and time.monotonic() < until:
             time.sleep(0.01)
-        time.sleep(2)
+        time.sleep(5)
         (stand_in / "later").touch()
 
     helper = threading.Thread(target=let_service_end)
