@@ -49,11 +49,14 @@ def test_an_unknown_version_is_refused_with_its_line_and_the_remedy(
             "3:14: pools.two.old: is called pools.two.deep.new now",
         ),
         (
+            ("old",), ("a", "b", "new"), "a: text\nold: 1\n", {"a": "text"}, "2:6: old: is called a.b.new now",
+        ),
+        (
             ("rules", "*", "old"), ("rules", "*", "new"), "rules: [{n: 1}, {old: 2}]\n",
             {"rules": [{"n": 1}, {"new": 2}]}, "1:23: rules[1].old: is called rules[1].new now",
         ),
     ],
-    ids=["sibling", "new section", "existing section", "any name", "any index"],
+    ids=["sibling", "new section", "existing section", "any name", "text on the way", "any index"],
 )  # fmt: skip
 def test_a_former_key_keeps_its_value_with_one_warning(
     tmp_path: Path, former: Place, now: Place, text: str, data: object, warning: str

@@ -99,6 +99,8 @@ def _put(data: Any, place: Place, value: Any) -> None:
     for part in place[:-1]:
         if isinstance(data, dict) and data.get(part) is None:
             data[part] = {}
+        if not isinstance(data, dict | list):
+            return
         data = data[part]
     if isinstance(data, dict):
         data[place[-1]] = value
