@@ -28,6 +28,8 @@ WHOLE = Script(200, (), (b'{"choices":[]}',))
 class SlowStore:
     """A store without pins that responds after a moment."""
 
+    up = True
+
     def __init__(self) -> None:
         self.asked = 0
         self.all_asked = asyncio.Event()

@@ -72,14 +72,14 @@ async def test_a_request_leaves_nothing_to_the_garbage_collector(end: str, circl
     assert circles == []
 
 
-async def test_a_request_whose_client_left_leaves_nothing_to_the_garbage_collector(
+async def test_a_request_that_is_aborted_leaves_nothing_to_the_garbage_collector(
     circles: list[str],
 ) -> None:
-    async def leave(fleet: Fleet, pipeline: Pipeline, client: Client) -> None:
+    async def abort(fleet: Fleet, pipeline: Pipeline, client: Client) -> None:
         await asyncio.sleep(0.05)
         pipeline.abort_all("the test ends it")
 
-    await play(Script(200, STREAM, (TOKEN,), "silence"), meanwhile=leave)
+    await play(Script(200, STREAM, (TOKEN,), "silence"), meanwhile=abort)
     await asyncio.sleep(0)
     circles += only_collected()
     assert circles == []

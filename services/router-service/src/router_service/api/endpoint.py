@@ -85,8 +85,7 @@ class InferenceEndpoint:
             inbound.body = body if inbound.stored is None else b""
             await pipeline.handle(inbound, relay)
         finally:
-            # The request's objects refer to each other and stay until a rare garbage collection; release the body
-            # now.
+            # The record of the request waits in a batch: it needs no body.
             inbound.body = b""
             await relay.settled()
 

@@ -174,10 +174,17 @@ TOTAL_TIME_UP = Refusal(
 RESPONSE_LOST = Refusal(
     404,
     "response_lost",
-    "The response is lost: the backend that had it no longer exists. Send the whole conversation again.",
+    "The backend that has the response is not in its pool now. If it does not return, send the whole conversation again.",
     Outcome.CLIENT_ERROR,
-    can_retry=False,
     param="response_id",
+)
+
+HOMES_UNKNOWN = Refusal(
+    503,
+    "response_unreachable",
+    "the store that knows which backend has the response does not reply; try again",
+    Outcome.UPSTREAM_ERROR,
+    1,
 )
 
 BODY_LATE = Refusal(

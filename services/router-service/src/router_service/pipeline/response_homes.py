@@ -37,6 +37,11 @@ class ResponseHomes:
     def __init__(self, pins: SessionPins) -> None:
         self._pins = pins
 
+    @property
+    def up(self) -> bool:
+        """Return False while the store does not reply, so that no entry need not mean that there is none."""
+        return self._pins.up
+
     def note(self, client_id: str, response_id: str, backend: BackendView) -> None:
         """Store, off the request's path, that ``backend`` has the response."""
         self._pins.placed(_key(client_id, response_id), backend.pool + _BETWEEN + backend.name, moved=True)

@@ -11,7 +11,12 @@ from router_service.routing.snapshot import Snapshot
 
 
 class SessionPins(Protocol):
-    """The backends that sessions are pinned to. Keys are hashes of client, pool and session id."""
+    """The backends that sessions are pinned to. Keys are hashes of client, pool and session id.
+
+    ``up`` is False while the store fails.
+    """
+
+    up: bool
 
     def cached(self, key: str) -> str | None:
         """Return the pin from the cache ("" for none), or None if only the store can tell."""

@@ -31,7 +31,8 @@ class StoredResponses:
         """Return the engine's complete answer.
 
         Raises:
-            Refused: no backend is known to have the response, its backend is gone, or it did not answer.
+            Refused: no backend is known to have the response, the store does not reply, the backend is gone, or it did not
+                answer.
             Rejected, BrokenOff: the backend answered with an error status, or not to the end.
             ClientLeft: the client disconnected.
         """
@@ -44,6 +45,8 @@ class StoredResponses:
         homes = self._homes
         home = await homes.find(job.client_id, stored.response_id) if homes is not None else None
         if home is None:
+            if homes is not None and not homes.up:
+                raise Refused(ends.HOMES_UNKNOWN)
             raise Refused(ends.response_not_found(stored.response_id))
         backend = self._fleet.find(home.pool, home.backend)
         if backend is None:
@@ -73,5 +76,5 @@ class StoredResponses:
             raise ClientLeft
         if answer.end is not End.COMPLETE:
             raise end_after(answer, answer if answer.started else None, relay)
-        answer.report = None  # These tokens were counted when the response was created.
+        answer.report = None  # Unless it ran in the background, its tokens were counted when it was created.
         return answer
