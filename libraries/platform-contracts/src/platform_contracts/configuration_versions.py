@@ -99,9 +99,9 @@ def _put(data: Any, place: Place, value: Any) -> None:
     for part in place[:-1]:
         if isinstance(data, dict) and data.get(part) is None:
             data[part] = {}
-        if not isinstance(data, dict | list):
+        if not _has(data, (part,)):
             return
-        data = data[part]
+        data = _at(data, (part,))
     if isinstance(data, dict):
         data[place[-1]] = value
 
