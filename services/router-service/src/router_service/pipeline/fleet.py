@@ -142,7 +142,7 @@ class Fleet:
 
     def set_health(self, pool: str, name: str, health: Health) -> None:
         """Store the result of a probe; ignore unknown names (backends that have just been removed)."""
-        backend = self._find(pool, name)
+        backend = self.find(pool, name)
         if backend is None:
             return
         now = self._clock()
@@ -174,7 +174,7 @@ class Fleet:
 
     def set_round_trip(self, pool: str, name: str, seconds: float | None) -> None:
         """Store the round-trip time to a backend in seconds; ignore unknown names."""
-        backend = self._find(pool, name)
+        backend = self.find(pool, name)
         if backend is not None:
             backend.round_trip_seconds = seconds
 
@@ -186,9 +186,6 @@ class Fleet:
 
     def find(self, pool: str, name: str) -> BackendView | None:
         """Return a backend by its pool and name, None if it is gone."""
-        return self._find(pool, name)
-
-    def _find(self, pool: str, name: str) -> BackendView | None:
         return self._by_name.get(pool, {}).get(name)
 
     def refresh(self, now: float) -> None:

@@ -65,7 +65,7 @@ class Listed:
                 elif backend.breaker_open and ejected < most_ejected(view, policy):
                     ejected += 1
                     because = RejectedBecause.BREAKER_OPEN
-                elif backend.in_flight >= (backend.limit if backend.ramp == 1.0 else slots_of(backend)):
+                elif backend.in_flight >= slots_of(backend):
                     because = RejectedBecause.AT_LIMIT
                 else:
                     self._eligible.append(backend)

@@ -45,11 +45,7 @@ def decide(features: Features, snapshot: Snapshot, policy: Policy, now: float) -
             refuse_all(view, snapshot, decision)
             continue
         pool_policy = _policy_name(name, policy, decision.rule)
-        considered: Considered | None = None
-        if view.standing is not None:
-            considered = Sorted.of(view, snapshot, policy)
-        if considered is None:
-            considered = Listed(view, snapshot, policy)
+        considered = Sorted.of(view, snapshot, policy) or Listed(view, snapshot, policy)
         at_limit = considered.reject(decision)
         if considered.count:
             decision.pool, decision.policy = name, pool_policy

@@ -120,7 +120,7 @@ def extract_features(
         has_images=reader.images,
         client_id=client_id,
         request_id=request_id,
-        session=session_key(client_id, session_id) if session_id else "",
+        session=session_key(client_id, session_id),
         session_source=session_source,
         service_tier=tier if isinstance(tier, str) and tier in SERVICE_TIERS else "",
         headers=headers,

@@ -18,9 +18,8 @@ def scores(
 ) -> list[float]:
     """Requests in flight with this one, per share of normal load; among equals the distance from the pool's position."""
     start, count = pool.round_robin, len(pool.backends)
-    # Written out, because a call for each backend costs more than the arithmetic; `_score` is the same.
     return [
-        (load_of(backend) + (place - start) % count / count) / 1e6
+        _score(load_of(backend), (place - start) % count, count)
         for backend, place in zip(eligible, places, strict=True)
     ]
 
