@@ -22,6 +22,7 @@ OPENINGS = {
     "a preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "settings of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
     "a refused request": b"GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n",
+    "a health check": b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n",
 }
 
 

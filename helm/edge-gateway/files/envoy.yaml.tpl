@@ -232,7 +232,11 @@ static_resources:
           common_http_protocol_options:
             headers_with_underscores_action: DROP_HEADER
             max_headers_count: 60
+{{- if .Values.tls.enabled }}
+            idle_timeout: 15s
+{{- else }}
             idle_timeout: 660s
+{{- end }}
           http_protocol_options:
             accept_http_10: true
             default_host_for_http_10: localhost
@@ -1282,6 +1286,65 @@ static_resources:
                     code: edge_error
                 content_type: application/json
           http_filters: &id002
+          - name: edge.closing
+            typed_config:
+              '@type': type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+              stat_prefix: closing
+              source_codes:
+                close:
+                  inline_string: |
+                    local DIRECT = true
+                    -- Ends connections that nobody has authenticated: only an authenticated client keeps an idle connection.
+                    -- The renderer writes DIRECT before this script: whether clients connect to the edge without a proxy.
+                    local close_unauthenticated
+                    do
+                      -- On HTTP/2 Envoy sends GOAWAY before the response, and some clients then drop the response. So an HTTP/2
+                      -- connection ends at its fifth such request within a minute. Behind a proxy it carries requests of many clients.
+                      local REQUESTS, WINDOW_MS, MAX_CONNECTIONS = 5, 60000, 10000
+                      local began, connections, counts = 0, 0, {}
+
+                      function close_unauthenticated(handle)
+                        local info = handle:streamInfo()
+                        if info:protocol() ~= "HTTP/2" then return info:drainConnectionUponCompletion() end
+                        if not DIRECT then return end
+                        local now = handle:timestamp()
+                        if now - began >= WINDOW_MS or connections >= MAX_CONNECTIONS then began, connections, counts = now, 0, {} end
+                        local connection = info:downstreamDirectRemoteAddress()
+                        local count = counts[connection]
+                        if not count then connections = connections + 1 end
+                        counts[connection] = (count or 0) + 1
+                        if counts[connection] >= REQUESTS then info:drainConnectionUponCompletion() end
+                      end
+                    end
+                    function envoy_on_request(handle) close_unauthenticated(handle) end
+                close_refused:
+                  inline_string: |
+                    local DIRECT = true
+                    -- Ends connections that nobody has authenticated: only an authenticated client keeps an idle connection.
+                    -- The renderer writes DIRECT before this script: whether clients connect to the edge without a proxy.
+                    local close_unauthenticated
+                    do
+                      -- On HTTP/2 Envoy sends GOAWAY before the response, and some clients then drop the response. So an HTTP/2
+                      -- connection ends at its fifth such request within a minute. Behind a proxy it carries requests of many clients.
+                      local REQUESTS, WINDOW_MS, MAX_CONNECTIONS = 5, 60000, 10000
+                      local began, connections, counts = 0, 0, {}
+
+                      function close_unauthenticated(handle)
+                        local info = handle:streamInfo()
+                        if info:protocol() ~= "HTTP/2" then return info:drainConnectionUponCompletion() end
+                        if not DIRECT then return end
+                        local now = handle:timestamp()
+                        if now - began >= WINDOW_MS or connections >= MAX_CONNECTIONS then began, connections, counts = now, 0, {} end
+                        local connection = info:downstreamDirectRemoteAddress()
+                        local count = counts[connection]
+                        if not count then connections = connections + 1 end
+                        counts[connection] = (count or 0) + 1
+                        if counts[connection] >= REQUESTS then info:drainConnectionUponCompletion() end
+                      end
+                    end
+                    function envoy_on_response(handle)
+                      if handle:headers():get(":status") == "401" then close_unauthenticated(handle) end
+                    end
           - name: envoy.filters.http.health_check
             typed_config:
               '@type': type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck

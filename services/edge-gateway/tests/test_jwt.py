@@ -3,6 +3,7 @@
 import base64
 import hmac
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from harness.clients.raw_http import exchange
-from harness.servers.edges import CLIENT_KEY, Edge, running_edge
+from harness.servers.edges import CHAT, CLIENT_KEY, GOOD_BODY, Edge, running_edge
 from harness.servers.recording_upstream import RecordingUpstream
 from harness.waiting import eventually
 
@@ -63,6 +64,31 @@ def jwt_edge(
     }
     with running_edge(directory, module_upstream.port, settings) as running:
         yield running, jwks
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/models", 401), ("/nothing", 404), (CHAT, 405), ("/healthz", 200)]
+)
+def test_without_a_token_a_connection_is_not_kept(
+    jwt_edge: tuple[Edge, Path], path: str, status: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", jwt_edge[0].port), timeout=20) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        received = b""
+        while data := client.recv(65536):  # Ends when the edge closes the connection.
+            received += data
+        assert received.split(b" ")[1] == str(status).encode()
+
+
+def test_with_a_token_a_connection_is_kept(
+    jwt_edge: tuple[Edge, Path], signers: Signers, upstream: RecordingUpstream
+) -> None:
+    with httpx.Client(timeout=20) as client:
+        headers = jwt_edge[0].headers(token(signers[0][0], "first"))
+        for _ in range(2):
+            answer = client.post(jwt_edge[0].url + CHAT, json=GOOD_BODY, headers=headers)
+            assert answer.status_code == 200
+            assert "connection" not in answer.headers
 
 
 def test_a_token_names_its_client_and_goes_no_further(

@@ -1,20 +1,17 @@
 -- Finds the client of an API key, or refuses the request. Knows only digests: the renderer writes CLIENTS
--- (digest -> name) before this script. The time of a lookup by digest reveals nothing about a key.
+-- (digest -> name) and closing.lua before this script. The time of a lookup by digest reveals nothing about a key.
 
 -- Each worker logs refused credentials up to this rate; the counters contain all of them.
 local LOGGED_PER_SECOND = 10
 local second, logged = 0, 0
 
 local function refuse(handle, two)
-  local info = handle:streamInfo()
-  local metadata = info:dynamicMetadata()
+  local metadata = handle:streamInfo():dynamicMetadata()
   local now = math.floor(handle:timestamp() / 1000)
   if now ~= second then second, logged = now, 0 end
   logged = logged + 1
   if logged > LOGGED_PER_SECOND then metadata:set("edge", "quiet", true) end
-  -- Only authenticated clients keep an idle connection. On HTTP/2 Envoy would send GOAWAY before the response,
-  -- and some clients then drop the response.
-  if info:protocol() ~= "HTTP/2" then info:drainConnectionUponCompletion() end
+  close_unauthenticated(handle)
   if two then metadata:set("edge", "two_credentials", true) end
   handle:respond({ [":status"] = "401" }, "")
 end

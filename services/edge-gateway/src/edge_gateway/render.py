@@ -27,14 +27,18 @@ ENVOY_FILE = "envoy.yaml"
 AUTHENTICATION = "edge.authentication"
 CLIENTS_TABLE = "CLIENTS"
 
-# A path that does not exist has no authentication, so its connection is closed. On HTTP/2 Envoy would send
-# GOAWAY before the response, and some clients then drop the response.
-_CLOSE_AFTER_ANSWER = """\
-function envoy_on_request(handle)
-  local info = handle:streamInfo()
-  if info:protocol() ~= "HTTP/2" then info:drainConnectionUponCompletion() end
+# The filter that ends connections without an authenticated request, and its scripts by name. A route names one, so
+# that all routes share one Lua state. JWTs are refused by a filter without a script.
+CLOSING = "edge.closing"
+_CLOSING_SCRIPTS = {
+    "close": "function envoy_on_request(handle) close_unauthenticated(handle) end\n",
+    "close_refused": """\
+function envoy_on_response(handle)
+  if handle:headers():get(":status") == "401" then close_unauthenticated(handle) end
 end
-"""
+""",
+}
+_CLOSE = {CLOSING: {"@type": f"{_API}.lua.v3.LuaPerRoute", "name": "close"}}
 
 # Envoy's CORS filter ignores routes with a direct response. Requests that it does not answer here need a key.
 _PREFLIGHT: list[dict[str, Any]] = [
@@ -48,6 +52,7 @@ _PREFLIGHT: list[dict[str, Any]] = [
             ],
         },
         "route": {"cluster": "router", "timeout": "5s"},
+        "typed_per_filter_config": _CLOSE,
     }
 ]
 
@@ -186,8 +191,12 @@ class _Renderer:
         replies = local_replies(self._plain("local_replies.yaml"), self._settings.limits)
         manager["local_reply_config"] = SharedMapping(replies)
         filters = self._template("http_filters.yaml.j2")
-        lua = next(entry for entry in filters if entry["name"] == "envoy.filters.http.lua")
-        lua["typed_config"]["default_source_code"]["inline_string"] = self._admission()
+        admission = next(entry for entry in filters if entry["name"] == "envoy.filters.http.lua")
+        admission["typed_config"]["default_source_code"]["inline_string"] = self._admission()
+        closing = next(entry for entry in filters if entry["name"] == CLOSING)
+        closing["typed_config"]["source_codes"] = {
+            name: {"inline_string": self._closing() + script} for name, script in _CLOSING_SCRIPTS.items()
+        }
         manager["http_filters"] = SharedList(filters)
         listener["filter_chains"].append(
             _for_http2(listener["filter_chains"][0], self._settings.timeouts.http2_idle_seconds)
@@ -228,7 +237,13 @@ class _Renderer:
                 "@type": f"{_API}.lua.v3.LuaPerRoute",
                 "source_code": {"inline_string": self._authentication()},
             }
+        else:
+            per_client[CLOSING] = {"@type": f"{_API}.lua.v3.LuaPerRoute", "name": "close_refused"}
         return per_client
+
+    def _closing(self) -> str:
+        direct = json.dumps(self._settings.trusted_proxies == 0)
+        return f"local DIRECT = {direct}\n" + (self._source / "lua" / "closing.lua").read_text()
 
     def _authentication(self) -> str:
         clients = {digest: name for name, digests in self._digests.items() for digest in digests}
@@ -236,20 +251,20 @@ class _Renderer:
         lines += [f"  [{json.dumps(digest)}] = {json.dumps(name)}," for digest, name in clients.items()]
         lua = self._source / "lua"
         return "\n".join(
-            [*lines, "}", (lua / "sha256.lua").read_text(), (lua / "authentication.lua").read_text()]
+            [
+                *(*lines, "}", self._closing()),
+                *((lua / name).read_text() for name in ("sha256.lua", "authentication.lua")),
+            ]
         )
 
     def _disabled(self) -> dict[str, Any]:
         names = ["envoy.filters.http.local_ratelimit", "envoy.filters.http.lua"]
         if self._settings.budgets:
             names.append("envoy.filters.http.ratelimit")
-        disabled = {name: {"@type": _FILTER_CONFIG, "disabled": True} for name in names}
         if self._settings.auth.mode == "api_keys":
-            disabled[AUTHENTICATION] = {
-                "@type": f"{_API}.lua.v3.LuaPerRoute",
-                "source_code": {"inline_string": _CLOSE_AFTER_ANSWER},
-            }
-        return disabled
+            names.append(AUTHENTICATION)
+        disabled = {name: {"@type": _FILTER_CONFIG, "disabled": True} for name in names}
+        return {**disabled, **_CLOSE}
 
     def _routes_of(self, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
         name = entry.get("name") or entry["path"]

@@ -213,6 +213,10 @@ class Timeouts(Strict):
     )
     short_request_seconds: Seconds = Field(15.0, description="timeout of a response without generation")
     connection_idle_seconds: Seconds = Field(660.0, description="idle time of a client's HTTP/1 connection")
+    tls_idle_seconds: Seconds = Field(
+        15.0,
+        description="idle time, and timeout of the first request, of HTTP/1 connections with TLS and no `trusted_proxies`",
+    )
     http2_idle_seconds: Seconds = Field(
         10.0,
         description="idle time of a client's HTTP/2 connection, and timeout of its first request; it is drained",
