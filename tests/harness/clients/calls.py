@@ -19,6 +19,7 @@ SCHEMA: dict[str, Any] = {
     "required": ["name"],
 }
 TOOL: Any = {"type": "function", "function": {"name": "weather", "description": "?", "parameters": SCHEMA}}
+AUDIO: Any = ("speech.wav", b"RIFF")
 Found = dict[str, Any]
 
 
@@ -44,6 +45,10 @@ def openai_calls(url: str, model: str, broken: str) -> Found:
         event.type
         for event in client.responses.create(model=model, input="hi", max_output_tokens=5, stream=True)
     ]
+    heard = [
+        chunk.model_dump()
+        for chunk in client.audio.transcriptions.create(model=model, file=AUDIO, stream=True)
+    ]
     return {
         "listed": [entry.id for entry in client.models.list()],
         "retrieved": client.models.retrieve(model).id,
@@ -54,6 +59,11 @@ def openai_calls(url: str, model: str, broken: str) -> Found:
         "response_stream": [events[0], events[-1]],
         "completion": completion.usage and completion.usage.completion_tokens,
         "embedding": len(client.embeddings.create(model=model, input="hi").data),
+        "heard": [
+            bool(client.audio.transcriptions.create(model=model, file=AUDIO).text),
+            bool(client.audio.translations.create(model=model, file=AUDIO).text),
+        ],
+        "heard_stream": [heard[-1]["object"], heard[-1]["model"]],
         "tools": raised(lambda: client.chat.completions.create(**chat, tools=[TOOL])),
         "structured": raised(
             lambda: client.chat.completions.create(

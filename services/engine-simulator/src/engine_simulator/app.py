@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from engine_simulator.asgi import Scope, header, read_json, reply
+from engine_simulator.audio_api import AUDIO_PATHS, read_audio
 from engine_simulator.control import Control
 from engine_simulator.engine import Engine, Sequence
 from engine_simulator.event_streams import new_id
@@ -17,7 +18,7 @@ from engine_simulator.generating import Cut, Receive, Send, answer, send_whole
 from engine_simulator.language import decode, encode
 from engine_simulator.messages_api import messages_events
 from engine_simulator.metrics import EngineMetrics
-from engine_simulator.requests import Refused, read_generation
+from engine_simulator.requests import Generation, Refused, read_generation
 from engine_simulator.response_store import ResponseStore
 from engine_simulator.responses_api import ResponseEvents, responses_events, run
 from engine_simulator.single_answers import SINGLE_ANSWERS
@@ -105,8 +106,13 @@ class SimulatorApp:
                 return
 
     async def _post(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
-        body = await read_json(receive)
         request_id = header(scope, b"x-request-id")
+        audio: Generation | None = None
+        body: dict[str, Any]
+        if path in AUDIO_PATHS:
+            body, audio = await read_audio(scope, path, receive, self.engine)
+        else:
+            body = await read_json(receive)
         if path in ("/tokenize", "/detokenize"):
             await reply(send, 200, orjson.dumps(self._tokens(path, body)))
             return
@@ -126,9 +132,10 @@ class SimulatorApp:
             }
             await reply(send, fault.status, orjson.dumps({"error": error}))
             return
-        if path in ("/v1/chat/completions", "/v1/completions"):
+        if audio is not None or path in ("/v1/chat/completions", "/v1/completions"):
             kind = "chat" if path == "/v1/chat/completions" else "text"
-            generation = read_generation(kind, body, request_id, self.engine.capacity.max_model_len)  # type: ignore[arg-type]
+            most = self.engine.capacity.max_model_len
+            generation = audio or read_generation(kind, body, request_id, most)  # type: ignore[arg-type]
             traceparent = header(scope, b"traceparent")
 
             def finished(sequence: Sequence) -> None:
@@ -231,6 +238,7 @@ _KNOWN_PATHS = frozenset(
     {
         *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"),
         *SINGLE_ANSWERS,
+        *AUDIO_PATHS,
     }
 )
 _STORED = re.compile("/v1/responses/(?P<id>[^/]+)(?P<cancel>/cancel)?")

@@ -11,11 +11,10 @@ from engine_simulator.requests import Refused
 Scope = MutableMapping[str, Any]
 
 
-async def read_json(receive: Receive) -> dict[str, Any]:
-    """Return the body, a JSON object.
+async def read_body(receive: Receive) -> bytes:
+    """Return the body.
 
     Raises:
-        Refused: 400 for other bodies.
         Cut: the client disconnected before its body was complete.
     """
     data = b""
@@ -23,9 +22,19 @@ async def read_json(receive: Receive) -> dict[str, Any]:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Cut
-        data += message.get("body", b"")
+        data += bytes(message.get("body", b""))
         if not message.get("more_body"):
-            break
+            return data
+
+
+async def read_json(receive: Receive) -> dict[str, Any]:
+    """Return the body, a JSON object.
+
+    Raises:
+        Refused: 400 for other bodies.
+        Cut: the client disconnected before its body was complete.
+    """
+    data = await read_body(receive)
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:

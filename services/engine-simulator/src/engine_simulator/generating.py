@@ -11,7 +11,7 @@ from engine_simulator.engine import Engine, Sequence
 from engine_simulator.faults import Fault
 from engine_simulator.language import Continuation
 from engine_simulator.requests import Generation
-from engine_simulator.wire import DONE, ChunkWriter, whole_answer
+from engine_simulator.wire import DONE, whole_answer, writer_of
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -127,7 +127,7 @@ async def _stream(
     await _start(send, 200, b"text/event-stream; charset=utf-8", headers)
     if fault is not None and fault.kind == "stall_first_byte":
         await asyncio.sleep(fault.seconds)
-    writer = ChunkWriter(generation, output.sequence)
+    writer = writer_of(generation, output.sequence)
     chunks = 0
     first = True
     while True:

@@ -31,10 +31,11 @@ class Refused(Exception):
 class Generation:
     """One generation: the text to continue, its limits, and the format of the response.
 
-    ``logprobs`` is the number of requested alternatives per token, None if none were requested.
+    ``logprobs`` is the number of requested alternatives per token, None if none were requested. ``audio_seconds`` is
+    the length of the audio of a transcription or translation, 0 for other requests.
     """
 
-    kind: Literal["chat", "text"]
+    kind: Literal["chat", "text", "transcription", "translation"]
     model: str
     context: str
     prompt_ids: list[int]
@@ -48,6 +49,7 @@ class Generation:
     return_token_ids: bool = False
     logprobs: int | None = None
     thinking_tokens: int = 0
+    audio_seconds: int = 0
     created: int = field(default_factory=lambda: int(time.time()))
 
 

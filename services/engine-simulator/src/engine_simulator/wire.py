@@ -140,10 +140,55 @@ class ChunkWriter:
         )
 
 
+class AudioWriter:
+    """Builds the events of a transcription or translation: no role, and the usage once, at the end."""
+
+    def __init__(self, generation: Generation, sequence: Sequence) -> None:
+        self._generation = generation
+        self._sequence = sequence
+
+    def role(self) -> bytes:
+        """Return nothing: these streams begin with text."""
+        return b""
+
+    def text(self, text: str, ids: list[int], finish: str | None, stop: str | None = None) -> bytes:
+        """Return an event with text, and the finish reason if it is the last one."""
+        choice: dict[str, Any] = {"delta": {"content": text}}
+        if finish is not None:
+            choice |= {"finish_reason": finish, "stop_reason": stop}
+        return self._event([choice], {})
+
+    def end(self) -> bytes:
+        """Return the usage, then the terminal event."""
+        prompt, generated = len(self._sequence.prompt_ids), self._sequence.generated
+        counts = {"prompt_tokens": prompt, "total_tokens": prompt + generated, "completion_tokens": generated}
+        return self._event([], {"usage": counts}) + DONE
+
+    def _event(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> bytes:
+        known = self._generation
+        event = {
+            "id": known.id,
+            "object": f"{known.kind}.chunk",
+            "created": known.created,
+            "model": known.model,
+            "choices": choices,
+            **more,
+        }
+        return b"data: %b\n\n" % orjson.dumps(event)
+
+
+def writer_of(generation: Generation, sequence: Sequence) -> ChunkWriter | AudioWriter:
+    """Return the writer of a stream's events."""
+    return (AudioWriter if generation.audio_seconds else ChunkWriter)(generation, sequence)
+
+
 def whole_answer(
     generation: Generation, sequence: Sequence, text: str, ids: list[int], finish: str, stop: str | None
 ) -> bytes:
     """Return the JSON of an unstreamed generation."""
+    if generation.audio_seconds:
+        heard = {"type": "duration", "seconds": generation.audio_seconds}
+        return orjson.dumps({"text": text, "usage": heard})
     chat = generation.kind == "chat"
     choice: dict[str, Any] = {
         "index": 0,
