@@ -164,6 +164,8 @@ def test_the_last_route_refuses_what_no_other_names(case: str) -> None:
             "/detokenize",
             "/v1/models",
             "/v1/models/{id}",
+            "/v1/audio/transcriptions",
+            "/v1/audio/translations",
             "/v1/requests/{id}",
             "/v1/responses/{id}",
             "/v1/responses/{id}/cancel",

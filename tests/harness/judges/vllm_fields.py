@@ -40,10 +40,18 @@ MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("TokenizeCompletionRequest", "TokenizeChatRequest"),
     ),
     "/detokenize": (("vllm/entrypoints/serve/tokenize/protocol.py",), ("DetokenizeRequest",)),
+    "/v1/audio/transcriptions": (
+        ("vllm/entrypoints/speech_to_text/transcription/protocol.py",),
+        ("TranscriptionRequest",),
+    ),
+    "/v1/audio/translations": (
+        ("vllm/entrypoints/speech_to_text/translation/protocol.py",),
+        ("TranslationRequest",),
+    ),
 }
 _KINDS = {
     "str": "string", "bytes": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array",
-    "Sequence": "array", "dict": "object", "Literal": "string",
+    "Sequence": "array", "UploadFile": "file", "dict": "object", "Literal": "string",
 }  # fmt: skip
 
 

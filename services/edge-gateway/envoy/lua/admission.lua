@@ -92,7 +92,7 @@ local function first_wrong_field(rule, kind, length, value, odd)
   return nil
 end
 
--- Returns the tokens to reserve: the prompt by its size, and the longest completion for every prompt and every
+-- Returns the tokens to reserve: the prompt by its size (audio does not count), and the longest completion for every prompt and every
 -- choice. If a body has several limits, the largest counts, whichever the engine reads.
 local function tokens_to_reserve(rule, bytes, value, nested)
   local prompt = math.ceil(bytes / BUDGETS.prompt_bytes_per_token)
@@ -107,12 +107,18 @@ local function tokens_to_reserve(rule, bytes, value, nested)
 end
 
 -- Returns the mistake in a body as code, field and message; or three nils and the tokens to reserve.
-local function judge(rule, text)
-  local wrong, kind, length, value, odd, nested = check_json(text, rule.wanted, MEDIA_HOSTS)
+local function judge(rule, text, boundary)
+  local wrong, kind, length, value, odd, nested, bytes
+  if boundary then
+    wrong, kind, length, value, odd, nested, bytes = check_form(text, boundary, rule.fields)
+  else
+    wrong, kind, length, value, odd, nested = check_json(text, rule.wanted, MEDIA_HOSTS)
+    bytes = #text
+  end
   if wrong then return wrong.code, wrong.param, wrong.message end
   local code, param, message = first_wrong_field(rule, kind, length, value, odd)
   if code then return code, param, message end
-  return nil, nil, nil, BUDGETS and tokens_to_reserve(rule, #text, value, nested)
+  return nil, nil, nil, BUDGETS and tokens_to_reserve(rule, bytes, value, nested)
 end
 
 local function is_json(content_type)
@@ -177,7 +183,12 @@ function envoy_on_request(handle)
     return
   end
 
-  if not is_json(headers:get("content-type")) then
+  local boundary = rule.form and form_boundary(headers:get("content-type")) or nil
+  if rule.form and not boundary then
+    return refuse(handle, "415", "unsupported_content_type", nil,
+      "The content-type must be multipart/form-data with a boundary.")
+  end
+  if not rule.form and not is_json(headers:get("content-type")) then
     return refuse(handle, "415", "unsupported_content_type", nil, "The content-type must be application/json.")
   end
   local coding = headers:get("content-encoding")
@@ -202,10 +213,11 @@ function envoy_on_request(handle)
   local bytes = body and body:length() or 0
   held.settle(handle, bytes)
   if bytes == 0 then
-    return refuse(handle, "400", "invalid_json", nil, "The body is empty; it must be a JSON object.")
+    return refuse(handle, "400", rule.form and "invalid_form" or "invalid_json", nil,
+      "The body is empty; it must be " .. (rule.form and "a form." or "a JSON object."))
   end
   -- An error in this script must refuse the request, because Envoy would continue without the script.
-  local sound, code, param, message, tokens = pcall(judge, rule, body:getBytes(0, bytes))
+  local sound, code, param, message, tokens = pcall(judge, rule, body:getBytes(0, bytes), boundary)
   if not sound then
     handle:logErr("admission failed: " .. tostring(code))
     return refuse(handle, "500", "edge_error", nil, "The edge could not check the request.")

@@ -13,6 +13,7 @@ _SAID = {
     "number": "a number",
     "boolean": "true or false",
     "object": "an object",
+    "file": "a file",
 }
 
 
@@ -45,7 +46,7 @@ def _rule(body: Mapping[str, Any], max_body_bytes: int) -> dict[str, Any]:
         "fields": [_field(name, field) for name, field in body["fields"].items()],
         "wanted": dict.fromkeys(body["fields"], True),
     }
-    for key in ("any_of", "output_tokens"):
+    for key in ("any_of", "output_tokens", "form"):
         if key in body:
             rule[key] = body[key]
     return rule

@@ -209,7 +209,7 @@ class _Renderer:
 
     def _admission(self) -> str:
         prelude = lua_prelude(self._paths, self._settings.bounds, self._settings.budgets)
-        scripts = ("json_check.lua", "held_bodies.lua", "admission.lua")
+        scripts = ("json_check.lua", "form_check.lua", "held_bodies.lua", "admission.lua")
         return "\n".join([prelude, *((self._source / "lua" / name).read_text() for name in scripts)])
 
     def _routes(self) -> dict[str, Any]:
