@@ -128,6 +128,8 @@ def test_openai(router, clients_python) -> None:
         "response_stream": ["response.created", "response.completed"],
         "completion": 5,
         "embedding": 1,
+        "heard": [True, True],
+        "heard_stream": ["transcription.chunk", ALIAS],
         "tools": "InternalServerError",
         "structured": "InternalServerError",
         "unknown": "NotFoundError",

@@ -12,7 +12,8 @@ class InferencePath:
     ``operation`` is the name in the GenAI semantic conventions. A stream is complete only if its last event contains
     one of ``terminals``. ``usage_option``: clients request the usage event with ``stream_options.include_usage`` and
     must not receive it otherwise. ``salted``: the engine reads ``cache_salt``. ``engine_path`` is the engine's path
-    if it differs. ``stores``: the engine may keep the response for later requests.
+    if it differs. ``stores``: the engine may keep the response for later requests. ``form``: the body is a form
+    (`openai_api.form`) instead of JSON.
     """
 
     path: str
@@ -24,6 +25,7 @@ class InferencePath:
     salted: bool = True
     engine_path: str = ""
     stores: bool = False
+    form: bool = False
 
     @property
     def target(self) -> bytes:
@@ -66,9 +68,15 @@ INFERENCE_PATHS: dict[str, InferencePath] = {
         InferencePath("/pooling", "pooling"),
         InferencePath("/tokenize", "tokenize", salted=False),
         InferencePath("/detokenize", "detokenize", salted=False),
+        *(
+            InferencePath(
+                f"/v1/audio/{operation}s", operation, _DONE, usage_option=True, salted=False, form=True
+            )
+            for operation in ("transcription", "translation")
+        ),
     )
 }
-"""Every POST path with a JSON body that reaches a backend, as vLLM 0.32 serves them. /v1/classify is an alias of this
+"""Every POST path with a body that reaches a backend, as vLLM 0.32 serves them. /v1/classify is an alias of this
 platform. The edge's `envoy/paths.yaml` lists the same paths.
 """
 

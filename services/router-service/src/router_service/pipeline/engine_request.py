@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from router_service.openai_api.body_edit import PieceEditor, with_field
+from router_service.openai_api.form import with_form_field
 from router_service.openai_api.paths import InferencePath
 from router_service.routing.decision import Decision
 from router_service.routing.features import Features
@@ -48,7 +49,7 @@ def engine_request(
 ) -> EngineRequest:
     """Return the body for the chosen backend. ``raw`` is the client's body, ``body`` the same parsed.
 
-    An empty body gets no field.
+    An empty body gets no field. In a form only the model is replaced: the engine reads no other of these fields there.
     """
     chosen = decision.chosen
     assert chosen is not None
@@ -62,13 +63,14 @@ def engine_request(
     client = features.client_id
     if path.salted and client and (salt := policy.privacy.salt_of(client)):
         fields["cache_salt"] = salt
-    if raw and policy.classes is not None and decision.class_name in policy.classes.priorities:
+    sets_more = bool(raw) and not path.form
+    if sets_more and policy.classes is not None and decision.class_name in policy.classes.priorities:
         fields["priority"] = policy.classes.priorities[decision.class_name]
-    if decision.rule is not None and decision.rule.engine_fields:
+    if sets_more and decision.rule is not None and decision.rule.engine_fields:
         fields.update(decision.rule.engine_fields)
     hide = bool(client) and not policy.privacy.shows_metrics(client)
     editor = PieceEditor(rename, hide_metrics=hide) if rename is not None or hide else None
     for name, value in fields.items():
-        raw = with_field(raw, body, name, value)
+        raw = (with_form_field if path.form else with_field)(raw, body, name, value)
         body = {**body, name: value}
     return EngineRequest(raw, fields, editor)

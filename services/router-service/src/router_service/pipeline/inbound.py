@@ -6,9 +6,10 @@ from typing import Any
 
 import orjson
 
+from router_service.openai_api.form import BadForm, read_form
 from router_service.openai_api.paths import InferencePath
 from router_service.openai_api.response_ids import StoredRequest
-from router_service.pipeline import headers as fields
+from router_service.pipeline import headers
 from router_service.pipeline.headers import RawHeaders
 
 
@@ -38,12 +39,17 @@ class Inbound:
         """Return the method for the engine."""
         return b"POST" if self.stored is None else self.stored.method.encode("ascii")
 
-    def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object.
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of the body: a JSON object or, on the audio paths, a form.
 
         Raises:
-            BadBody: not JSON, nested too deeply, or not an object.
+            BadBody: not JSON, nested too deeply, or not an object; not a form.
         """
+        if self.path.form:
+            try:
+                return read_form(self.body, headers.first(self.headers, b"content-type"))
+            except BadForm as error:
+                raise BadBody(str(error)) from error
         try:
             body = orjson.loads(self.body)
         except orjson.JSONDecodeError as error:
@@ -54,7 +60,7 @@ class Inbound:
 
     def edge_start(self) -> float | None:
         """Return the edge's timestamp in epoch seconds, or None if it is missing or invalid."""
-        value = fields.first(self.headers, b"x-edge-start")
+        value = headers.first(self.headers, b"x-edge-start")
         if value is None:
             return None
         try:

@@ -168,7 +168,7 @@ class Pipeline:
         """
         settings = job.settings
         try:
-            body = job.inbound.json()
+            body = job.inbound.fields()
             job.features = extract_features(
                 body,
                 job.inbound.path.path,

@@ -1,9 +1,10 @@
 """The body fields with the prompt, by path: exactly those that vLLM 0.32's request models read.
 
 Sources in vLLM: ``entrypoints/openai/*/protocol.py``, ``entrypoints/anthropic/serving.py``,
-``entrypoints/openai/responses/utils.py``, ``entrypoints/pooling/*/protocol.py`` and ``renderers/chat_utils.py``. A
-field that the engine ignores at a path does not count there, so that a decoy cannot change the routing. Values of
-unexpected types count as absent: the edge and the engine refuse them.
+``entrypoints/openai/responses/utils.py``, ``entrypoints/pooling/*/protocol.py``,
+``entrypoints/speech_to_text/*/protocol.py`` and ``renderers/chat_utils.py``. A field that the engine ignores at a
+path does not count there, so that a decoy cannot change the routing. Values of unexpected types count as absent: the
+edge and the engine refuse them.
 """
 
 from collections.abc import Callable, Mapping
@@ -284,6 +285,12 @@ def _detokenize(body: Body, reader: PromptReader) -> None:
     reader.prompts(body.get("tokens"))
 
 
+def _audio(body: Body, reader: PromptReader) -> None:
+    """Read the texts of a transcription or translation; the audio itself has no characters."""
+    reader.text(body.get("prompt"), "")
+    reader.text(body.get("hotwords"), "")
+
+
 _READERS: dict[str, Callable[[Body, PromptReader], None]] = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
@@ -299,6 +306,8 @@ _READERS: dict[str, Callable[[Body, PromptReader], None]] = {
     "/v1/rerank": _rerank,
     "/rerank": _rerank,
     "/v2/rerank": _rerank,
+    "/v1/audio/transcriptions": _audio,
+    "/v1/audio/translations": _audio,
     "/tokenize": _tokenize,
     "/detokenize": _detokenize,
 }
@@ -308,6 +317,8 @@ _LIMITS: dict[str, tuple[str, ...]] = {
     "/v1/completions": ("max_tokens",),
     "/v1/responses": ("max_output_tokens",),
     "/v1/messages": ("max_tokens",),
+    "/v1/audio/transcriptions": ("max_completion_tokens",),
+    "/v1/audio/translations": ("max_completion_tokens",),
 }
 
 _TAKE_TOOLS = frozenset(
