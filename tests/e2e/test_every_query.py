@@ -51,6 +51,16 @@ MAY_BE_EMPTY = (
         )
     ),
     MayBeEmpty(
+        "router_change_time_seconds",
+        "router-service",
+        "only a change has a series; test_changes_listed.py reads it",
+    ),
+    MayBeEmpty(
+        "router_rule_info",
+        "router-service",
+        "this stack has no rules; test_changes_listed.py reads it",
+    ),
+    MayBeEmpty(
         "router_class_",
         "router-service",
         "this stack configures no classes; test_classes_of_requests.py of the router reads these metrics",

@@ -72,6 +72,26 @@ SERIES: dict[str, dict[str, Values]] = {
         'backend="backend-a",state="idle"': [float(step % 2) for step in range(SAMPLES)],
         'backend="backend-a",state="working"': [float(1 - step % 2) for step in range(SAMPLES)],
     },
+    "router_change_time_seconds": {
+        f'{ROUTER},kind="configuration",after="bbbb2222"': switched(WEDGED - 20, None, BEGAN + WEDGED - 23),
+        f'{ROUTER},kind="breaker",backend="backend-a",after="open"': switched(WEDGED + 25, None, BEGAN + WEDGED + 21),
+        f'{ROUTER},kind="backend_state",backend="backend-b",after="draining"': switched(0, BEGAN - 9, BEGAN - 9),
+    },
+    "router_rule_info": {
+        f'{ROUTER},rule="kept",hash="1"': switched(0, 1, 1),
+        f'{ROUTER},rule="long",hash="1"': switched(WEDGED - 20, 1, None),
+        f'{ROUTER},rule="long",hash="2"': switched(WEDGED - 20, None, 1),
+        f'{ROUTER},rule="old",hash="1"': switched(WEDGED - 20, 1, None),
+        f'{ROUTER},rule="new",hash="1"': switched(WEDGED - 20, None, 1),
+    },
+    "backend_state_since_seconds": {'backend="backend-b"': switched(WEDGED + 15, BEGAN, BEGAN + WEDGED + 12)},
+    "backend_engine_found_time_seconds": {
+        'backend="backend-a"': switched(WEDGED - 195, BEGAN - 500, BEGAN + WEDGED - 196)
+    },
+    "envoy_http_rds_update_time": {
+        f'job="edge-gateway",instance="{one}"': switched(WEDGED - 60, BEGAN * 1e3, (BEGAN + WEDGED - 62) * 1e3)
+        for one in ("one", "two")
+    },
     "router_config_info": {
         f'{ROUTER},hash="aaaa1111"': switched(WEDGED - 20, 1, None),
         f'{ROUTER},hash="bbbb2222"': switched(WEDGED - 20, None, 1),
@@ -141,7 +161,10 @@ def test_the_first_lines_are_the_requests_that_hang(
     assert told[2].startswith("3 requests at backend-c get no token, and none finishes there, since ")
     assert told[3].startswith("7 requests in pool general were refused, since ")
     assert told[5].startswith("mean time to first token")
-    assert "    in the same minute: router configuration aaaa1111 -> bbbb2222" in lines
+    assert (
+        "    in the same minute: router configuration aaaa1111 -> bbbb2222, rules added new; removed old; changed long"
+        in lines
+    )
     assert "because" not in "\n".join(lines)
 
 
@@ -153,18 +176,19 @@ def test_every_change_is_listed_once_with_its_time(
     found = {change["words"]: change["at"] - BEGAN for change in answer["changes"]}
     assert found == {
         "vllm of backend-a restarted": WEDGED - 200,
-        "engine of backend-a started again: its process had ended": WEDGED - 195,
-        "engine version of backend-a 0.31 -> 0.32": WEDGED - 195,
-        "model file of backend-a aa11 -> bb22": WEDGED - 195,
-        "engine image of backend-a e:1 -> e:2": WEDGED - 195,
+        # An exported time is exact; without one it is that of the first scrape.
+        "engine of backend-a started again: its process had ended": WEDGED - 196,
+        "engine version of backend-a 0.31 -> 0.32": WEDGED - 196,
+        "model file of backend-a aa11 -> bb22": WEDGED - 196,
+        "engine image of backend-a e:1 -> e:2": WEDGED - 196,
         "backend backend-c joined": WEDGED - 100,
-        "agent of backend-c restarted": WEDGED - 80,
-        "edge-gateway of one restarted": WEDGED - 70,
-        "edge routes changed (keys, clients or rates)": WEDGED - 60,
+        "agent of backend-c restarted": WEDGED - 82,
+        "edge-gateway of one restarted": WEDGED - 75,
+        "edge routes changed (keys, clients or rates)": WEDGED - 62,
         "edge routes on disk refused": WEDGED - 50,
-        "router configuration aaaa1111 -> bbbb2222": WEDGED - 20,
-        "backend-b is stuck": WEDGED + 15,
-        "breaker of backend-a opened": WEDGED + 25,
+        "router configuration aaaa1111 -> bbbb2222, rules added new; removed old; changed long": WEDGED - 23,
+        "backend-b is stuck": WEDGED + 12,
+        "breaker of backend-a opened": WEDGED + 21,
         "alert BackendStuck (backend-b) began": WEDGED + 20,
     }
     assert [one["kind"] for one in answer["hanging"]] == ["held", "queued", "silent", "refused"]

@@ -1,6 +1,7 @@
 """Renders Envoy's files from settings and credentials. Starts no process and opens no connection."""
 
 import copy
+import hashlib
 import json
 import os
 import posixpath
@@ -155,8 +156,13 @@ class _Renderer:
         self._environment.globals["endpoints"] = _endpoints
 
     def render(self) -> Rendered:
-        files = {**self.without_routes().files, ROUTES_FILE: dump(self._routes())}
+        files = {**self.without_routes().files, ROUTES_FILE: self._versioned(dump(self._routes()))}
         return Rendered(files, frozenset({ROUTES_FILE}))
+
+    @staticmethod
+    def _versioned(routes: str) -> str:
+        """Return the table with a digest as its version: Envoy's `rds.version` changes only with the contents."""
+        return f"version_info: {hashlib.sha256(routes.encode()).hexdigest()[:16]!r}\n{routes}"
 
     def without_routes(self) -> Rendered:
         files = {ENVOY_FILE: dump(self._envoy())}

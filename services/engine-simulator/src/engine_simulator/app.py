@@ -39,6 +39,7 @@ class SimulatorApp:
         control: Control | None,
         *,
         store_responses: bool = False,
+        version: str = VERSION,
     ) -> None:
         self.engine = engine
         self.faults = faults
@@ -51,7 +52,7 @@ class SimulatorApp:
         self._gets = {
             "/health": self._health,
             "/ping": self._health,
-            "/version": lambda: (200, orjson.dumps({"version": VERSION}), b"application/json"),
+            "/version": lambda: (200, orjson.dumps({"version": version}), b"application/json"),
             "/load": lambda: (200, orjson.dumps({"server_load": len(engine.running) + len(engine.waiting)}),
                               b"application/json"),
             "/metrics": self._metrics,

@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from engine_simulator.app import SimulatorApp
+from engine_simulator.app import VERSION, SimulatorApp
 from engine_simulator.control import Control
 from engine_simulator.device import Device, dcgm_text
 from engine_simulator.engine import Capacity, Engine, Timing
@@ -69,6 +69,7 @@ async def _run(options: argparse.Namespace, timing: Timing, capacity: Capacity) 
         models,
         control if _is_loopback(options.host) else None,
         store_responses=options.store_responses,
+        version=options.engine_version,
     )
     if options.otlp_traces_endpoint:
         app.spans = SpanExporter(options.otlp_traces_endpoint)
@@ -209,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=1, help="seed of the jitter and of faults that hit a share of requests"
     )
     serve.add_argument("--model", default="simulated-model")
+    serve.add_argument("--engine-version", default=VERSION, help="the version that /version reports")
     serve.add_argument(
         "--served-model-name", action="append", default=[], help="an additional model name; may repeat"
     )

@@ -95,6 +95,18 @@ class Metrics:
             ["backend", "version", "model", "model_file", "image"],
             registry=self.registry,
         )
+        self._since = Gauge(
+            "backend_state_since_seconds",
+            "When the current state began, in seconds since the epoch.",
+            ["backend"],
+            registry=self.registry,
+        )
+        self._found = Gauge(
+            "backend_engine_found_time_seconds",
+            "When the engine that answers now answered first, in seconds since the epoch.",
+            ["backend"],
+            registry=self.registry,
+        )
         started = Gauge(
             "backend_agent_start_time_seconds",
             "Start time of the agent, in seconds since the epoch.",
@@ -123,6 +135,7 @@ class Metrics:
         """Set the engine that answers; the series of the one before is removed."""
         self._engine.clear()
         self._engine.labels(self._backend, version, model, model_file, image).set(1)
+        self._found.labels(self._backend).set_to_current_time()
 
     def count_start(self, reason: EngineStart) -> None:
         """Count an engine that answers for the first time after ``reason``."""
@@ -133,7 +146,8 @@ class Metrics:
         self._device.reading = reading
 
     def show_state(self, current: State) -> None:
-        """Set the given state to 1 and every other to 0."""
+        """Set the given state to 1, every other to 0, and the time of this change."""
+        self._since.labels(self._backend).set_to_current_time()
         for state in State:
             self._state.labels(self._backend, state.value).set(state is current)
 

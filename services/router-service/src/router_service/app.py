@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from random import Random
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -19,7 +19,7 @@ from router_service.api.record_pages import Lookup
 from router_service.api.web import make_web
 from router_service.backend_watch import BackendWatch
 from router_service.background import keep_running
-from router_service.change_watch import ChangeWatch
+from router_service.change_watch import ChangeTimes, ChangeWatch, RuleHashes
 from router_service.config import RouterConfig
 from router_service.health.http_probe import HttpProbe
 from router_service.health.loop import HealthLoop
@@ -85,6 +85,8 @@ class Router:
         self.hinted = Counter(names.HINTS)
         self.settlements = settlements(values)
         self.changes = Counter(names.CHANGES)
+        self._change_times = ChangeTimes(time)
+        self._rule_hashes = RuleHashes()
         self._watch = ChangeWatch()
         self.completion = Completion(
             self.ring,
@@ -166,12 +168,15 @@ class Router:
             affinity_up=lambda: sessions.up,
             spans_dropped=lambda: 0 if exporter is None else exporter.failed,
             log_dropped=lambda: self.lines.dropped,
+            change_times=self._change_times.recent,
+            rule_hashes=lambda: self._rule_hashes.of(self.config),
         )
 
     def log(self, level: str, event: str, **values: object) -> None:
         """Write one log line about the router itself, and count the event `change`."""
         if event == "change":
             self.changes.add((str(values["kind"]),))
+            self._change_times.note(values)
         self.lines.write(event_line(level, event, values))
 
     def _ring_now(self) -> Ring:

@@ -1,12 +1,59 @@
 """Detects changes of the fleet and the configuration, for one log line and one count each. Changes nothing."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from router_service.config import RouterConfig
+from router_service.routing.hashing import digest
 from router_service.routing.snapshot import BackendView
 
 Values = Mapping[str, Any]
+
+SHOWN_SECONDS = 600.0
+"""How long the time of a change stays in the metrics: many scrapes, and then no series is left of it."""
+MOST_SHOWN = 500
+
+
+class ChangeTimes:
+    """The time of the last change of each kind and subject, for the metrics. ``clock`` returns epoch seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._times: dict[tuple[str, str, str, str], float] = {}
+
+    def note(self, change: Values) -> None:
+        """Store that ``change`` happens now; the oldest change beyond :data:`MOST_SHOWN` is forgotten."""
+        kind, pool, backend, after = (str(change.get(k, "")) for k in ("kind", "pool", "backend", "after"))
+        labels = (kind, pool, backend, after)
+        self._times.pop(labels, None)
+        self._times[labels] = self._clock()
+        if len(self._times) > MOST_SHOWN:
+            del self._times[next(iter(self._times))]
+
+    def recent(self) -> list[tuple[tuple[str, ...], float]]:
+        """Return the changes of the last :data:`SHOWN_SECONDS`."""
+        since = self._clock() - SHOWN_SECONDS
+        self._times = {labels: at for labels, at in self._times.items() if at >= since}
+        return list(self._times.items())
+
+
+class RuleHashes:
+    """A hash of each rule, computed once for each configuration."""
+
+    def __init__(self) -> None:
+        self._config: RouterConfig | None = None
+        self._hashes: list[tuple[str, ...]] = []
+
+    def of(self, config: RouterConfig) -> list[tuple[str, ...]]:
+        """Return name and hash of every rule of ``config``."""
+        if config is not self._config:
+            self._config = config
+            self._hashes = [
+                (rule.name, digest(json.dumps(rule.model_dump(mode="json"), sort_keys=True)))
+                for rule in config.rules
+            ]
+        return self._hashes
 
 
 class ChangeWatch:

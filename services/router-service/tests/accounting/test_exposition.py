@@ -153,4 +153,6 @@ def sources(backends: list[BackendView], carried: dict[str, Segments]) -> Source
         affinity_up=lambda: True,
         spans_dropped=lambda: 0,
         log_dropped=lambda: 0,
+        change_times=list,
+        rule_hashes=list,
     )

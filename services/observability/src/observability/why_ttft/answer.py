@@ -99,7 +99,12 @@ def as_document(answer: Answer) -> dict[str, object]:
         for what, window in answer.alone.items()
     }
     hanging = [asdict(one) for one in answer.hanging]
-    return {"hanging": hanging, "changes": [asdict(one) for one in answer.changes], **compared, **alone}
+    return {
+        "hanging": hanging,
+        "changes": [{"at": one.at, "words": one.words} for one in answer.changes],
+        **compared,
+        **alone,
+    }
 
 
 def as_text(answer: Answer) -> str:

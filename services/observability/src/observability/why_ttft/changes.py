@@ -1,18 +1,32 @@
-"""Lists changes in a window and just before it, as far as metrics show them. Reports times, never causes."""
+"""Lists changes in a window and just before it, as far as metrics show them. Reports times, never causes.
+
+Most changes show as two different samples. Their time is the later scrape, or the exact time if the component
+exports it.
+"""
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from observability.why_ttft.samples import Samples, changes_of, read_samples
+from observability.why_ttft.windows import ask
 from platform_contracts.prometheus import Prometheus
 
 LEAD_SECONDS = 300.0
 """Changes up to this long before the window are listed."""
 
+LOOK_BACK_SECONDS = 60.0
+"""Samples are read from this long before the first change, so that it differs from a sample before it."""
+
 SAME_SECONDS = 60.0
 """The same change reported by two replicas within this time is listed once."""
+
+SAME_SCRAPE_SECONDS = 15.0
+"""The same change reported by one component twice within this time is listed once."""
+
+MOST_RULES = 8
+"""Names of rules that a sentence lists; the rest is counted."""
 
 NOTABLE_STATES = "stuck|unreachable|draining|throttled|starting|warming"
 """Backend states whose start and end are changes. The states idle, working and saturated only reflect load."""
@@ -36,12 +50,27 @@ _STARTS = {"process_ended": "its process had ended", "was_silent": "it had not a
 """Reasons of an engine's start in `backend_engine_starts_total`. A start of the agent does not restart its engine."""
 
 
+_NOTICED = {
+    ("backend_joined", None): "backend {backend} joined",
+    ("backend_left", None): "backend {backend} left",
+    ("backend_state", "ready"): "{backend} is ready again",
+    ("backend_state", None): "{backend} is {after}",
+    ("breaker", "open"): "breaker of {backend} opened",
+    ("breaker", "closed"): "breaker of {backend} closed",
+    ("affinity_store", "lost"): "affinity store lost",
+    ("affinity_store", "up"): "affinity store back",
+}
+"""Sentence for each change in `router_change_time_seconds`, by its kind and the value after it (None: any)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: ``at`` is the first scrape that shows it, in epoch seconds."""
+    """One change: ``at`` is its time or the first scrape that shows it, in epoch seconds."""
 
     at: float
     words: str
+    reporter: str = field(default="", compare=False, repr=False)
+    """The component whose metric shows it; "" for one that only one component can show."""
 
 
 def read_changes(prometheus: Prometheus, start: float, end: float) -> list[Change]:
@@ -50,8 +79,10 @@ def read_changes(prometheus: Prometheus, start: float, end: float) -> list[Chang
     Raises:
         CannotSay: Prometheus does not respond, or refuses a query.
     """
+    first, start = start, start - LOOK_BACK_SECONDS
     found = [
         *_configurations(prometheus, start, end),
+        *_noticed(prometheus, start, end),
         *_restarts(prometheus, start, end),
         *_engines(prometheus, start, end),
         *_edges(prometheus, start, end),
@@ -62,9 +93,15 @@ def read_changes(prometheus: Prometheus, start: float, end: float) -> list[Chang
     ]
     kept: list[Change] = []
     for change in sorted(found, key=lambda one: (one.at, one.words)):
-        if not any(one.words == change.words and change.at - one.at < SAME_SECONDS for one in kept):
+        if not any(_is_same(one, change) for one in kept):
             kept.append(change)
-    return kept
+    return [change for change in kept if change.at >= first]
+
+
+def _is_same(one: Change, later: Change) -> bool:
+    """Return whether both report the same change: of two replicas, or by its exact time and by a scrape."""
+    within = SAME_SECONDS if one.reporter != later.reporter else SAME_SCRAPE_SECONDS
+    return one.words == later.words and later.at - one.at < within
 
 
 def same_minute(at: float | None, changes: Sequence[Change]) -> list[Change]:
@@ -72,64 +109,135 @@ def same_minute(at: float | None, changes: Sequence[Change]) -> list[Change]:
     return [] if at is None else [change for change in changes if abs(change.at - at) <= 60.0]
 
 
+class _Times:
+    """Exact times that components export as a gauge, by one label. ``unit`` is the gauge's, in seconds."""
+
+    def __init__(
+        self, found: Iterable[tuple[dict[str, str], Samples]], label: str, unit: float = 1.0
+    ) -> None:
+        self._times: dict[str, set[float]] = defaultdict(set)
+        for labels, samples in found:
+            self._times[labels.get(label, "")] |= {value * unit for _, value in samples}
+
+    def exact(self, key: str, earlier: float, at: float) -> float:
+        """Return the last exact time between two scrapes, or the second scrape if none is known."""
+        return max((time for time in self._times[key] if earlier - 1.0 <= time <= at), default=at)
+
+
 def _configurations(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
-    routers: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for labels, samples in read_samples(prometheus, "router_config_info", start, end):
-        routers[labels.get("instance", "")] += [
-            (at, labels.get("hash", "")) for at, value in samples if value
-        ]
-    for seen in routers.values():
-        seen.sort()
-        for (_, old), (at, new) in itertools.pairwise(seen):
+    noticed = 'router_change_time_seconds{kind="configuration"}'
+    times = _Times(read_samples(prometheus, noticed, start, end), "instance")
+    rules = _values_by_scrape(prometheus, "router_rule_info", "rule", start, end)
+    for instance, scrapes in _values_by_scrape(prometheus, "router_config_info", "", start, end).items():
+        for (earlier, old), (at, new) in itertools.pairwise(sorted(scrapes.items())):
             if new != old:
-                yield Change(at, f"router configuration {old[:12]} -> {new[:12]}")
+                known = rules.get(instance, {})
+                words = f"router configuration {old['hash'][:12]} -> {new['hash'][:12]}"
+                yield Change(
+                    times.exact(instance, earlier, at),
+                    words + _rules_moved(known.get(earlier, {}), known.get(at, {})),
+                    instance,
+                )
+
+
+def _values_by_scrape(
+    prometheus: Prometheus, metric: str, label: str, start: float, end: float
+) -> dict[str, dict[float, dict[str, str]]]:
+    """Return the label `hash` by instance, time of the scrape and ``label`` ("": the key is `hash`)."""
+    found: dict[str, dict[float, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for labels, samples in read_samples(prometheus, metric, start, end):
+        for at, value in samples:
+            if value:
+                found[labels.get("instance", "")][at][labels.get(label, "hash")] = labels.get("hash", "")
+    return found
+
+
+def _rules_moved(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Return which rules differ, "" if none does or if the rules are not known."""
+    if not old and not new:
+        return ""
+    moved = {
+        "added": sorted(new.keys() - old.keys()),
+        "removed": sorted(old.keys() - new.keys()),
+        "changed": sorted(name for name in new.keys() & old.keys() if new[name] != old[name]),
+    }
+    told = [f"{what} {_some(names)}" for what, names in moved.items() if names]
+    return f", rules {'; '.join(told)}" if told else ", no rule added, removed or changed"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_RULES
+    return ", ".join(names[:MOST_RULES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _noticed(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
+    """Yield the changes whose exact time the routers export."""
+    for labels, samples in read_samples(prometheus, "router_change_time_seconds", start, end):
+        kind, after = labels.get("kind", ""), labels.get("after", "")
+        words = _NOTICED.get((kind, after)) or _NOTICED.get((kind, None))
+        for at in sorted({value for _, value in samples if start <= value <= end}):
+            if words:
+                text = words.format(backend=labels.get("backend", ""), after=after.replace("_", " "))
+                yield Change(at, text, labels.get("instance", ""))
 
 
 def _restarts(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
     for labels, samples in read_samples(prometheus, "process_start_time_seconds", start, end):
         name = labels.get("backend") or labels.get("instance", "")
-        for at, old, new in changes_of(samples):
-            if abs(new - old) > 1.0:
-                yield Change(at, f"{labels.get('job', 'process')} of {name} restarted")
+        yield from _started(samples, f"{labels.get('job', 'process')} of {name} restarted")
     for labels, samples in read_samples(prometheus, "backend_agent_start_time_seconds", start, end):
-        for at, old, new in changes_of(samples):
-            if abs(new - old) > 1.0:
-                yield Change(at, f"agent of {labels.get('backend', '')} restarted")
+        yield from _started(samples, f"agent of {labels.get('backend', '')} restarted")
     for labels, samples in read_samples(prometheus, "envoy_server_uptime", start, end):
-        for at, old, new in changes_of(samples):
+        for (earlier, old), (at, new) in itertools.pairwise(samples):
             if new < old:
-                yield Change(at, f"{labels.get('job', 'edge')} of {labels.get('instance', '')} restarted")
+                restarted = f"{labels.get('job', 'edge')} of {labels.get('instance', '')} restarted"
+                yield Change(max(at - new, earlier), restarted)
+
+
+def _started(samples: Samples, words: str) -> Iterator[Change]:
+    """Yield a change for each new start time. Its time is that of the start, if it lies between the scrapes."""
+    for (earlier, old), (at, new) in itertools.pairwise(samples):
+        if abs(new - old) > 1.0:
+            yield Change(new if earlier <= new <= at else at, words)
 
 
 def _engines(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
     """Yield engines that started, with the reason, and engines with another version, model file or image."""
+    times = _Times(read_samples(prometheus, "backend_engine_found_time_seconds", start, end), "backend")
     for labels, samples in read_samples(prometheus, "backend_engine_starts_total", start, end):
-        reason = _STARTS.get(labels.get("reason", ""))
-        for at, old, new in changes_of(samples):
+        reason, backend = _STARTS.get(labels.get("reason", "")), labels.get("backend", "")
+        for (earlier, old), (at, new) in itertools.pairwise(samples):
             if reason and new > old:
-                yield Change(at, f"engine of {labels.get('backend', '')} started again: {reason}")
+                yield Change(
+                    times.exact(backend, earlier, at), f"engine of {backend} started again: {reason}"
+                )
     engines: dict[str, list[tuple[float, dict[str, str]]]] = defaultdict(list)
     for labels, samples in read_samples(prometheus, "backend_engine_info", start, end):
         engines[labels.get("backend", "")] += [(at, labels) for at, value in samples if value]
     for backend, seen in engines.items():
         seen.sort(key=lambda one: one[0])
-        for (_, old_labels), (at, new_labels) in itertools.pairwise(seen):
+        for (earlier, old_labels), (at, new_labels) in itertools.pairwise(seen):
             for label, what in ENGINE_LABELS.items():
                 before, after = old_labels.get(label, ""), new_labels.get(label, "")
                 if before != after:
-                    yield Change(at, f"{what} of {backend} {before or 'unknown'} -> {after or 'unknown'}")
+                    words = f"{what} of {backend} {before or 'unknown'} -> {after or 'unknown'}"
+                    yield Change(times.exact(backend, earlier, at), words)
 
 
 def _edges(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
     """Yield changes of the edges' route tables, which contain the keys and rates of clients."""
-    for _, samples in read_samples(prometheus, "envoy_http_rds_version", start, end):
-        for at, old, new in changes_of(samples):
-            if old and new:  # 0: the edge has not read its table yet
-                yield Change(at, "edge routes changed (keys, clients or rates)")
-    for _, samples in read_samples(prometheus, "envoy_http_rds_update_rejected", start, end):
+    updated = read_samples(prometheus, "envoy_http_rds_update_time", start, end)
+    times = _Times(updated, "instance", 1e-3)
+    for labels, samples in read_samples(prometheus, "envoy_http_rds_version", start, end):
+        for (earlier, old), (at, new) in itertools.pairwise(samples):
+            if old and new and new != old:  # 0: the edge has not read its table yet
+                exact = times.exact(labels.get("instance", ""), earlier, at)
+                words = "edge routes changed (keys, clients or rates)"
+                yield Change(exact, words, labels.get("instance", ""))
+    for labels, samples in read_samples(prometheus, "envoy_http_rds_update_rejected", start, end):
         for at, old, new in changes_of(samples):
             if new > old:
-                yield Change(at, "edge routes on disk refused")
+                yield Change(at, "edge routes on disk refused", labels.get("instance", ""))
 
 
 def _members(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
@@ -140,14 +248,14 @@ def _members(prometheus: Prometheus, start: float, end: float) -> Iterator[Chang
         blocked = opened.get(instance, {})
         for earlier, later in itertools.pairwise(sorted(scrapes)):
             for backend in sorted(scrapes[later] - scrapes[earlier]):
-                yield Change(later, f"backend {backend} joined")
+                yield Change(later, f"backend {backend} joined", instance)
             for backend in sorted(scrapes[earlier] - scrapes[later]):
-                yield Change(later, f"backend {backend} left")
+                yield Change(later, f"backend {backend} left", instance)
             old, new = blocked.get(earlier, set()), blocked.get(later, set())
             for backend in sorted(new - old):
-                yield Change(later, f"breaker of {backend} opened")
+                yield Change(later, f"breaker of {backend} opened", instance)
             for backend in sorted((old - new) & scrapes[later]):
-                yield Change(later, f"breaker of {backend} closed")
+                yield Change(later, f"breaker of {backend} closed", instance)
 
 
 def _by_scrape(
@@ -163,37 +271,46 @@ def _by_scrape(
 
 def _switches(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
     for metric, off, on in SWITCHES:
-        for _, samples in read_samples(prometheus, metric, start, end):
+        for labels, samples in read_samples(prometheus, metric, start, end):
             for at, _, new in changes_of(samples):
-                yield Change(at, on if new else off)
+                yield Change(at, on if new else off, labels.get("instance", ""))
 
 
 def _states(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
+    times = _Times(read_samples(prometheus, "backend_state_since_seconds", start, end), "backend")
     selector = f'backend_state{{state=~"{NOTABLE_STATES}"}}'
     for labels, samples in read_samples(prometheus, selector, start, end):
         name, state = labels.get("backend", ""), labels["state"]
-        for at, _, new in changes_of(samples):
-            yield Change(at, f"{name} is {state}" if new else f"{name} is no longer {state}")
+        for (earlier, old), (at, new) in itertools.pairwise(samples):
+            if new != old:
+                words = f"{name} is {state}" if new else f"{name} is no longer {state}"
+                yield Change(times.exact(name, earlier, at), words)
 
 
 def _alerts(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
     """Yield alerts that start or stop firing. A firing alert has a sample at every evaluation."""
-    evaluations = sorted(
-        {at for _, samples in read_samples(prometheus, "up", start, end) for at, _ in samples}
+    firing = 'ALERTS{alertstate="firing"}'
+    at_start, at_end = (
+        {_identity(series.labels) for series in ask(prometheus, firing, moment)} for moment in (start, end)
     )
-    if not evaluations:
-        return
-    for labels, samples in read_samples(prometheus, 'ALERTS{alertstate="firing"}', start, end):
+    for labels, samples in read_samples(prometheus, firing, start, end):
         name = labels.get("alertname", "")
         where = next((labels[key] for key in ("backend", "pool", "node", "instance") if labels.get(key)), "")
         words = f"alert {name}" + (f" ({where})" if where else "")
         step = _step(samples)
-        if samples[0][0] - start > 2 * step:
+        if _identity(labels) not in at_start:
             yield Change(samples[0][0], f"{words} began")
-        if evaluations[-1] - samples[-1][0] > 2 * step:
-            yield Change(samples[-1][0], f"{words} ended")
+        for (earlier, _), (at, _) in itertools.pairwise(samples):
+            if at - earlier > 2.5 * step:
+                yield from (Change(earlier + step, f"{words} ended"), Change(at, f"{words} began"))
+        if _identity(labels) not in at_end:
+            yield Change(min(samples[-1][0] + step, end), f"{words} ended")
+
+
+def _identity(labels: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    return frozenset((name, value) for name, value in labels.items() if name != "__name__")
 
 
 def _step(samples: Samples) -> float:
     gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(samples)]
-    return max(min(gaps, default=15.0), 1.0)
+    return max(min(gaps, default=5.0), 1.0)

@@ -65,6 +65,10 @@ class Sources:
     affinity_up: Callable[[], bool]
     spans_dropped: Callable[[], int]
     log_dropped: Callable[[], int]
+    change_times: Callable[[], Iterable[tuple[Labels, float]]]
+    """Time of each recent change, by kind, pool, backend and value after it."""
+    rule_hashes: Callable[[], Iterable[Labels]]
+    """Each rule in use, with its hash."""
 
 
 def gauges(sources: Sources) -> Iterator[Gauge]:
@@ -95,6 +99,8 @@ def gauges(sources: Sources) -> Iterator[Gauge]:
     yield Gauge(names.DISCOVERY_UP, by_pool(sources.listed))
     yield Gauge(names.TIME, one(time.time))
     yield Gauge(names.CONFIG_INFO, lambda: [((sources.config_hash(),), 1.0)])
+    yield Gauge(names.CHANGE_TIME, sources.change_times)
+    yield Gauge(names.RULE_INFO, lambda: [(rule, 1.0) for rule in sources.rule_hashes()])
     yield Gauge(names.CONFIG_RELOADED, one(sources.reload_ok))
     yield Gauge(names.AFFINITY_UP, one(sources.affinity_up))
     yield Gauge(names.SPANS_DROPPED, one(sources.spans_dropped))

@@ -149,6 +149,15 @@ CHANGES = Metric(
     "Changes that this router noticed, each with a log line `change`: configuration, backends, breakers, affinity store.",
     ("kind",),
 )
+CHANGE_TIME = Metric(
+    "router_change_time_seconds",
+    "gauge",
+    "When this router last noticed such a change, in seconds since the epoch. A series lasts ten minutes.",
+    ("kind", "pool", "backend", "after"),
+)
+RULE_INFO = Metric(
+    "router_rule_info", "gauge", "1 for each rule in use; `hash` changes with the rule.", ("rule", "hash")
+)
 DECIDE = Metric("router_decide_seconds", "histogram", "Time to choose a backend.", (), _SHORT)
 LOOP_LAG = Metric(
     "router_event_loop_lag_seconds", "histogram", "Delay of a timer on the event loop.", (), _LAG
@@ -265,7 +274,8 @@ LABELS: dict[str, str] = {
     "because": "closed list: why decisions reject the backend",
     "result": "ok, failed",
     "kind": "closed lists: of tokens, of changes",
-    "hash": "one series at a time",
+    "hash": "one at a time, of the configuration or of a rule",
+    "after": "closed lists: state of the backend, breaker or store; of a configuration its hash",
     "direction": "told (sent), heard (received)",
     "gen_ai_operation_name": "one per path",
     "gen_ai_request_model": "configured names and aliases; anything else is `other`",
