@@ -67,6 +67,20 @@ def test_every_alert_links_to_a_runbook_where_the_chart_says() -> None:
         assert (ROOT / "docs/runbooks" / link.removeprefix(f"{url}/")).is_file()
 
 
+def test_every_alert_links_to_the_console_where_one_is_configured() -> None:
+    documents = manifests(
+        "observability", HELM / "observability/examples/default.yaml",
+        rules__consoleUrl='"https://console.example/"', rules__cluster="true",
+    )  # fmt: skip
+    rules = one(documents, "ConfigMap", "llm-platform-rules")["data"]
+    groups = [group for text in rules.values() for group in yaml.safe_load(text)["groups"]]
+    links = [
+        rule["annotations"]["console_url"] for group in groups for rule in group["rules"] if "alert" in rule
+    ]
+    assert len(links) > 30
+    assert set(links) == {"https://console.example/why?window=5m&pool={{ $labels.pool }}"}
+
+
 def test_nothing_that_is_installed_points_at_a_placeholder_of_ours() -> None:
     texts = [
         path

@@ -66,6 +66,11 @@ def test_grafanas_json_is_as_generated_and_names_no_data_source(board: object) -
     by_variable = {f"${{{variable['name']}}}" for variable in model["templating"]["list"]}
     assert {panel["datasource"]["uid"] for panel in model["panels"]} <= by_variable
     assert WINDOW not in path.read_text()
+    annotations = model["annotations"]["list"]
+    assert {one["datasource"]["uid"] for one in annotations} <= by_variable
+    for one in annotations:
+        if one["datasource"]["type"] == "prometheus":
+            promql_parser.parse(one["expr"])
 
 
 def test_a_legend_names_every_label_that_a_query_groups_by() -> None:

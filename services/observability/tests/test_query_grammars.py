@@ -9,10 +9,12 @@ import pytest
 
 from harness.npm import installed
 from observability.dashboards.catalogue import queries
-from router_service.telemetry.names import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
+from observability.dashboards.grafana import CHANGES
+from router_service.telemetry.names import CHANGE_FIELDS, LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
 HERE = Path(__file__).parent / "grammars"
 QUERIES = [(source, query.expression) for source in ("loki", "tempo") for _, query in queries(source)]
+QUERIES.append(("loki", CHANGES))
 STREAM_LABELS = {"namespace", "service", "pod", "container", "level"}
 """Labels that alloy/config.alloy gives a log stream."""
 
@@ -62,4 +64,4 @@ def test_what_they_read_is_what_we_write() -> None:
             fields = set(re.findall(r"(?:\||\bor\b|\band\b)\s*(\w+)\s*(?:=|>|<)", bare))
             fields |= set(re.findall(r"\{\{\.(\w+)\}\}", query))
             fields |= set(re.findall(r"\bby \((\w+)\)", query))
-            assert fields <= RECORD_FIELDS.keys() | LOG_FIELDS.keys(), fields
+            assert fields <= RECORD_FIELDS.keys() | LOG_FIELDS.keys() | CHANGE_FIELDS.keys(), fields

@@ -37,7 +37,7 @@ def start_watching(files: Sequence[Path], rewrite: Callable[[], None], say: Call
             known = found
             try:
                 rewrite()
-                say("routes_rewritten")
+                say("change", kind="edge_routes", reason="keys, clients or rates")
             except (BadSettings, OSError) as error:
                 say("routes_not_rewritten", level="error", error=str(error))
     finally:

@@ -19,8 +19,16 @@ _UNITS = {
 _TYPES = {"states": "state-timeline", "logs": "logs", "traces": "table"}
 _SOURCES: dict[Source, str] = {"prometheus": "Metrics", "loki": "Logs", "tempo": "Traces"}
 _VARIABLES: dict[Source, str] = {"prometheus": "datasource", "loki": "logs", "tempo": "traces"}
-CHANGES = "sum by (kind) (increase(router_changes_total[1m])) > 0"
-"""The query of the annotation on every dashboard."""
+CHANGES = (
+    '{namespace="llm"} |= `"change"` | json | event="change" | line_format "{{.kind}} {{.backend}}'
+    '{{if .after}} {{.before}} -> {{.after}}{{end}}{{if .reason}} ({{.reason}}){{end}}"'
+)
+"""LogQL of the annotation on every dashboard: the change records of routers, agents and edges."""
+
+CHANGE_TIMES = "router_change_time_seconds * 1000"
+"""PromQL of the changes that routers notice, for a Grafana without Loki. The value is the time of the annotation."""
+
+FIRING = 'ALERTS{alertstate="firing"}'
 
 _WIDTH, _HEIGHT, _COLUMNS = 12, 8, 2
 
@@ -37,28 +45,52 @@ def dashboard_model(dashboard: Dashboard) -> dict[str, Any]:
         "graphTooltip": 1,
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
-        "annotations": {"list": [_changes()]},
+        "annotations": {"list": _annotations()},
         "templating": {"list": [*_data_sources(dashboard), *_texts(dashboard)]},
         "panels": [_panel(panel, index) for index, panel in enumerate(dashboard.panels)],
     }
 
 
-def _changes() -> dict[str, Any]:
-    """Return the annotation of the changes that routers notice, drawn over every chart."""
-    return {
-        "name": "Changes",
-        "datasource": {"type": "prometheus", "uid": "${datasource}"},
-        "enable": True,
-        "iconColor": "red",
-        "expr": CHANGES,
-        "step": "30s",
-        "titleFormat": "{{kind}}",
-        "textFormat": "change noticed by a router: {{kind}}",
-    }
+def _annotations() -> list[dict[str, Any]]:
+    """Return what is drawn over every chart. Only a data source that exists may be enabled."""
+    prometheus = {"type": "prometheus", "uid": "${datasource}"}
+    return [
+        {
+            "name": "Changes",
+            "datasource": {"type": "loki", "uid": "${logs}"},
+            "enable": True,
+            "iconColor": "red",
+            "expr": CHANGES,
+            "maxLines": 200,
+            "titleFormat": "{{kind}}",
+            "tagKeys": "service",
+        },
+        {
+            "name": "Changes that routers noticed (without Loki)",
+            "datasource": prometheus,
+            "enable": False,
+            "iconColor": "red",
+            "expr": CHANGE_TIMES,
+            "step": "30s",
+            "useValueForTime": "on",
+            "titleFormat": "{{kind}}",
+            "tagKeys": "pool,backend,after",
+        },
+        {
+            "name": "Firing alerts",
+            "datasource": prometheus,
+            "enable": True,
+            "iconColor": "orange",
+            "expr": FIRING,
+            "step": "30s",
+            "titleFormat": "{{alertname}}",
+            "tagKeys": "severity,pool,backend",
+        },
+    ]
 
 
 def _data_sources(dashboard: Dashboard) -> list[dict[str, Any]]:
-    used = dict.fromkeys(("prometheus", *(panel.source for panel in dashboard.panels)))
+    used = dict.fromkeys(("prometheus", "loki", *(panel.source for panel in dashboard.panels)))
     return [
         {"name": _VARIABLES[source], "label": label, "type": "datasource", "query": source}
         for source, label in _SOURCES.items()

@@ -297,6 +297,18 @@ LOG_FIELDS: dict[str, str] = {
 }
 """Fields of every log line; the line of a request also has all fields of its decision record."""
 
+CHANGE_FIELDS: dict[str, str] = {
+    "kind": "routers: configuration, backend_joined, backend_left, backend_state, breaker, affinity_store; agents: "
+    "engine_start, engine_version; edges: edge_routes",
+    "pool": "the pool, if the change is of one",
+    "backend": "the backend, if the change is of one",
+    "before": "the value before: a state, a configuration's hash, a version",
+    "after": "the value after",
+    "reason": "why an engine was started, or what a route table contains",
+    "rules_added": "names of the rules, as `rules_removed` and `rules_changed`",
+}
+"""Fields of the log line of a change, whose `event` is `change`."""
+
 RECORD_FIELDS: dict[str, str] = {
     "request_id": "the id that every component uses",
     "time": "when the router received the request, RFC 3339, UTC",

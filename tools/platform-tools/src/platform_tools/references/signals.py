@@ -3,7 +3,7 @@
 import yaml
 
 from platform_tools.checkout import ROOT
-from router_service.telemetry.names import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
+from router_service.telemetry.names import CHANGE_FIELDS, LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
 EVERYWHERE = {
     "service": "the service that wrote the line, such as `edge-gateway`, `router-service` or `backend-agent`",
@@ -48,6 +48,12 @@ def page() -> str:
         "`event` is `request`; `/debug/decisions/{request_id}` shows the same.",
         "",
         *_table(("field", "meaning"), RECORD_FIELDS),
+        "",
+        "## The line of a change",
+        "",
+        "`event` is `change`. Grafana draws these lines over every chart.",
+        "",
+        *_table(("field", "meaning"), CHANGE_FIELDS),
         "",
         "## The edge's line of a request: the access log",
         "",
