@@ -1,5 +1,6 @@
 """The pages of a real console over real routers: what they say, what they refuse, and what they must not show."""
 
+import html
 import json
 import os
 import re
@@ -224,6 +225,56 @@ def test_rules_show_order_and_a_dry_run(console: Console) -> None:
     assert "max_tokens_gte: 9" in words
     assert "Pool general: rule long matched." in words
     assert "100 characters of prompt" in words
+
+
+def replayed(console: Console, rules: str, **headers: str) -> httpx.Response:
+    return httpx.post(f"{console.url}/rules/replay", data={"rules": rules}, headers=headers, timeout=30)
+
+
+def hashes(console: Console) -> list[str]:
+    """Return the hash of each router's configuration in use."""
+    urls = [router.url for router in console.fleet.routers]
+    return [httpx.get(f"{url}/debug/rules", timeout=10).json()["config_hash"] for url in urls]
+
+
+def test_a_rules_file_is_replayed_on_recent_records_and_changes_nothing(console: Console) -> None:
+    asked(console, max_tokens=9)
+    before = hashes(console)
+    new = "rules:\n- name: other\n  when: {max_tokens_gte: 9}\n  route_to: general\n"
+    answer = replayed(console, new)
+    assert answer.status_code == 200, answer.text
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.text))
+    assert "What would move" in words
+    assert re.search(r"\d+ general long general other", words), words
+    assert new in html.unescape(answer.text), "the rules stay in the form"
+    assert not [canary for canary in CANARIES if canary in answer.text]
+    assert hashes(console) == before
+
+
+def test_mistakes_of_a_rules_file_name_line_and_field(console: Console) -> None:
+    asked(console)
+    answer = replayed(console, "rules:\n- name: a\n  when: {max_token_gte: 9}\n  route_to: nowhere\n")
+    assert answer.status_code == 400
+    text = html.unescape(answer.text)
+    assert re.search(r"rules\.yaml:3:\d+: \S*when\S*max_token_gte\S*: is not a condition", text), text
+    assert re.search(r"rules\.yaml:4:\d+: \S*route_to", text), text
+    assert "/tmp" not in text
+
+
+@pytest.mark.parametrize(
+    ("rules", "headers", "words"),
+    [
+        ("", {}, "rules: empty"),
+        ("a" * 600_000, {}, "larger than 512 KiB"),
+        ("a" * 3_000_000, {}, "larger than 512 KiB"),
+        ("rules: []", {"sec-fetch-site": "cross-site"}, "another site"),
+        ("rules: [", {}, "rules.yaml:"),
+    ],
+)
+def test_a_replay_is_bounded(console: Console, rules: str, headers: dict[str, str], words: str) -> None:
+    answer = replayed(console, rules, **headers)
+    assert answer.status_code == 400
+    assert words in answer.text
 
 
 def test_changes_are_listed_with_their_times(console: Console) -> None:

@@ -1,10 +1,11 @@
-"""The console's pages. GET only: no page changes anything. There is no login; use loopback or an authenticating
-proxy.
+"""The console's pages. No page changes anything; only the replay of a rules file is a POST.
+
+There is no login; use loopback or an authenticating proxy.
 """
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from console import shown
 from console.prometheus import Prometheus, Unknown
+from console.replay import MOST_RECORDS, CannotReplay, Replayer, read_rules
 from console.routers import Routers
 from observability.why_ttft.answer import POPULATIONS, Windows
 from observability.why_ttft.changes import same_minute
@@ -74,6 +76,8 @@ def make_app(routers: Routers, prometheus: Prometheus, links: Links = Links()) -
     for path, page in served.items():
         web.add_api_route(path, page, methods=["GET"], response_class=Response)
 
+    web.add_api_route("/rules/replay", pages.replay, methods=["POST"], response_class=Response)
+
     @web.get("/healthz")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -104,6 +108,7 @@ class Pages:
         self._routers = routers
         self._prometheus = prometheus
         self._links = links
+        self._replayer = Replayer()
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"),
             autoescape=True,
@@ -248,7 +253,25 @@ class Pages:
             tried=tried,
             words=explain(tried).splitlines()[1:-1] if tried else [],
             problem=problem,
+            source=_rules_source(found.answers.values()),
         )
+
+    async def replay(self, request: Request) -> Response:
+        """What would move if the rules of the form were in use, from recent records of all routers."""
+        rules = ""
+        result, problem = None, ""
+        try:
+            rules = await read_rules(request)
+            routing = await self._routers.read("/debug/routing")
+            if not routing.answers:
+                raise CannotReplay("no router responds: " + "; ".join(routing.silent.values()))
+            recent = await self._routers.read_shares("/debug/decisions", MOST_RECORDS)
+            records = shown.newest(recent.answers.values(), MOST_RECORDS)
+            result = await self._replayer.run(rules, next(iter(routing.answers.values())), records)
+        except CannotReplay as error:
+            problem = str(error)
+        status = 400 if problem or (result and result.problems) else 200
+        return self.render("replay.html", status, result=result, problem=problem, source=rules)
 
     async def changes(self, window: str = "1h", until: str = "") -> Response:
         """Changes, drawn over the mean time to first token."""
@@ -279,6 +302,13 @@ def _rule_text(rule: dict[str, Any]) -> str:
     return str(
         yaml.safe_dump({k: v for k, v in rule.items() if k != "name"}, sort_keys=False, width=90)
     ).rstrip()
+
+
+def _rules_source(answers: Iterable[dict[str, Any]]) -> str:
+    """Return the rules of the first router as a rules file, "" if they are too long to edit in a page."""
+    rules: list[dict[str, Any]] = next((answer["rules"] for answer in answers), [])
+    text = str(yaml.safe_dump({"rules": rules}, sort_keys=False, allow_unicode=True, width=100))
+    return text if rules and len(text) <= 64 * 1024 else ""
 
 
 def _span(text: str, name: str) -> float:

@@ -53,6 +53,15 @@ class Routers:
                 found.answers[url] = answer
         return found
 
+    async def read_shares(self, path: str, total: int) -> FromAll:
+        """GET ``path`` from every router with a `limit`, so that all together list about ``total``."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                count = len(await self._addresses())
+        except (OSError, TimeoutError):
+            count = 1
+        return await self.read(path, {"limit": str(max(50, total // max(count, 1)))})
+
     async def record(self, request_id: str) -> tuple[dict[str, Any] | None, str]:
         """Return a request's record, or None and why there is none. The first router queries its peers."""
         found = await self.read(f"/debug/decisions/{quote(request_id, safe='')}")

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from platform_contracts.yaml_document import Problem
 from router_service.affinity.memory_store import MemoryStore
@@ -81,7 +81,22 @@ def pipeline_settings(config: RouterConfig, replica: str = "") -> Settings:
         trace_ratio=_variable("OTEL_TRACES_SAMPLER_ARG", 0.01, 1.0),
         replica=replica.encode("latin-1", "replace"),
         rules=[rule.model_dump(mode="json", exclude_defaults=True) for rule in config.rules],
+        routing=_routing(values),
     )
+
+
+def _routing(values: Configuration) -> dict[str, Any]:
+    """Return the sections that decide where a request goes, without addresses of backends and stores."""
+    shown: dict[str, Any] = {
+        "pools": {"__all__": {"policy", "models", "aliases", "engine_knows_aliases"}},
+        "routing": {"default_pool", "fallback"},
+        "timeouts": True,
+        "affinity": {"enabled"},
+        "breaker": {"max_ejected_ratio"},
+        "clients": True,
+        "classes": True,
+    }
+    return values.model_dump(mode="json", include=shown, exclude_none=True)
 
 
 def discovery(pool: str, section: PoolSection, report: Callable[[str | None], None]) -> Discovery:

@@ -25,3 +25,9 @@ setInterval(() => {
   document.getElementById("age").textContent =
     seconds < 120 ? ` (${seconds} s ago)` : ` (${Math.floor(seconds / 60)} min ago)`;
 }, 1000);
+// A chosen file fills the field, so that the form needs no upload.
+for (const input of document.querySelectorAll("input[data-into]")) {
+  input.addEventListener("change", async () => {
+    if (input.files.length) input.form.elements[input.dataset.into].value = await input.files[0].text();
+  });
+}

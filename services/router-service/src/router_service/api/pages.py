@@ -126,6 +126,10 @@ def _add_state(pages: APIRouter, pipeline: Callable[[], Pipeline], fleet: Callab
         found = {"config_hash": policy.hash, "default_pool": policy.default_pool, "rules": settings.rules}
         return _json(200, {**found, "replica": settings.replica.decode("latin-1")})
 
+    @pages.get("/debug/routing")
+    async def routing() -> Response:
+        return _json(200, {"config_hash": pipeline().settings.policy.hash, **pipeline().settings.routing})
+
     @pages.post("/debug/decide")
     async def try_decide(request: Request, path: str = "/v1/chat/completions") -> Response:
         try:

@@ -1,7 +1,7 @@
 """The settings that the pipeline reads. Parses and checks nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from router_service.routing.policy import Policy
@@ -12,7 +12,8 @@ from router_service.routing.session_sources import SessionSources
 class Settings:
     """The settings of the pipeline from one configuration; swapped as a whole on reload. ``replica`` is this router's name.
 
-    ``rules`` are the rules as they are written, for people to read.
+    ``rules`` are the rules as they are written, for people to read. ``routing`` are the sections of the configuration
+    that rules refer to.
     """
 
     policy: Policy
@@ -24,3 +25,4 @@ class Settings:
     trace_ratio: float = 0.01
     replica: bytes = b""
     rules: Sequence[Mapping[str, Any]] = ()
+    routing: Mapping[str, Any] = field(default_factory=dict)
