@@ -60,9 +60,22 @@ def test_a_finished_answer_is_what_uvicorn_itself_would_have_done() -> None:
 def test_the_overridden_callbacks_exist() -> None:
     for name in (
         "on_headers_complete", "connection_lost", "pause_writing", "resume_writing", "send_400_response",
+        "on_response_complete", "timeout_keep_alive_handler", "_unset_keepalive_if_required",
     ):  # fmt: skip
         assert getattr(RelayProtocol, name) is not getattr(HttpToolsProtocol, name)
         assert callable(getattr(httptools_impl.HttpToolsProtocol, name))
+
+
+def test_a_complete_response_takes_the_steps_that_uvicorn_takes() -> None:
+    source = inspect.getsource(HttpToolsProtocol.on_response_complete)
+    for step in (
+        "self.server_state.total_requests += 1",
+        "if self.transport.is_closing():",
+        "self.flow.resume_reading()",
+        "self.pipeline.pop()",
+        "self.timeout_keep_alive, self.timeout_keep_alive_handler",
+    ):
+        assert step in source
 
 
 def test_after_a_connection_is_lost_uvicorn_itself_asks_for_nothing_that_was_let_go() -> None:

@@ -9,7 +9,7 @@ from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.answer import Answer
 from router_service.pipeline.ends import End
 from router_service.pipeline.recipient import Recipient
-from router_service.pipeline.watchdog import Watchdog
+from router_service.pipeline.watchdog import Alarms, Watchdog
 from router_service.routing.rules import Timeouts
 from router_service.upstream.fake import FakeUpstream, Script
 
@@ -53,7 +53,7 @@ def answer_to(client: Client) -> Answer:
         frozenset(),
         trailers=False,
     )
-    clock = Watchdog(Timeouts(1.0, 5.0, IDLE_SECONDS, 60.0), perf_counter() + 60, streamed=True)
+    clock = Watchdog(Alarms(), Timeouts(1.0, 5.0, IDLE_SECONDS, 60.0), perf_counter() + 60, streamed=True)
     return Answer(recipient, EventStream(False), clock)
 
 

@@ -18,7 +18,7 @@ from router_service.pipeline.job import Job
 from router_service.pipeline.recipient import Recipient
 from router_service.pipeline.relay import Relay
 from router_service.pipeline.response_homes import NotedAnswer, ResponseHomes
-from router_service.pipeline.watchdog import Watchdog
+from router_service.pipeline.watchdog import Alarms, Watchdog
 from router_service.ports import ConnectFailed, Exchange, Upstream
 from router_service.records.record import AttemptRecord
 from router_service.routing.decision import Decision
@@ -36,6 +36,7 @@ class Attempts:
         self._fleet = fleet
         self._upstream = upstream
         self._homes = homes
+        self._alarms = Alarms()
 
     async def run(
         self,
@@ -139,7 +140,7 @@ class Attempts:
             editor,
             job.delivered,
         )
-        clock = Watchdog(timeouts, job.deadline, streamed=features.stream)
+        clock = Watchdog(self._alarms, timeouts, job.deadline, streamed=features.stream)
         if job.inbound.path.stores and self._homes is not None and body.get("store") is not False:
             backend = decision.chosen
             assert backend is not None
