@@ -118,7 +118,8 @@ class Platform:
         if not self.registry:
             return []
         file = self.folder / "registry.yaml"
-        file.write_text(yaml.safe_dump({"global": {"registry": self.registry}}))
+        if not file.exists():
+            file.write_text(yaml.safe_dump({"global": {"registry": self.registry}}))
         return ["-f", str(file)]
 
     def deploy(self, command: str = "deploy") -> str:

@@ -2,6 +2,8 @@
 
 import secrets
 import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,15 +106,23 @@ def older_values(platform: Platform, release: str, folder: Path) -> Path:
     return file
 
 
+def together(change: Callable[[str], None]) -> None:
+    """Change every release of ``UPGRADED`` at the same time."""
+    with ThreadPoolExecutor(len(UPGRADED)) as pool:
+        list(pool.map(change, UPGRADED))
+
+
 def test_charts_are_upgraded_and_rolled_back_under_load(
     platform: Platform, kubectl: Kubectl, older: Path, tmp_path: Path
 ) -> None:
+    def install_older(release: str) -> None:
+        name = platform.chart(release).name
+        # Before the prefix, the chart of `redis` was a folder of that name.
+        chart = older / (name if (older / name).exists() else name.removeprefix("llm-"))
+        platform.upgrade(release, chart=chart, own=older_values(platform, release, tmp_path))
+
     try:
-        for release in UPGRADED:
-            name = platform.chart(release).name
-            # Before the prefix, the chart of `redis` was a folder of that name.
-            chart = older / (name if (older / name).exists() else name.removeprefix("llm-"))
-            platform.upgrade(release, chart=chart, own=older_values(platform, release, tmp_path))
+        together(install_older)  # without load, so the order does not matter
         platform.whole()
         with load.load(kubectl, platform.load_image, "upgrade") as run_up:
             for release in UPGRADED:
@@ -124,8 +134,7 @@ def test_charts_are_upgraded_and_rolled_back_under_load(
                 run(platform.helm, "rollback", release, "-n", "llm", "--wait", "--timeout", "4m", timeout=300)
             back = run_back.finish()
     finally:
-        for release in UPGRADED:
-            platform.upgrade(release)
+        together(platform.upgrade)
         platform.settled()
     assert not up.lost, f"upgrade: {up.said()}"
     assert not back.lost, f"rollback: {back.said()}"

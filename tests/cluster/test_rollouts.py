@@ -2,6 +2,7 @@
 
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -127,16 +128,17 @@ def test_autoscaling_never_takes_replicas_away_when_it_is_switched(
     """A fixed number of replicas also goes through the autoscaler, so a change of its bounds removes no pod."""
     with ExitStack() as watches:
         wanted = {name: watches.enter_context(kubectl.watched_replicas("llm", name)) for name in SCALED}
-        for deployment in SCALED:
-            platform.upgrade(TIERS[deployment], "--set", "autoscaling.enabled=true")
+        with ThreadPoolExecutor(len(SCALED)) as pool:
+            on = ("--set", "autoscaling.enabled=true")
+            list(pool.map(lambda name: platform.upgrade(TIERS[name], *on), SCALED))
         for deployment in SCALED:
             wait_for(
                 f"an autoscaler has read the load of {deployment}",
                 lambda name=deployment: scaled(kubectl, name),
                 120,
             )
-        for deployment in SCALED:
-            platform.upgrade(TIERS[deployment])
+        with ThreadPoolExecutor(len(SCALED)) as pool:
+            list(pool.map(lambda name: platform.upgrade(TIERS[name]), SCALED))
     platform.whole()
     assert {name: min(counts) for name, counts in wanted.items()} == dict.fromkeys(SCALED, 2), wanted
     for deployment in SCALED:

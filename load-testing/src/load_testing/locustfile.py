@@ -27,6 +27,7 @@ from load_testing.measure.outcome import RequestRecord
 from load_testing.users.client import READ_SECONDS, Client
 from load_testing.users.open_loop import Run
 
+FIRST_PROGRESS_SECONDS = 1.0
 PROGRESS_SECONDS = 5.0
 ENDED_EARLY = 3
 """Exit code of a generator that was stopped before the end of its schedule: the run is invalid."""
@@ -239,8 +240,10 @@ def _write(environment: Environment, lines: list[str]) -> None:
 
 def _show_progress(environment: Environment, run: Run) -> None:
     began = time.perf_counter()
+    pause = FIRST_PROGRESS_SECONDS
     while True:
-        gevent.sleep(PROGRESS_SECONDS)
+        gevent.sleep(pause)
+        pause = PROGRESS_SECONDS
         total = environment.stats.total
         print(
             f"{time.perf_counter() - began:5.0f} s of {run.duration_seconds:.0f}: "
