@@ -106,6 +106,22 @@ def test_keda_scales_engines_by_what_waits_and_never_by_utilisation() -> None:
         promql_parser.parse(query)
 
 
+def test_from_zero_held_requests_start_an_engine_and_running_ones_keep_it() -> None:
+    values = 'keda={"enabled": true, "minReplicas": 0, "routerPool": "general"}'
+    documents = with_crds(ENGINE, "mistral-7b.yaml", values)
+    (scaled,) = (document for document in documents if document["kind"] == "ScaledObject")
+    assert scaled["spec"]["minReplicaCount"] == 0
+    thresholds = {
+        trigger["metadata"]["query"]: trigger["metadata"]["threshold"]
+        for trigger in scaled["spec"]["triggers"]
+    }
+    assert thresholds['sum(router_held_requests{pool="general"})'] == "64"
+    (running,) = (query for query in thresholds if "num_requests_running" in query)
+    assert thresholds[running] == "1000000", "it activates and never scales"
+    for query in thresholds:
+        promql_parser.parse(query)
+
+
 def test_models_in_the_chart_are_those_of_the_agents_renderer() -> None:
     for model in (ROOT / "services/inference-backend/models").glob("*.yaml"):
         done = subprocess.run(

@@ -20,10 +20,10 @@ from router_service.telemetry.names import METRICS
 pytestmark = pytest.mark.programs
 
 
-def asked_by_keda(chart: str, example: str) -> set[str]:
+def asked_by_keda(chart: str, example: str, *more: str) -> set[str]:
     """Return the metrics in the queries of a chart's ScaledObject."""
     done = subprocess.run(
-        [tool("helm"), "template", "r", HELM / chart, "--set", "keda.enabled=true", "-f",
+        [tool("helm"), "template", "r", HELM / chart, "--set", ",".join(["keda.enabled=true", *more]), "-f",
          HELM / chart / "examples" / example, *(f"--api-versions={v}" for v in CRD_VERSIONS)],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
@@ -36,13 +36,15 @@ def asked_by_keda(chart: str, example: str) -> set[str]:
 
 def test_what_keda_asks_for_is_exposed_by_engine_and_router(tmp_path: Path) -> None:
     """The engine is the simulator, which tests/e2e/test_simulator_shape.py compares with vLLM."""
-    of_engines = asked_by_keda("inference-backend", "mistral-7b.yaml")
+    of_engines = asked_by_keda(
+        "inference-backend", "mistral-7b.yaml", "keda.minReplicas=0", "keda.routerPool=p"
+    )
     with fleet_in(tmp_path) as fleet:
         page = httpx.get(f"{fleet.add_engine('engine-a').url}/metrics", timeout=20).text
-    assert of_engines
-    assert of_engines <= set(re.findall(r"^([a-z:_]+)(?:\{| )", page, re.MULTILINE))
-    of_routers = asked_by_keda("router-service", "two-pools.yaml")
     own = {metric.name for metric in METRICS}
+    assert of_engines - own
+    assert of_engines - own <= set(re.findall(r"^([a-z:_]+)(?:\{| )", page, re.MULTILINE))
+    of_routers = asked_by_keda("router-service", "two-pools.yaml")
     assert {re.sub("_(sum|count)$", "", name) for name in of_routers} == {"router_event_loop_lag_seconds"}
     assert "router_event_loop_lag_seconds" in own
 

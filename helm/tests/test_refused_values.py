@@ -163,6 +163,7 @@ REFUSED = {
     "a backend that is no name": (ENGINE, {"backend": '"My.Backend"'}, 'backend "My.Backend" is not a Service'),
     "a GPU judged by its CPU": (ENGINE, {"device": '"process"'}, 'device "process": the model llama'),
     "half a rendered model": (ENGINE, {"rendered": '{"argv": []}'}, "rendered.env is missing: render it with"),
+    "from zero without a pool": (ENGINE, {"keda__enabled": "true", "keda__minReplicas": "0"}, "keda.routerPool"),
     "KEDA without its CRD": (ENGINE, {"keda__enabled": "true"}, "keda.enabled needs the CRD keda.sh/v1alpha1"),
     "a pod monitor without its CRD": (
         ENGINE, {"podMonitor__enabled": "true"}, "podMonitor.enabled needs the CRD",

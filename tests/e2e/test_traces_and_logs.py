@@ -14,7 +14,7 @@ from harness.stacks.local import ROOT
 from harness.stacks.observed import Observed
 from harness.waiting import eventually
 from platform_tools.references.signals import ENGINE_SPAN, page
-from router_service.telemetry.names import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
+from router_service.telemetry.fields import LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
 OURS = {
     "edge": "edge-gateway",

@@ -120,6 +120,7 @@ def test_the_ledger_of_the_router_has_these_parts_and_no_other() -> None:
     stamps = Stamps(
         edge_start=1.0, received_epoch=1.1, received=0.0, queued_seconds=0.1, attempts_began=0.2, attempt_began=0.4,
         connected=0.5, sent=0.6, first_byte=1.0, first_written=1.1, retried=True, round_trip_seconds=0.01,
+        held_seconds=0.05,
     )  # fmt: skip
     found = set(ledger(stamps, None, None).parts) | set(ledger(stamps, 1.0, 2.0).parts)
     assert found == set(LABELS)

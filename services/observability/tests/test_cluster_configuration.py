@@ -13,7 +13,7 @@ from harness.kubernetes.tools import ROOT
 from observability.main import main
 from observability.metrics_reference import foreign_names
 from platform_tools.references.signals import ENGINE_SPAN
-from router_service.telemetry.names import LOG_FIELDS
+from router_service.telemetry.fields import LOG_FIELDS
 
 CHARTS = ROOT / "helm"
 ALLOY = (CHARTS / "llm-alloy/files/config.alloy").read_text()

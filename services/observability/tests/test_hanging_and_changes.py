@@ -44,6 +44,7 @@ SERIES: dict[str, dict[str, Values]] = {
         ],
     },
     "router_queue_length": {'pool="general"': switched(WEDGED + 30, 0, 4)},
+    "router_held_requests": {'pool="spare"': switched(WEDGED + 35, 0, 2)},
     "router_requests_total": {
         'pool="general",outcome="ok"': grows(2),
         'pool="general",outcome="refused"': grows(0.2, since=WEDGED + 20),
@@ -159,8 +160,9 @@ def test_the_first_lines_are_the_requests_that_hang(
     assert told[0] == f"55 requests are at backend-b, which is stuck, since {clock(WEDGED + 15)}"
     assert told[1] == (f"4 requests wait in the router's queue of pool general, since {clock(WEDGED + 30)}")
     assert told[2].startswith("3 requests at backend-c get no token, and none finishes there, since ")
-    assert told[3].startswith("7 requests in pool general were refused, since ")
-    assert told[5].startswith("mean time to first token")
+    assert told[3] == f"2 requests wait for an engine to start in pool spare, since {clock(WEDGED + 35)}"
+    assert told[4].startswith("7 requests in pool general were refused, since ")
+    assert told[6].startswith("mean time to first token")
     assert (
         "    in the same minute: router configuration aaaa1111 -> bbbb2222, rules added new; removed old; changed long"
         in lines
@@ -191,7 +193,7 @@ def test_every_change_is_listed_once_with_its_time(
         "breaker of backend-a opened": WEDGED + 21,
         "alert BackendStuck (backend-b) began": WEDGED + 20,
     }
-    assert [one["kind"] for one in answer["hanging"]] == ["held", "queued", "silent", "refused"]
+    assert [one["kind"] for one in answer["hanging"]] == ["held", "queued", "silent", "queued", "refused"]
 
 
 def test_a_quiet_time_lists_nothing(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:

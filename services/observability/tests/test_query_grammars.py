@@ -10,7 +10,7 @@ import pytest
 from harness.npm import installed
 from observability.dashboards.catalogue import queries
 from observability.dashboards.grafana import CHANGES
-from router_service.telemetry.names import CHANGE_FIELDS, LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
+from router_service.telemetry.fields import CHANGE_FIELDS, LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
 HERE = Path(__file__).parent / "grammars"
 QUERIES = [(source, query.expression) for source in ("loki", "tempo") for _, query in queries(source)]

@@ -17,6 +17,7 @@ class LedgerPart:
 
 LEDGER_PARTS = (
     LedgerPart("edge", "edge", "edge"),
+    LedgerPart("waiting_for_start", "engine start", "engine"),
     LedgerPart("router_queue", "router queue", "router"),
     LedgerPart("router", "router", "router"),
     LedgerPart("earlier_attempts", "failed attempts", "engine"),

@@ -10,6 +10,7 @@ from observability.why_ttft.causes import Cause
 
 PARTS = {
     "edge": "edge gateway",
+    "waiting_for_start": "start of an engine",
     "router_queue": "router queue",
     "router": "router",
     "earlier_attempts": "failed attempts",

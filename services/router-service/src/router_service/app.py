@@ -31,7 +31,7 @@ from router_service.records.ring import Ring
 from router_service.reload import Reloader
 from router_service.telemetry import names
 from router_service.telemetry.aggregates import Counter, Gauge, Histogram
-from router_service.telemetry.gauges import ClassCounts, Sources, gauges
+from router_service.telemetry.gauges import ClassCounts, HoldCounts, Sources, gauges
 from router_service.telemetry.log_lines import LineWriter
 from router_service.telemetry.registry import Exposition
 from router_service.telemetry.request_metrics import RequestMetrics
@@ -152,7 +152,12 @@ class Router:
         exporter = self.exporter
         return Sources(
             backends=lambda: ((member.view, member.endpoint.url) for member in fleet.members()),
-            waiting=lambda: {pool: len(line.queue) for pool, line in fleet.lines.items()},
+            waiting=lambda: {pool: len(line.queue) - fleet.held(pool) for pool, line in fleet.lines.items()},
+            holds=lambda: [
+                HoldCounts(pool, fleet.held(pool), line.start.results, line.start.seconds)
+                for pool, line in fleet.lines.items()
+                if line.start.hold is not None
+            ],
             classes=lambda: [
                 ClassCounts(pool, *counts)
                 for pool, line in fleet.lines.items()

@@ -61,7 +61,8 @@ class AffinityStore(Protocol):
 class Health:
     """The result of a probe of one backend. ``ready`` is the agent's own report; ``refused``: no process listens there.
 
-    ``slots`` is how many requests the engine runs at once (vLLM's ``--max-num-seqs``); None: not reported.
+    ``slots`` is how many requests the engine runs at once (vLLM's ``--max-num-seqs``), ``start_seconds`` how long its last
+    start took; None: not reported.
     """
 
     ready: bool
@@ -70,6 +71,7 @@ class Health:
     detail: str = ""
     refused: bool = False
     slots: int | None = None
+    start_seconds: float | None = None
 
 
 class HealthProbe(Protocol):

@@ -19,6 +19,7 @@ from router_service.discovery.static import StaticDiscovery
 from router_service.health.loop import Pace
 from router_service.pipeline.line import Bounds
 from router_service.pipeline.settings import Settings
+from router_service.pipeline.start import Hold
 from router_service.ports import AffinityStore, Discovery
 from router_service.resilience.breaker import BreakerSettings
 from router_service.routing.session_sources import SessionSources
@@ -41,6 +42,16 @@ def bounds(values: Configuration) -> Bounds:
         if values.classes
         else None,
         lend_after_seconds=values.limits.lend_after_seconds,
+        holds={
+            name: Hold(
+                pool.when_none_ready.hold_seconds,
+                pool.when_none_ready.slots,
+                pool.when_none_ready.comment_seconds,
+                tuple(values.routing.fallback.get(name, ())),
+            )
+            for name, pool in values.pools.items()
+            if pool.when_none_ready is not None
+        },
         breaker=BreakerSettings(breaker.failures, breaker.open_seconds, breaker.slow_start_seconds),
         retry_ratio=values.retries.budget_ratio,
         retry_minimum=values.retries.budget_min,

@@ -142,6 +142,7 @@ def sources(backends: list[BackendView], carried: dict[str, Segments]) -> Source
     return Sources(
         backends=lambda: ((view, view.url) for view in backends),
         waiting=lambda: {"p": 0},
+        holds=list,
         classes=list,
         usable=lambda: {"p": len(backends)},
         retry_budget=lambda: 3,

@@ -187,6 +187,31 @@ def test_mistakes_of_classes_are_told_with_their_place(tmp_path: Path) -> None:
     assert len(said) == len(expected)
 
 
+def test_a_hold_that_does_not_fit_into_the_other_timeouts_is_refused(tmp_path: Path) -> None:
+    hold = "when_none_ready: {hold_seconds: 500, slots: 0, keep: 1}, "
+    (tmp_path / "router.yaml").write_text(
+        MINIMAL.replace("p: {models", "p: {" + hold + "models").replace(
+            "pool: p", "pool: p, rules_file: r.yaml"
+        )
+        + "timeouts: {first_token_seconds: 101, edge_silence_seconds: 700}\n"
+    )
+    (tmp_path / "r.yaml").write_text(
+        "rules:\n"
+        "  - {name: a, when: {}, route_to: [{pool: p}], timeouts: {total_seconds: 900, first_token_seconds: 300}}\n"
+        "  - {name: b, when: {}, route_to: p, timeouts: {total_seconds: 900}}\n"
+    )
+    with pytest.raises(BadConfig) as caught:
+        load(tmp_path / "router.yaml")
+    assert str(caught.value).replace(str(tmp_path) + "/", "").splitlines() == [
+        "r.yaml:2:58: rules[0].timeouts: hold_seconds 500 of pool p and first_token_seconds 300 are 800 together, over "
+        "edge_silence_seconds 700; lower them, or raise edge_silence_seconds",
+        "router.yaml:1:45: pools.p.when_none_ready.hold_seconds: hold_seconds 500 and first_token_seconds 101 are 601 "
+        "together, over total_seconds 600; lower them, or raise total_seconds",
+        "router.yaml:1:57: pools.p.when_none_ready.slots: 0 should be greater than or equal to 1",
+        "router.yaml:1:66: pools.p.when_none_ready.keep: is not a known key (known: hold_seconds, slots, comment_seconds)",
+    ]
+
+
 @pytest.mark.parametrize(("content", "said"), [(None, "cannot be read: No such file"), (" \n", "is empty")])
 def test_a_password_file_that_gives_none_is_named_with_a_remedy(
     tmp_path: Path, content: str | None, said: str

@@ -1,5 +1,6 @@
 """A real router in front of two real engine simulators, all on free ports, for one test module."""
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -192,6 +193,30 @@ def module_rig(
             rig = Rig(port, process, log / "router.jsonl", engines)
             eventually(lambda: rig.metric("router_usable_backends") == 2, "both engines are usable")
             yield rig
+
+
+LoneRouter = Callable[..., contextlib.AbstractContextManager[Rig]]
+
+
+@pytest.fixture
+def lone_router(tmp_path: Path) -> LoneRouter:
+    """Return a function that runs a router in front of ``engines`` (name to port) that may not listen.
+
+    Other arguments are keys of the pool.
+    """
+
+    @contextlib.contextmanager
+    def start(engines: dict[str, int], **pool: Any) -> Iterator[Rig]:
+        port = free_port()
+        settings = config(port, engines)
+        settings["pools"]["general"] |= pool
+        (tmp_path / "router.yaml").write_text(yaml.safe_dump(settings))
+        log = tmp_path / "router.jsonl"
+        command = [BIN / "router-service", "serve", "--config", tmp_path / "router.yaml"]
+        with running(command, log=log, ready=answers(f"http://127.0.0.1:{port}/readyz")) as process:
+            yield Rig(port, process, log, {})
+
+    return start
 
 
 class _all:

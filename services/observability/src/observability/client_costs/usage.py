@@ -73,4 +73,11 @@ def _usage(record: dict[str, Any]) -> Usage | None:
     )
 
 
-_BEFORE_THE_ENGINE = ("router_queue", "router", "earlier_attempts", "connect", "engine_queue")
+_BEFORE_THE_ENGINE = (
+    "waiting_for_start",
+    "router_queue",
+    "router",
+    "earlier_attempts",
+    "connect",
+    "engine_queue",
+)

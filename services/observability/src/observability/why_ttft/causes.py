@@ -17,6 +17,7 @@ from platform_contracts.ledger_parts import parts_of
 Name = Literal[
     "event_loop_blocked",  # the router's timers ran late, which delays every part that needs the router
     "engine_stuck",  # attempts failed at an engine that produced nothing
+    "waiting_for_start",  # requests waited for the first engine of a pool to start
     "failed_attempts",  # attempts failed before one succeeded
     "kv_cache_full",  # an engine preempts, or queues requests because its KV cache is full
     "slow_engine",  # an engine is slower than before and computes no more tokens
@@ -66,7 +67,7 @@ NOTABLE = 0.2
 """Share of a cause from which its text names a backend."""
 
 _WAITS_FOR_ROUTER = frozenset({"edge", "router", "connect", "relay", "unexplained"})
-_ENGINE_PARTS = parts_of("engine") - {"earlier_attempts"}
+_ENGINE_PARTS = parts_of("engine") - {"earlier_attempts", "waiting_for_start"}
 _BY_PREFIX: dict[str, Name] = {
     "prefix_kept": "cache_lost_by_routing",
     "prefix_moved": "cache_lost_by_routing",

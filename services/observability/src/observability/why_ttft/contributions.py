@@ -21,8 +21,10 @@ from platform_contracts.ledger_parts import parts_of
 LEVELS = ("prompt_bucket", "rule", "affinity")
 """Labels that define the kind of a request, in the order in which mix is attributed: content before placement."""
 
-OF_NO_KIND = frozenset({"earlier_attempts"})
-"""Parts that are not split by kind of request: a failed attempt was at a different backend than the label says."""
+OF_NO_KIND = frozenset({"earlier_attempts", "waiting_for_start"})
+"""Parts that are not split by kind of request: a failed attempt was at a different backend than the label says, and a
+wait for the first engine at none.
+"""
 
 _AT_A_BACKEND = parts_of("engine", "network") - OF_NO_KIND
 
@@ -241,6 +243,7 @@ _WORDS = {
     ("mix", "affinity"): ("sessions away from their backend", "sessions on their backend"),
     ("mix", "backend"): ("requests on slower backends", "requests on quicker backends"),
     ("slower", "edge"): ("edge", "edge"),
+    ("slower", "waiting_for_start"): ("start of the first engine", "start of the first engine"),
     ("slower", "router_queue"): ("router queue", "router queue"),
     ("slower", "router"): ("router", "router"),
     ("slower", "earlier_attempts"): ("failed attempts", "failed attempts"),

@@ -16,6 +16,10 @@ SILENT_SAMPLES = 3
 FRESH_SECONDS = 60.0
 """A series whose last sample is older has ended and is ignored."""
 
+_WAITS = {
+    "router_queue_length": "in the router's queue of pool",
+    "router_held_requests": "for an engine to start in pool",
+}
 _FAILED = {"refused": "were refused", "timeout": "timed out"}
 
 
@@ -38,7 +42,9 @@ def read_hanging(prometheus: Prometheus, span_start: float, start: float, end: f
     Raises:
         CannotSay: Prometheus does not respond, or refuses a query.
     """
-    found = [*_at_backends(prometheus, span_start, end), *_waiting(prometheus, span_start, end)]
+    found = [*_at_backends(prometheus, span_start, end)]
+    for metric, words in _WAITS.items():
+        found += _waiting(prometheus, metric, words, (span_start, end))
     found.sort(key=lambda one: -one.count)
     return [*found, *_failed(prometheus, start, end)]
 
@@ -103,16 +109,16 @@ def _busy_since(samples: Samples) -> float:
     return began
 
 
-def _waiting(prometheus: Prometheus, span_start: float, end: float) -> list[Hanging]:
+def _waiting(prometheus: Prometheus, metric: str, where: str, span: tuple[float, float]) -> list[Hanging]:
     pools: dict[str, list[Samples]] = defaultdict(list)
-    for labels, samples in read_samples(prometheus, "router_queue_length", span_start, end):
-        if samples[-1][1] and samples[-1][0] >= end - FRESH_SECONDS:
+    for labels, samples in read_samples(prometheus, metric, *span):
+        if samples[-1][1] and samples[-1][0] >= span[1] - FRESH_SECONDS:
             pools[labels.get("pool", "")].append(samples)
     found = []
     for pool, routers in pools.items():
         count = sum(samples[-1][1] for samples in routers)
         began = min(_busy_since(samples) for samples in routers)
-        words = f"{count:.0f} requests wait in the router's queue of pool {pool}"
+        words = f"{count:.0f} requests wait {where} {pool}"
         found.append(Hanging("queued", count, pool, began, words))
     return found
 

@@ -186,6 +186,7 @@ def _begun(job: Job) -> DecisionRecord:
     record.first_decision = job.first_decision
     record.decision = job.decision
     record.queue_position = job.queue_position
+    record.held_ms = job.held_seconds * 1e3
     record.went_ahead = job.went_ahead
     record.attempts = job.attempts
     if job.decide_seconds:

@@ -25,7 +25,8 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
     the first byte's way back. ``relay`` is the time from the engine's first byte to the router's. ``engine_queue``
     and ``prefill`` are the engine's own figures. Without them they are None, and ``first_byte_wait`` is the time from
     sending the request to its first byte, without ``network``. If attempts failed, ``earlier_attempts`` is the time
-    from the start of the first one to the start of the answering one, without the time in the queue.
+    from the start of the first one to the start of the answering one, without the time in the queue. If no engine was
+    ready at first, ``waiting_for_start`` is the time until one was.
     """
     edge_ms: float | None = None
     skewed = False
@@ -37,7 +38,8 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
             skewed = True
     queue = stamps.queued_seconds * 1e3
     between = stamps.queued_between_seconds * 1e3
-    router = (stamps.attempts_began - stamps.received) * 1e3 - (queue - between)
+    held = stamps.held_seconds * 1e3
+    router = (stamps.attempts_began - stamps.received) * 1e3 - (queue - between) - held
     connect = (stamps.connected - stamps.attempt_began) * 1e3
     network = None if stamps.round_trip_seconds is None else stamps.round_trip_seconds * 1e3
     relay = (stamps.first_written - stamps.first_byte) * 1e3
@@ -52,6 +54,9 @@ def ledger(stamps: Stamps, queue_ms: float | None, prefill_ms: float | None) -> 
         "prefill": prefill_ms,
     }
     known = (edge_ms or 0.0) + queue + router + connect + (network or 0.0) + relay
+    if held:
+        parts["waiting_for_start"] = held
+        known += held
     if stamps.retried:
         earlier = (stamps.attempt_began - stamps.attempts_began) * 1e3 - between
         parts["earlier_attempts"] = earlier

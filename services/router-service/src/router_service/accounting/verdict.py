@@ -9,6 +9,7 @@ _OWNER = {
     "connect": Verdict.ROUTING,
     "network": Verdict.ROUTING,
     "earlier_attempts": Verdict.EXECUTION,
+    "waiting_for_start": Verdict.CAPACITY,
     "relay": Verdict.ROUTING,
     "router_queue": Verdict.CAPACITY,
     "engine_queue": Verdict.CAPACITY,
@@ -17,8 +18,8 @@ _OWNER = {
     "unexplained": Verdict.NONE,
 }
 
-_NEVER_USUAL = frozenset({"earlier_attempts"})
-"""Parts that exist only after a failure: their whole value is excess."""
+_NEVER_USUAL = frozenset({"earlier_attempts", "waiting_for_start"})
+"""Parts of few requests only, after a failure or a start: their whole value is excess."""
 
 _WEIGHT = 0.05
 _WARM_UP = 20

@@ -6,7 +6,8 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from platform_contracts.yaml_document import Place
-from router_service.config.model import ClassSection, Clients, Configuration, TimeoutsSection
+from router_service.config.client_model import ClassSection, Clients
+from router_service.config.model import Configuration, TimeoutsSection
 from router_service.config.rules_model import RuleSection
 from router_service.routing.access import ModelAccess
 from router_service.routing.classes import Classes
@@ -114,7 +115,7 @@ def _classes(sections: Mapping[str, ClassSection]) -> Classes | None:
 
 def compile_timeouts(section: TimeoutsSection) -> Timeouts:
     """The configuration's timeouts as the pipeline uses them."""
-    return Timeouts(**section.model_dump())
+    return Timeouts(**section.model_dump(exclude={"edge_silence_seconds"}))
 
 
 def _rule(rule: RuleSection, base: Timeouts) -> Rule:

@@ -15,6 +15,7 @@ from router_service.config import former_keys
 from router_service.config.compile import compile_policy, compile_when
 from router_service.config.model import Configuration
 from router_service.config.rules_model import RuleSection, RulesFile, RuleTest
+from router_service.config.time_ladder import check_time_ladder
 from router_service.routing.conditions.request import is_glob
 from router_service.routing.hashing import digest
 from router_service.routing.policy import ANY_MODEL, Policy
@@ -74,6 +75,7 @@ def load(path: Path) -> RouterConfig:
         _check_pools(main)
         _check_clients(main)
         _check_classes(main)
+        check_time_ladder(main, rules)
     problems = [*main.problems, *rules.problems]
     if problems or values is None or rules_values is None:
         raise BadConfig(problems)

@@ -6,12 +6,11 @@
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
-from router_service.routing.features import ServiceTier
+from router_service.config.client_model import ClassSection, Clients, PrivacySection, WhenNoneReady
+from router_service.config.section import Name, Section
 from router_service.routing.policies import POLICIES
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
 
 def _reachable(url: str) -> str:
@@ -34,12 +33,6 @@ if TYPE_CHECKING:
     PolicyName = str
 else:
     PolicyName = Literal[*POLICIES]
-
-
-class Section(BaseModel):
-    """A mapping that rejects unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Server(Section):
@@ -96,6 +89,9 @@ class PoolSection(Section):
     )
     backends: dict[Name, Backend] | None = Field(None, description="the engines, by name")
     discover: Discover | None = Field(None, description="discovery of the engines")
+    when_none_ready: WhenNoneReady | None = Field(
+        None, description="requests wait while no backend is ready (default: 503 at once)"
+    )
 
 
 class Routing(Section):
@@ -176,6 +172,12 @@ class TimeoutsSection(Section):
         30.0, gt=0, description="between two events of a stream; comments do not count"
     )
     total_seconds: float = Field(600.0, gt=0, description="for the whole request, all attempts together")
+    edge_silence_seconds: float = Field(
+        630.0,
+        gt=0,
+        description="`timeouts.silent_answer_seconds` of the edge: after this time without bytes the edge ends a request. "
+        "Only `check` reads it",
+    )
 
 
 class Retries(Section):
@@ -283,55 +285,6 @@ class Telemetry(Section):
     )
     otlp_endpoint: str | None = Field(
         None, pattern="^https?://", description="OTLP/HTTP endpoint for spans (default: none are sent)"
-    )
-
-
-class PrivacySection(Section):
-    """What clients can learn about each other."""
-
-    share_prefixes_between: list[str] = Field(
-        [],
-        description="clients (ids or globs) that share prefix-cache entries; each of them can find out by timing "
-        "whether another one sent a prompt. By default each client has separate entries",
-    )
-    show_engine_metrics_to: list[str] = Field(
-        [], description="clients (ids or globs) whose answers keep the engine's `metrics`"
-    )
-
-
-class Clients(Section):
-    """The models that each client may use."""
-
-    models: dict[str, list[str]] = Field(
-        {},
-        description="client ids or globs, each with the models it may use (names, aliases or globs). A client's own id "
-        "decides before a glob, the first matching glob before later ones; a client that nothing matches may use "
-        "every model. An alias is allowed by its own name or if its model is allowed",
-    )
-    hide_forbidden: bool = Field(
-        False, description="answer 404 model_not_found for a model that the client may not use, not 403"
-    )
-
-
-class ClassSection(Section):
-    """One class of requests. A rule's request_class decides before clients, and clients before service_tiers."""
-
-    share: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="part of each pool's slots and queue that this class keeps, at least one of each; 0 keeps none. All "
-        "shares together are at most 1",
-    )
-    clients: list[str] = Field([], description="clients (ids or globs) whose requests have this class")
-    service_tiers: list[ServiceTier] = Field(
-        [],
-        description="values of `service_tier` in a request that select this class; every client may send every value",
-    )
-    priority: int | None = Field(
-        None,
-        description="`priority` in the engine's request; the engines must run with `--scheduling-policy priority`. Lower "
-        "values are scheduled first",
     )
 
 

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from router_service.config.model import Name, PolicyName, Section
+from router_service.config.model import PolicyName
+from router_service.config.section import Name, Section
 
 
 class RuleTimeouts(Section):

@@ -190,7 +190,7 @@ def read_health(status: int, body: bytes) -> Health:
     ready = status == 200
     state = State.UNKNOWN
     waiting = 0.0
-    slots = None
+    slots = start_seconds = None
     try:
         answer = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError:
@@ -206,4 +206,9 @@ def read_health(status: int, body: bytes) -> Health:
         reported = engine.get("max_num_seqs") if isinstance(engine, dict) else None
         if type(reported) is int and reported > 0:
             slots = reported
-    return Health(ready, state, waiting, "" if ready else f"status {status}", slots=slots)
+        took = answer.get("start_seconds")
+        if isinstance(took, int | float) and not isinstance(took, bool) and 0 <= took < 86400:
+            start_seconds = float(took)
+    return Health(
+        ready, state, waiting, "" if ready else f"status {status}", slots=slots, start_seconds=start_seconds
+    )

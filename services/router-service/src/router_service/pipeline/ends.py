@@ -6,6 +6,7 @@ not depend on how bytes are carried.
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import ceil
 from typing import TYPE_CHECKING
 
 from router_service.openai_api.errors import ErrorForm, error_body, error_event, translated_error
@@ -163,10 +164,29 @@ def refused_by_rule(rule: Rule) -> Refusal:
 NONE_READY = Refusal(
     503, "no_backend_ready", "no backend for this model is ready; try again", Outcome.REFUSED, 2
 )
+SHUTTING_DOWN = Refusal(503, "no_backend_ready", "the router is shutting down; try again", Outcome.REFUSED, 1)
 OVERLOADED = Refusal(
     503, "overloaded", "every backend is busy and the queue is full; try again", Outcome.REFUSED, 1
 )
 WAITED_TOO_LONG = Refusal(503, "overloaded", "no backend became free in time; try again", Outcome.REFUSED, 1)
+
+
+def not_started(hold_seconds: float, start_seconds: float | None) -> Refusal:
+    """Return a 503: no backend became ready while the request waited. ``start_seconds``: duration of the last start."""
+    message = f"no backend for this model became ready within {hold_seconds:g} s; try again"
+    return replace(NONE_READY, message=message, retry_after_seconds=_after_start(start_seconds))
+
+
+def too_many_wait_for_start(slots: int, start_seconds: float | None) -> Refusal:
+    """Return a 503: no backend is ready, and ``slots`` requests wait for one already."""
+    message = f"no backend for this model is ready, and {slots} requests wait for one already; try again"
+    return Refusal(503, "start_queue_full", message, Outcome.REFUSED, _after_start(start_seconds))
+
+
+def _after_start(start_seconds: float | None) -> int | None:
+    return NONE_READY.retry_after_seconds if start_seconds is None else max(1, ceil(start_seconds))
+
+
 TOTAL_TIME_UP = Refusal(
     504, "timeout", "the request took longer than total_seconds", Outcome.TIMEOUT, can_retry=False
 )

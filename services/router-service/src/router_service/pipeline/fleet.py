@@ -89,12 +89,13 @@ class Fleet:
                 self.pools[name] = PoolView(name)
                 self.lines[name] = Line(bounds)
             self.lines[name].reconfigure(bounds)
+            self.lines[name].start.hold = bounds.holds.get(name)
         for name in [name for name in self.pools if name not in pools]:
             self.set_endpoints(name, ())
             del self.pools[name]
             del self._by_name[name]
             line = self.lines.pop(name)
-            line.close()
+            line.call_all()
         for member in self._members.values():
             member.limit(bounds)
             member.breaker.reconfigure(bounds.breaker)
@@ -168,6 +169,10 @@ class Fleet:
             self.refresh(now)
         if health.ready and (more or not was_usable):
             self.wake(pool)
+        if health.ready and not was_usable:
+            self._call_held(pool)
+        if health.start_seconds is not None:
+            self.lines[pool].start.reported = health.start_seconds
         if was_usable and not health.ready:
             self.refresh(now)
             self._on_trouble(pool, name)
@@ -299,9 +304,9 @@ class Fleet:
     # -- waiting ---------------------------------------------------------------------------------
 
     def wait(
-        self, pool: str, client: str, deadline: float, class_name: str = ""
+        self, pool: str, client: str, deadline: float, class_name: str = "", size: int | None = None
     ) -> tuple[Ticket[Waiter], int]:
-        """Queue a request; return its ticket and its position.
+        """Queue a request; return its ticket and its position. ``size`` replaces the configured size of the queue.
 
         The ticket's waiter is resolved at the request's turn, or when the ticket gave way.
 
@@ -313,6 +318,7 @@ class Fleet:
         if line.classes is not None:
             line.classes.asks(class_name, self._clock())
             line.look_again(lambda: self.wake(pool))
+        line.queue.size = self.bounds.queue_size if size is None else size
         ticket = line.queue.push(client, deadline, waiter, class_name)
         position = line.queue.position(ticket)
         self.wake(pool)  # Slots may be free that the clients ahead may not take.
@@ -332,9 +338,23 @@ class Fleet:
         line = self.lines.get(pool)
         if line is None or not len(line.queue):
             return
+        if line.start.awaited_since is not None and self.usable(pool):
+            line.start.ready(self._clock())
         free = self._free(pool, line)
         if free > 0:
             line.call(free, lambda: self.slots(pool), self._clock())
+
+    def held(self, pool: str) -> int:
+        """Return how many requests wait for the first usable backend of ``pool``."""
+        line = self.lines[pool]
+        return len(line.queue) if line.start.hold is not None and not self.usable(pool) else 0
+
+    def _call_held(self, pool: str) -> None:
+        """Let requests that wait for a pool's first backend decide again, because its fallback ``pool`` became usable."""
+        for other, line in self.lines.items():
+            hold = line.start.hold
+            if hold is not None and pool in hold.fallbacks and not self.usable(other):
+                line.call_all()
 
     def _free(self, pool: str, line: Line) -> int:
         """Return the free slots of a pool's usable backends that no woken request will take."""

@@ -32,7 +32,8 @@ class Stamps:
     others `time.perf_counter` seconds. With several attempts, the readings are those of the last one.
 
     ``queued_between_seconds`` is the share of ``queued_seconds`` after the first attempt had begun.
-    ``round_trip_seconds`` is the round-trip time to the answering backend (None: not measured).
+    ``round_trip_seconds`` is the round-trip time to the answering backend (None: not measured). ``held_seconds`` is
+    the time before the first attempt in which no backend was ready.
     """
 
     edge_start: float | None
@@ -48,6 +49,7 @@ class Stamps:
     queued_between_seconds: float = 0.0
     retried: bool = False
     round_trip_seconds: float | None = None
+    held_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class Job:
 
     ``home`` is the backend that has the response which the request continues, None for other requests.
     ``went_ahead``: how many requests of each class were sent to the pool while this one waited.
+    ``held_seconds``: how long it waited for the start of an engine; ``holding`` is True meanwhile.
     ``opened``: the client has the head of a response. ``cut_off``: the client did not get the end of the answer, and
     so the edge did not get the token counts. ``delivered`` counts the tokens of such an answer where the engine does
     not report them in every event.
@@ -76,6 +79,8 @@ class Job:
     queued_seconds: float = 0.0
     queued_first_seconds: float = 0.0
     queue_position: int | None = None
+    held_seconds: float = 0.0
+    holding: bool = False
     went_ahead: dict[str, int] = field(default_factory=dict)
     timeouts: Timeouts = _NO_TIMEOUTS
     deadline: float = 0.0
@@ -211,6 +216,7 @@ class Job:
                 self.queued_seconds - self.queued_first_seconds,
                 len(self.attempts) > 1,
                 backend.round_trip_seconds,
+                self.held_seconds,
             )
 
     def complete(self, answer: Answer | None) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from router_service.pipeline.start import Hold, Start
 from router_service.resilience.breaker import BreakerSettings
 from router_service.resilience.class_queue import ClassQueue
 from router_service.resilience.class_shares import ClassShares
@@ -21,6 +22,7 @@ class Bounds:
     reports one. None: no cap; the fleet's default if no agent reports a limit.
     ``queue_seconds`` is the longest time a request waits in a queue. ``client_share`` is the share of a pool's slots
     that one client may take while other clients use the pool. ``class_shares`` None: requests have no class.
+    ``holds`` has the pools whose requests wait for the start of an engine.
     """
 
     max_in_flight_per_backend: int | None = None
@@ -32,6 +34,7 @@ class Bounds:
     retry_minimum: int = 3
     class_shares: Mapping[str, float] | None = None
     lend_after_seconds: float = 10.0
+    holds: Mapping[str, Hold] = field(default_factory=dict)
 
 
 def _turn_away(ticket: Ticket[Waiter]) -> None:
@@ -43,15 +46,16 @@ class Line:
     """The queue of one pool, and the shares of its slots that clients and classes have.
 
     ``woken`` counts the requests that were woken and have not decided yet. Each counts in the shares of its client and
-    class. ``classes`` is None if requests have no class.
+    class. ``classes`` is None if requests have no class. ``start`` is about the pool's first engine.
     """
 
-    __slots__ = ("_looking", "classes", "queue", "shares", "woken")
+    __slots__ = ("_looking", "classes", "queue", "shares", "start", "woken")
 
     def __init__(self, bounds: Bounds) -> None:
         self.queue: ClassQueue[Waiter] = ClassQueue(bounds.queue_size, _turn_away)
         self.shares = ClientShares(bounds.client_share)
         self.classes: ClassShares | None = None
+        self.start = Start()
         self.woken = 0
         self._looking: asyncio.TimerHandle | None = None
 
@@ -139,8 +143,8 @@ class Line:
                 return ticket
         return None
 
-    def close(self) -> None:
-        """Wake every waiting request, because the pool was removed."""
+    def call_all(self) -> None:
+        """Wake every waiting request, so that it decides again."""
         for name, count in self.queue.waiting().items():
             for _ in range(count):
                 ticket = self.queue.pop(class_name=name)

@@ -37,6 +37,7 @@ from router_service.telemetry.trace_context import continued
 class Waits(StrEnum):
     """The event that a running request waits for."""
 
+    START = "start"  # of the first engine of its pool
     BACKEND = "backend"  # in the router's queue, or between two attempts
     CONNECTION = "connection"
     FIRST_TOKEN = "first_token"  # or, for an unstreamed request, the whole answer
@@ -68,7 +69,8 @@ class Pipeline:
         self._homes = ResponseHomes(pins) if pins is not None else None
         self._attempts = Attempts(fleet, upstream, self._homes)
         self._stored = StoredResponses(fleet, self._homes, self._attempts)
-        self._loop = AttemptLoop(fleet, Placement(fleet, pins, observe_decide), self._attempts)
+        self._placement = Placement(fleet, pins, observe_decide)
+        self._loop = AttemptLoop(fleet, self._placement, self._attempts)
 
     def reconfigure(self, settings: Settings) -> None:
         """Use new settings for requests that begin after this call."""
@@ -149,11 +151,12 @@ class Pipeline:
             if not answer.clock.sent_at:
                 return Waits.CONNECTION, now - job.attempt_began
             return Waits.FIRST_TOKEN, now - answer.clock.sent_at
-        return Waits.BACKEND, now - job.inbound.received
+        return Waits.START if job.holding else Waits.BACKEND, now - job.inbound.received
 
     def stop_retrying(self) -> None:
-        """Make no attempts beyond the running ones (the end of a graceful shutdown)."""
+        """Make no attempts beyond the running ones, and refuse waiting requests (the end of a graceful shutdown)."""
         self._loop.stop()
+        self._placement.stop_waits()
 
     def abort_all(self, why: str) -> None:
         """End every running response with an error (the end of a graceful shutdown)."""

@@ -38,12 +38,14 @@ _OUTCOMES = {
 }
 _WAITS = {
     "backend": "a free backend",
+    "start": "an engine to start",
     "connection": "a connection to its backend",
     "first_token": "the first token",
     "next_token": "the next token",
 }
 _PARTS = {
     "gateway": ("edge", "router", "relay", "connect", "network"),
+    "start": ("waiting_for_start",),
     "queue": ("router_queue", "engine_queue"),
     "failed_attempts": ("earlier_attempts",),
     "prompt": ("prefill", "first_byte_wait"),
@@ -98,12 +100,15 @@ def _where(record: Mapping[str, Any], attempts: list[Mapping[str, Any]]) -> list
 
 def _waited(record: Mapping[str, Any], waited: Mapping[str, float | None]) -> list[str]:
     told = []
+    if record.get("held_ms"):
+        told.append(f"No engine was ready: it waited {record['held_ms'] / 1e3:.1f} s for one to start.")
     if record.get("queue_position") is not None:
         told.append(f"It waited in a queue behind {record['queue_position']} other requests.")
     if record.get("first_token_ms") is not None:
         parts = [(ms, name) for name, ms in waited.items() if ms is not None and ms >= 1.0]
         names = {
             "gateway": "the gateway",
+            "start": "the start of an engine",
             "queue": "queues",
             "failed_attempts": "failed attempts",
             "prompt": "the prompt",

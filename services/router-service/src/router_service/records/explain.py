@@ -30,6 +30,7 @@ _REJECTIONS = {
 }
 _PARTS = {
     "edge": "edge gateway",
+    "waiting_for_start": "waiting for an engine to start",
     "router_queue": "waiting in the router queue",
     "router": "work in the router",
     "earlier_attempts": "earlier, failed attempts",
@@ -44,6 +45,7 @@ _PARTS = {
 
 _WAITS = {
     "backend": "a free backend",
+    "start": "an engine to start",
     "connection": "a connection to {}",
     "first_token": "the first token of {}",
     "next_token": "the next token of {}",
@@ -111,6 +113,8 @@ def _decided(r: Mapping[str, Any]) -> list[str]:
     left_out = (r.get("snapshot") or {}).get("left_out")
     if left_out and total > len(candidates):
         lines.append(f"    {left_out['count']} more of {left_out['pool']}: could take it, scored lower")
+    if r.get("held_ms"):
+        lines.append(f"  No backend was ready: it waited {r['held_ms'] / 1e3:.1f} s for an engine to start.")
     if r.get("queue_position") is not None:
         of_class = f" of class {r['class']}" if r.get("class") else ""
         lines.append(f"  It waited in the pool's queue behind {r['queue_position']} requests{of_class}.")

@@ -20,6 +20,7 @@ LOGGED_BEST = BEST_KEPT
 
 LEDGER_PARTS = (
     "edge",
+    "waiting_for_start",
     "router_queue",
     "router",
     "earlier_attempts",
@@ -32,7 +33,7 @@ LEDGER_PARTS = (
     "unexplained",
 )
 """Parts of the time to first token. `first_byte_wait` replaces both engine parts if the engine does not report them.
-`earlier_attempts` is present if attempts failed before the answering one.
+`earlier_attempts` is present if attempts failed before the answering one, `waiting_for_start` if no engine was ready.
 """
 
 
@@ -76,6 +77,7 @@ class DecisionRecord:
         "first_answer_ms",
         "first_decision",
         "first_token_ms",
+        "held_ms",
         "ledger",
         "outcome",
         "path",
@@ -107,6 +109,7 @@ class DecisionRecord:
         self.decision: Decision | None = None
         self.first_decision: Decision | None = None
         self.queue_position: int | None = None
+        self.held_ms = 0.0
         self.went_ahead: dict[str, int] = {}
         self.attempts: list[AttemptRecord] = []
         self.ledger: dict[str, float | None] = {}
@@ -180,6 +183,8 @@ class DecisionRecord:
         }
         if self.decision is not None and self.decision.class_name:
             fields["class"] = self.decision.class_name
+        if self.held_ms:
+            fields["held_ms"] = _ms(self.held_ms)
         if self.went_ahead:
             fields["went_ahead"] = self.went_ahead
         if self.trace_id:

@@ -47,12 +47,23 @@ class ClassCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldCounts:
+    """The requests of one pool that wait for a start, how earlier waits ended, and how long the last start took."""
+
+    pool: str
+    held: int
+    ends: Mapping[str, int]
+    start_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Functions that return the current values, by metric. All are called once per scrape."""
 
     backends: Callable[[], Iterable[tuple[View, str]]]
     """Every backend with its URL."""
     waiting: Callable[[], Mapping[str, int]]
+    holds: Callable[[], Iterable[HoldCounts]]
     classes: Callable[[], Iterable[ClassCounts]]
     usable: Callable[[], Mapping[str, int]]
     retry_budget: Callable[[], int]
@@ -88,6 +99,7 @@ def gauges(sources: Sources) -> Iterator[Gauge]:
 
     yield Gauge(names.IN_FLIGHT, in_flight)
     yield Gauge(names.QUEUE_LENGTH, by_pool(sources.waiting))
+    yield from _of_holds(sources)
     yield Gauge(names.CLASS_WAITING, by_class(lambda counts: counts.waiting))
     yield Gauge(names.CLASS_RUNNING, by_class(lambda counts: counts.running))
     yield Gauge(names.CLASS_STARTED, by_class(lambda counts: counts.started))
@@ -105,6 +117,19 @@ def gauges(sources: Sources) -> Iterator[Gauge]:
     yield Gauge(names.AFFINITY_UP, one(sources.affinity_up))
     yield Gauge(names.SPANS_DROPPED, one(sources.spans_dropped))
     yield Gauge(names.LOG_DROPPED, one(sources.log_dropped))
+
+
+def _of_holds(sources: Sources) -> Iterator[Gauge]:
+    """Yield the metrics of pools whose requests wait for the start of an engine."""
+    yield Gauge(names.HELD, lambda: [((one.pool,), one.held) for one in sources.holds()])
+    yield Gauge(
+        names.HOLDS,
+        lambda: [((one.pool, end), count) for one in sources.holds() for end, count in one.ends.items()],
+    )
+    yield Gauge(
+        names.START_SECONDS,
+        lambda: [((one.pool,), s) for one in sources.holds() if (s := one.start_seconds) is not None],
+    )
 
 
 def _of_few_backends(sources: Sources) -> Iterator[Gauge]:

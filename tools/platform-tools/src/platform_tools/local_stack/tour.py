@@ -21,6 +21,7 @@ LONG_PROMPT = (
 )
 LEDGER = {
     "edge": "edge: authentication, checks, on the way to the router",
+    "waiting_for_start": "waiting for an engine to start",
     "router_queue": "router: waiting for a free slot",
     "router": "router: features, rules, choice",
     "earlier_attempts": "earlier, failed attempts",

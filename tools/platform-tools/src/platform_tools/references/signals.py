@@ -3,7 +3,7 @@
 import yaml
 
 from platform_tools.checkout import ROOT
-from router_service.telemetry.names import CHANGE_FIELDS, LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
+from router_service.telemetry.fields import CHANGE_FIELDS, LOG_FIELDS, RECORD_FIELDS, SPAN_ATTRIBUTES
 
 EVERYWHERE = {
     "service": "the service that wrote the line, such as `edge-gateway`, `router-service` or `backend-agent`",
