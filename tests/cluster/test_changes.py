@@ -77,8 +77,8 @@ except urllib.error.HTTPError as error:
 """
 UPGRADED = ("redis", "rate-limits", "router", "edge")
 """Releases on the request path whose chart is upgraded, innermost first."""
-NEWER_SETTINGS = {"router": ("config", "budgets")}
-"""Release → settings of this environment that the older chart does not have yet, as the path to each."""
+NEWER_SETTINGS = {"router": ("config.budgets",), "edge": ("minReadySeconds", "settleSeconds")}
+"""Release → settings of this environment that the older chart does not have yet."""
 
 
 @pytest.fixture
@@ -96,11 +96,12 @@ def older(tmp_path: Path) -> Path:
 def older_values(platform: Platform, release: str, folder: Path) -> Path:
     """Write the environment's values of a release without those that the older chart does not have."""
     values = yaml.safe_load(platform.own_values(release).read_text())
-    *parents, last = NEWER_SETTINGS.get(release, ("",))
-    section = values
-    for name in parents:
-        section = section[name]
-    section.pop(last, None)
+    for setting in NEWER_SETTINGS.get(release, ()):
+        *parents, last = setting.split(".")
+        section = values
+        for name in parents:
+            section = section[name]
+        del section[last]
     file = folder / f"older-{release}.yaml"
     file.write_text(yaml.safe_dump(values))
     return file
