@@ -78,7 +78,6 @@ def test_the_pool_is_that_of_the_first_rule_that_serves_the_model(
     [
         pytest.param(small(session="s"), "b", "b", AffinityState.KEPT, id="against the default pool"),
         pytest.param(small(session="s", prompt_chars=60), "b", "b", AffinityState.KEPT, id="against a rule"),
-        pytest.param(small(session="s"), "gone", "b", AffinityState.BROKEN, id="its backend is gone"),
         pytest.param(
             small(session="s", model="gpt-small"),
             "b",
@@ -98,6 +97,34 @@ def test_a_continued_response_goes_to_the_backend_that_has_it(
     assert decision.chosen.name == chosen
     if decision.home:
         assert (decision.affinity, decision.first_pool) == (state, "long")
+
+
+@pytest.mark.parametrize(
+    ("pin", "change", "unroutable"),
+    [
+        ("b", {"in_flight": 8, "limit": 8}, Unroutable.HOME_AT_LIMIT),
+        ("b", {"unusable": RejectedBecause.STUCK}, Unroutable.HOME_NOT_READY),
+        ("gone", {}, Unroutable.HOME_GONE),
+    ],
+)
+def test_a_continued_response_goes_to_no_other_backend(
+    pin: str, change: dict[str, Any], unroutable: Unroutable
+) -> None:
+    pools = two_pools()
+    for name, value in change.items():
+        setattr(pools["long"].backends[0], name, value)
+    pools["long"].backends.append(BackendView("free", "long", "http://free", unusable=None))
+    decision = decide(small(session="s"), Snapshot(pools, pin=pin, home="long"), POLICY, 0.0)
+    assert decision.chosen is None
+    assert decision.unroutable is unroutable
+    assert [c.backend for c in decision.candidates] == [pin] * (pin == "b")
+
+
+def test_an_open_breaker_does_not_hold_back_the_only_backend_that_can_answer() -> None:
+    pools = two_pools()
+    pools["long"].backends[0].breaker_open = True
+    decision = decide(small(session="s"), Snapshot(pools, pin="b", home="long"), POLICY, 0.0)
+    assert decision.chosen is pools["long"].backends[0]
 
 
 def test_a_model_nobody_serves_is_not_found_whatever_is_ready() -> None:

@@ -5,6 +5,7 @@ Two engine simulators, two routers on one Redis, and an edge in front of both.
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -27,16 +28,22 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         fleet.add_redis()
         for name in ("one", "two"):
             fleet.add_engine(name, "--store-responses")
-        pools = {
-            "general": {
-                "policy": "round_robin",
-                "models": [MODEL],
-                "backends": {name: {"url": engine.url} for name, engine in fleet.engines.items()},
-            }
-        }
         for _ in range(2):
-            fleet.add_router(pools=pools)
+            fleet.add_router(pools=pools(fleet))
         yield fleet
+
+
+def pools(fleet: Fleet) -> dict[str, Any]:
+    backends = {name: {"url": engine.url} for name, engine in fleet.engines.items()}
+    return {"general": {"policy": "round_robin", "models": [MODEL], "backends": backends}}
+
+
+@pytest.fixture
+def narrow(fleet: Fleet) -> RouterPart:
+    """A router that sends one request at a time to each backend."""
+    router = fleet.add_router(pools=pools(fleet), limits={"max_in_flight_per_backend": 1})
+    fleet.routers.remove(router)
+    return router
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +114,27 @@ def test_the_next_request_of_a_conversation_goes_to_the_backend_that_has_the_pre
         record = second.record(following.headers["x-request-id"])
         assert record["affinity"] == {"state": "kept", "source": "body:previous_response_id"}
         assert record["snapshot"]["home"] == "general"
+
+
+def test_a_conversation_whose_backend_is_full_is_told_to_try_again(fleet: Fleet, narrow: RouterPart) -> None:
+    made = create(fleet.routers[0])
+    stored(narrow, made.json()["id"])
+    home = made.headers["x-route-backend"]
+    with ThreadPoolExecutor() as threads:
+        running = [threads.submit(create, narrow, max_output_tokens=1000, ignore_eos=True) for _ in range(2)]
+        eventually(lambda: narrow.metric("router_in_flight") == 2, "both backends are full")
+        refused = create(narrow, previous_response_id=made.json()["id"])
+        assert not any(future.done() for future in running), "both were full meanwhile"
+        assert all(future.result().status_code == 200 for future in running)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "response_backend_busy")
+    assert refused.headers["retry-after"] == "1"
+    record = narrow.record(refused.headers["x-request-id"])
+    assert record["outcome"] == "refused"
+    assert [(each["backend"], each["rejected_because"]) for each in record["candidates"]] == [
+        (home, "at_limit")
+    ]
+    following = create(narrow, previous_response_id=made.json()["id"])
+    assert (following.status_code, following.headers["x-route-backend"]) == (200, home)
 
 
 def test_a_background_response_is_cancelled_where_it_runs(fleet: Fleet) -> None:
@@ -203,5 +231,4 @@ def test_a_response_is_lost_with_its_backend(fleet: Fleet) -> None:
     assert time.monotonic() - began < 5
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "response_lost")
     following = create(router, previous_response_id=lost)
-    assert following.status_code == 404, "the other engine does not have it"
-    assert following.json()["error"]["param"] == "response_id"
+    assert (following.status_code, following.json()["error"]["code"]) == (404, "response_lost")

@@ -134,6 +134,13 @@ def end_after(last: Answer, broken: Answer | None, relay: Relay) -> RequestEnd:
     return Refused(ends.BY_END[last.end])
 
 
+_UNROUTABLE: dict[Unroutable | None, ends.Refusal] = {
+    Unroutable.HOME_AT_LIMIT: ends.HOME_AT_LIMIT,
+    Unroutable.HOME_NOT_READY: ends.HOME_NOT_READY,
+    Unroutable.HOME_GONE: ends.RESPONSE_LOST,
+}
+
+
 def _unroutable(decision: Decision, job: Job) -> ends.Refusal:
     model = job.features.model if job.features is not None else ""
     if decision.unroutable is Unroutable.MODEL_NOT_FOUND:
@@ -143,4 +150,4 @@ def _unroutable(decision: Decision, job: Job) -> ends.Refusal:
         return ends.model_not_allowed(model, hidden=access is not None and access.hide_forbidden)
     if decision.unroutable is Unroutable.REFUSED_BY_RULE and decision.rule is not None:
         return ends.refused_by_rule(decision.rule)
-    return ends.NONE_READY
+    return _UNROUTABLE.get(decision.unroutable, ends.NONE_READY)

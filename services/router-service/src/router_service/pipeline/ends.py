@@ -199,6 +199,23 @@ RESPONSE_LOST = Refusal(
     param="response_id",
 )
 
+HOME_AT_LIMIT = Refusal(
+    503,
+    "response_backend_busy",
+    "The backend that has the previous response is at its limit. Try again.",
+    Outcome.REFUSED,
+    1,
+)
+
+HOME_NOT_READY = Refusal(
+    503,
+    "response_backend_not_ready",
+    "The backend that has the previous response cannot serve requests now. If it does not return, send the whole "
+    "conversation without previous_response_id.",
+    Outcome.REFUSED,
+    1,
+)
+
 HOMES_UNKNOWN = Refusal(
     503,
     "response_unreachable",

@@ -89,6 +89,10 @@ def _decided(r: Mapping[str, Any]) -> list[str]:
     if r.get("chosen"):
         lines.append(f"  Backend {r['chosen']}: {_REASONS.get(r['reason'], r['reason'])} ({r['reason']}).")
         lines += _cache(r)
+    elif (kept := r.get("snapshot") or {}).get("home"):
+        lines.append(
+            f"  No backend: only {kept.get('pin')} has the previous response, and it could not accept the request."
+        )
     else:
         lines.append(f"  No backend: {_REASONS['none_available']}.")
     candidates = r.get("candidates") or []

@@ -1,13 +1,14 @@
 """The routing decision: a pure function of the request, the snapshot, the policy and the time."""
 
 from router_service.routing.considered import Considered, Listed, Sorted, refuse_all
-from router_service.routing.decision import Decision
+from router_service.routing.decision import Decision, read
 from router_service.routing.features import Features
+from router_service.routing.load import slots_of
 from router_service.routing.policies import POLICIES, session_scores
 from router_service.routing.policy import Policy
 from router_service.routing.rules import Rule
 from router_service.routing.snapshot import BackendView, PoolView, Snapshot
-from router_service.routing.vocabulary import AffinityState, Reason, Unroutable
+from router_service.routing.vocabulary import AffinityState, Reason, RejectedBecause, Unroutable
 
 _ATTEMPT_REASON = {"retry": Reason.RETRY, "resume": Reason.RESUME}
 
@@ -17,8 +18,8 @@ def decide(features: Features, snapshot: Snapshot, policy: Policy, now: float) -
 
     First check whether the client may use the model. Then choose the pool: that of the first matching rule that
     serves the model, else the default pool, else the first pool that does; a matching rule that refuses ends the
-    decision. A request that continues a stored response goes to the pool of the backend that has it. Then choose a
-    backend in the pool. Fallbacks are used only if no backend of the pool is ready. If backends are ready but all are at
+    decision. A request that continues a stored response goes to the backend that has it, or nowhere. Other requests go to
+    a backend in the pool. Fallbacks are used only if no backend of the pool is ready. If backends are ready but all are at
     their limit, the request waits.
 
     ``now`` is on the clock of the snapshot's times (seconds), for policies that weigh ages. It is an argument because
@@ -36,6 +37,9 @@ def decide(features: Features, snapshot: Snapshot, policy: Policy, now: float) -
     if policy.classes is not None:
         of_rule = decision.rule.request_class if decision.rule is not None else ""
         decision.class_name = policy.classes.name_for(of_rule, features.client_id, features.service_tier)
+    if decision.home:
+        _choose_home(snapshot, policy, decision)
+        return decision
     waiting_pool = ""
     for name in (first, *policy.fallback.get(first, ())):
         view = snapshot.pools.get(name)
@@ -98,6 +102,42 @@ def _home(pool: str, features: Features, policy: Policy, decision: Decision) -> 
     return pool
 
 
+def _choose_home(snapshot: Snapshot, policy: Policy, decision: Decision) -> None:
+    """Choose the one backend that has the response which the request continues: any other would answer 404.
+
+    An open breaker does not hold it back, as it does not hold back the only backend of a pool.
+    """
+    decision.policy = _policy_name(decision.home, policy, decision.rule)
+    decision.pin, decision.affinity = snapshot.pin, AffinityState.BROKEN
+    view = snapshot.pools.get(decision.home)
+    place = _place_of(snapshot.pin, view)
+    if view is None or place < 0:
+        decision.unroutable = Unroutable.HOME_GONE
+        return
+    decision.round_robin[view.name] = view.round_robin
+    backend = view.backends[place]
+    because = backend.unusable
+    if because is None and backend.name in snapshot.tried:
+        because = RejectedBecause.ALREADY_TRIED
+    elif because is None and backend.in_flight >= slots_of(backend):
+        because = RejectedBecause.AT_LIMIT
+    if because is not None:
+        full = because is RejectedBecause.AT_LIMIT
+        decision.unroutable = Unroutable.HOME_AT_LIMIT if full else Unroutable.HOME_NOT_READY
+        decision.rejected.append((read(backend), because))
+        return
+    decision.affinity = AffinityState.KEPT
+    decision.reason = _ATTEMPT_REASON.get(snapshot.attempt, Reason.SESSION_AFFINITY)
+    decision.chosen, decision.place = backend, place
+    decision.eligible, decision.scores = [read(backend)], [0.0]
+
+
+def _place_of(name: str, view: PoolView | None) -> int:
+    """Return the place of a backend in its pool, -1 if it is not there."""
+    backends = view.backends if view is not None else []
+    return next((place for place, backend in enumerate(backends) if backend.name == name), -1)
+
+
 def _choose(
     considered: Considered,
     view: PoolView,
@@ -110,7 +150,7 @@ def _choose(
 ) -> None:
     choose, reason = POLICIES[decision.policy]
     pinned: BackendView | None = None
-    if features.session and (policy.affinity or decision.home):
+    if features.session and policy.affinity:
         decision.affinity = AffinityState.PLACED
         reason = Reason.SESSION_AFFINITY
         choose = session_scores

@@ -71,6 +71,9 @@ class Unroutable(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     NONE_READY = "none_ready"
     ALL_AT_LIMIT = "all_at_limit"
+    HOME_AT_LIMIT = "home_at_limit"  # the backend that has the previous response is at its limit
+    HOME_NOT_READY = "home_not_ready"  # it is not ready
+    HOME_GONE = "home_gone"  # it is not in its pool
     REFUSED_BY_RULE = "refused_by_rule"
     MODEL_NOT_ALLOWED = "model_not_allowed"
 
