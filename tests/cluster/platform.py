@@ -66,6 +66,7 @@ class Platform:
 
     def prepare(self) -> None:
         """Create the namespaces, labelled as scripts/deploy labels them, and the Secrets."""
+        wait_for("the namespaces of an earlier run are gone", self._no_namespace_is_ending, 120, every=1.0)
         for name, labels in namespaces().items():
             self.namespace_with(name, labels)
         self.namespace_with(load.NAMESPACE, {"pod-security.kubernetes.io/enforce": "restricted"})
@@ -81,6 +82,10 @@ class Platform:
         )
         self.secret(load.NAMESPACE, "load-key", {"key": self.keys["suite"]})
         self.write_keys()
+
+    def _no_namespace_is_ending(self) -> bool:
+        phases = {one["metadata"]["name"]: one["status"]["phase"] for one in self.kubectl.get("namespaces")}
+        return all(phases.get(name) != "Terminating" for name in (*namespaces(), load.NAMESPACE))
 
     def namespace_with(self, name: str, labels: dict[str, str]) -> None:
         """Create a namespace, or label it."""
