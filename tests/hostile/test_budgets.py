@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from harness.servers.edges import CHAT, redis_frozen
-from harness.stacks.attacked import BUDGET, FULL, Attacked, unharmed_neighbour
+from harness.stacks.attacked import ASSUMED_TOKENS, BUDGET, FULL, Attacked, unharmed_neighbour
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.service
@@ -65,6 +65,35 @@ def test_streams_left_early_cost_what_was_delivered(attacked: Attacked, path: st
     else:
         assert attacked.spent() + refilled >= LEFT_AFTER * len(ids)
     assert attacked.spent() < reserved / 3
+
+
+def without_a_limit(stack: Attacked, client: str) -> tuple[int, str]:
+    """Stream a request without a limit; return its chunks, at most 50 above the assumed limit, and its id."""
+    body = {**WORDS, "model": "m", "stream": True, "ignore_eos": True}
+    url, headers = stack.edge.url + CHAT, stack.headers(client)
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
+        assert answer.status_code == 200, answer.read()
+        chunks = 0
+        for line in answer.iter_lines():
+            chunks += bool(_DELTA.match(line))
+            if chunks == ASSUMED_TOKENS + 50:
+                break
+        return chunks, str(answer.headers["x-request-id"])
+
+
+def test_an_answer_without_a_limit_uses_no_more_than_its_reservation(attacked: Attacked) -> None:
+    """The engine would generate until the model's length; the limit that the edge assumed reaches it."""
+    attacked.redis("flushall")
+    chunks, _ = without_a_limit(attacked, "fast")
+    assert chunks == ASSUMED_TOKENS + 50, "the attack is possible: a client without a budget has no limit"
+    with unharmed_neighbour(attacked, "no limit"):
+        began = time.monotonic()
+        while time.monotonic() - began < 4.0:
+            _, request = without_a_limit(attacked, "metered")
+            used = attacked.record(request)["tokens"]
+            assert used["completion"] == ASSUMED_TOKENS
+            reserved = int(attacked.edge.access_line(request)["tokens_reserved"])
+            assert used["prompt"] + used["completion"] <= reserved
 
 
 async def together(stack: Attacked, requests: int) -> list[int]:

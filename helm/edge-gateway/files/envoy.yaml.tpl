@@ -2090,8 +2090,9 @@ static_resources:
                     return nil
                   end
 
-                  -- Returns the tokens to reserve: the prompt by its size (audio does not count), and the longest completion for every prompt and every
-                  -- choice. If a body has several limits, the largest counts, whichever the engine reads.
+                  -- Returns the tokens to reserve: the prompt by its size (audio does not count), and the longest completion for every
+                  -- prompt and every choice. If a body has several limits, the largest counts, whichever the engine reads. If it has
+                  -- none, the second result is the limit that the router shall write into the body.
                   local function tokens_to_reserve(rule, bytes, value, nested)
                     local prompt = math.ceil(bytes / BUDGETS.prompt_bytes_per_token)
                     if not rule.output_tokens then return prompt end
@@ -2101,10 +2102,12 @@ static_resources:
                       if limit and (not output or limit > output) then output = limit end
                     end
                     local answers = math.max(value.n or 1, value.best_of or 1) * math.max(nested.prompt or 1, 1)
-                    return prompt + (output or BUDGETS.assumed_max_tokens) * answers
+                    local assumed = not output and BUDGETS.assumed_max_tokens or nil
+                    return prompt + (output or assumed) * answers, assumed
                   end
 
-                  -- Returns the mistake in a body as code, field and message; or three nils and the tokens to reserve.
+                  -- Returns the mistake in a body as code, field and message; or three nils, the tokens to reserve and the limit that
+                  -- they assume.
                   local function judge(rule, text, boundary)
                     local wrong, kind, length, value, odd, nested, bytes
                     if boundary then
@@ -2116,7 +2119,8 @@ static_resources:
                     if wrong then return wrong.code, wrong.param, wrong.message end
                     local code, param, message = first_wrong_field(rule, kind, length, value, odd)
                     if code then return code, param, message end
-                    return nil, nil, nil, BUDGETS and tokens_to_reserve(rule, bytes, value, nested)
+                    if not BUDGETS then return nil end
+                    return nil, nil, nil, tokens_to_reserve(rule, bytes, value, nested)
                   end
 
                   local function is_json(content_type)
@@ -2215,7 +2219,7 @@ static_resources:
                         "The body is empty; it must be " .. (rule.form and "a form." or "a JSON object."))
                     end
                     -- An error in this script must refuse the request, because Envoy would continue without the script.
-                    local sound, code, param, message, tokens = pcall(judge, rule, body:getBytes(0, bytes), boundary)
+                    local sound, code, param, message, tokens, assumed = pcall(judge, rule, body:getBytes(0, bytes), boundary)
                     if not sound then
                       handle:logErr("admission failed: " .. tostring(code))
                       return refuse(handle, "500", "edge_error", nil, "The edge could not check the request.")
@@ -2224,6 +2228,7 @@ static_resources:
                     if tokens then
                       local metadata = handle:streamInfo():dynamicMetadata()
                       metadata:set("edge", "reserve", tostring(tokens))
+                      if assumed then metadata:set("edge", "assumed", tostring(assumed)) end
                       if is_anthropic(path) then metadata:set("edge", "api", "anthropic") end
                     end
                   end
@@ -2287,6 +2292,14 @@ static_resources:
                       key: edge
                       path:
                       - key: reserve
+                - metadata:
+                    source: DYNAMIC
+                    descriptor_key: assumed
+                    metadata_key:
+                      key: edge
+                      path:
+                      - key: assumed
+                    skip_if_absent: true
                 - metadata:
                     source: DYNAMIC
                     descriptor_key: api

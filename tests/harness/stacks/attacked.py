@@ -38,6 +38,7 @@ from harness.waiting import eventually
 MODEL = "m"
 MIB = 1024 * 1024
 BUDGET = 60_000
+ASSUMED_TOKENS = 400
 NEIGHBOUR_RATE = 6.0
 NEIGHBOUR_TOKENS = 20
 ENGINE_SLOTS = 20
@@ -136,7 +137,9 @@ def attacked_stack(directory: Path) -> Iterator[Attacked]:
             "metered": {**WIDE, "tokens_per_minute": BUDGET},
         },
     }
-    settings: dict[str, Any] = {"limits": limits, "budgets": {"timeout_seconds": 2.0}}
+    # The engines' model has 2,048 tokens: a shorter assumed completion shows that it limits an answer.
+    budgets_section = {"timeout_seconds": 2.0, "assumed_max_tokens": ASSUMED_TOKENS}
+    settings: dict[str, Any] = {"limits": limits, "budgets": budgets_section}
     file = directory / "router.yaml"
     (directory / "rules.yaml").write_text(yaml.safe_dump({"rules": _RULES}))
     with contextlib.ExitStack() as stack:

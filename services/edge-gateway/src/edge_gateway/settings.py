@@ -191,7 +191,7 @@ class Budgets(Strict):
     assumed_max_tokens: int = Field(
         8192,
         ge=1,
-        description="completion tokens reserved for a request without a limit; set it to the longest one of any model",
+        description="completion tokens reserved for a request without a limit; the router limits its answer to them",
     )
     prompt_bytes_per_token: float = Field(
         3.0, gt=0, description="bytes of a body that count as one prompt token"

@@ -18,7 +18,8 @@ SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 class BudgetService:
     """Answers ShouldRateLimit: a descriptor with ``reserve`` reserves a budget, one with ``settle`` settles it.
 
-    Both carry ``client`` and ``request``; ``api`` names the form of a refusal. Other descriptors are admitted and counted
+    Both carry ``client`` and ``request``; ``api`` names the form of a refusal, ``assumed`` the reserved completion
+    tokens of a request without a limit. Other descriptors are admitted and counted
     as not understood.
     """
 
@@ -73,7 +74,9 @@ class BudgetService:
         standing = await local.buckets.reserve(client, request, int(entries["reserve"]), limit)
         if standing.admitted:
             self._telemetry.decided("local_admitted")
-            return RateLimitResponse(overall_code=RateLimitResponse.OK)
+            return RateLimitResponse(
+                overall_code=RateLimitResponse.OK, request_headers_to_add=_output_limit(limit, entries)
+            )
         return self._refusal(entries, limit, standing, outcome="local_refused")
 
     async def _answer(self, entries: Mapping[str, str]) -> RateLimitResponse:
@@ -98,7 +101,9 @@ class BudgetService:
             self._telemetry.decided("admitted")
             self._telemetry.reserved(int(amount))
             return RateLimitResponse(
-                overall_code=RateLimitResponse.OK, response_headers_to_add=_standing_headers(limit, standing)
+                overall_code=RateLimitResponse.OK,
+                response_headers_to_add=_standing_headers(limit, standing),
+                request_headers_to_add=_output_limit(limit, entries),
             )
         return self._refusal(entries, limit, standing)
 
@@ -137,6 +142,16 @@ class BudgetService:
         )
         answer.dynamic_metadata.update({"refused": True})
         return answer
+
+
+def _output_limit(limit: Limit, entries: Mapping[str, str]) -> list[HeaderValue]:
+    """Return the header that limits a completion to the reserved tokens, if the request has no limit of its own.
+
+    The router writes it into the request for the engine, so that the reservation is an upper bound.
+    """
+    if not limit.tokens_per_minute or not entries.get("assumed", "").isdigit():
+        return []
+    return [HeaderValue(key="x-edge-max-tokens", value=entries["assumed"])]
 
 
 def _openai(message: str, code: str) -> dict[str, object]:

@@ -121,6 +121,7 @@ class Router:
         self.exposition = Exposition(self._metrics())
         self.peers = PeerRouters(lambda: self.config.values.peers)
         self.cards = ModelCards(self._usable_backends, values.health.timeout_seconds)
+        self.pipeline.use_cards(self.cards.card)
         self.web: FastAPI = make_web(self._pages(), self._lifespan)
         self.asgi = InferenceEndpoint(self.web, self.pipeline)
 

@@ -13,7 +13,8 @@ class InferencePath:
     one of ``terminals``. ``usage_option``: clients request the usage event with ``stream_options.include_usage`` and
     must not receive it otherwise. ``salted``: the engine reads ``cache_salt``. ``engine_path`` is the engine's path
     if it differs. ``stores``: the engine may keep the response for later requests. ``form``: the body is a form
-    (`openai_api.form`) instead of JSON.
+    (`openai_api.form`) instead of JSON. ``output_limit`` is the JSON field that limits the completion, "" if the
+    router never writes one. ``has_default_limit``: without that field the engine has a small limit of its own.
     """
 
     path: str
@@ -26,6 +27,8 @@ class InferencePath:
     engine_path: str = ""
     stores: bool = False
     form: bool = False
+    output_limit: str = ""
+    has_default_limit: bool = False
 
     @property
     def target(self) -> bytes:
@@ -43,8 +46,23 @@ _RESPONSE_ENDS = tuple(
 INFERENCE_PATHS: dict[str, InferencePath] = {
     entry.path: entry
     for entry in (
-        InferencePath("/v1/chat/completions", "chat", _DONE, usage_option=True, resumable=True),
-        InferencePath("/v1/completions", "text_completion", _DONE, usage_option=True, resumable=True),
+        InferencePath(
+            "/v1/chat/completions",
+            "chat",
+            _DONE,
+            usage_option=True,
+            resumable=True,
+            output_limit="max_tokens",
+        ),
+        InferencePath(
+            "/v1/completions",
+            "text_completion",
+            _DONE,
+            usage_option=True,
+            resumable=True,
+            output_limit="max_tokens",
+            has_default_limit=True,
+        ),
         InferencePath("/v1/embeddings", "embeddings"),
         InferencePath(
             "/v1/responses",
@@ -52,6 +70,7 @@ INFERENCE_PATHS: dict[str, InferencePath] = {
             _RESPONSE_ENDS,
             error_form=ErrorForm.RESPONSES,
             stores=True,
+            output_limit="max_output_tokens",
         ),
         InferencePath(
             "/v1/messages",

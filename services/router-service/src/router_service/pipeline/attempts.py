@@ -15,6 +15,7 @@ from router_service.pipeline.ends import FAULTS, WORKS_NO_MORE, End
 from router_service.pipeline.engine_request import engine_request
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.job import Job
+from router_service.pipeline.output_limit import Card, missing_limit, no_card
 from router_service.pipeline.recipient import Recipient
 from router_service.pipeline.relay import Relay
 from router_service.pipeline.response_homes import NotedAnswer, ResponseHomes
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class Attempts:
-    """Makes attempts; ``running`` maps each running response to its request and decision."""
+    """Makes attempts; ``running`` maps each running response to its request and decision.
+
+    ``card`` returns what the engines report about a model.
+    """
 
     def __init__(self, fleet: Fleet, upstream: Upstream, homes: ResponseHomes | None = None) -> None:
         self.running: dict[Answer, tuple[Job, Decision]] = {}
@@ -37,6 +41,7 @@ class Attempts:
         self._upstream = upstream
         self._homes = homes
         self._alarms = Alarms()
+        self.card: Card = no_card
 
     async def run(
         self,
@@ -53,7 +58,10 @@ class Attempts:
         job.attempts.append(record)
         features, inbound = job.features, job.inbound
         assert features is not None
-        sent = engine_request(inbound.body, body, inbound.path, features, decision, job.settings.policy)
+        limit = self._missing_limit(job, body, backend.pool, features.model) if job.reserved_tokens else {}
+        sent = engine_request(
+            inbound.body, body, inbound.path, features, decision, job.settings.policy, limit
+        )
         job.engine_fields = sent.fields
         answer = self._answer(job, relay, decision, body, continuation, sent.editor)
         self.running[answer] = (job, decision)
@@ -95,6 +103,12 @@ class Attempts:
                     answer.stop(End.IDLE_TIMEOUT, f"{found} and sent nothing for idle_seconds")
             elif len(job.attempts) < job.settings.max_attempts and self._has_other_backend(job, decision):
                 answer.stop(End.BACKEND_LOST, found)
+
+    def _missing_limit(self, job: Job, body: dict[str, Any], pool: str, model: str) -> dict[str, int]:
+        settings = job.settings.policy.pools.get(pool)
+        name = model if settings is None else settings.rewrites.get(model, model)
+        longest = self.card(pool, name).get("max_model_len")
+        return missing_limit(job.inbound.path, body, job.reserved_tokens, longest)
 
     def _has_other_backend(self, job: Job, decision: Decision) -> bool:
         tried = {attempt.backend for attempt in job.attempts}

@@ -2,8 +2,8 @@
 decision.
 
 It replaces an alias that only the router knows by the model's name, sets the salt that separates clients'
-prefix-cache entries, and sets the engine controls of a rule and the priority of a class. If none of these applies,
-every byte passes unchanged.
+prefix-cache entries, limits a completion for which the edge reserved tokens, and sets the engine controls of a rule
+and the priority of a class. If none of these applies, every byte passes unchanged.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ ENGINE_CONTROLS = ("priority", "request_id", "kv_transfer_params", "ec_transfer_
 """Fields that control the engine for all clients: only rules set them."""
 
 _CONTROLS = frozenset(ENGINE_CONTROLS)
+_NO_LIMIT: Mapping[str, int] = {}
 
 
 class EngineRequest(NamedTuple):
@@ -46,14 +47,16 @@ def engine_request(
     features: Features,
     decision: Decision,
     policy: Policy,
+    limit: Mapping[str, int] = _NO_LIMIT,
 ) -> EngineRequest:
     """Return the body for the chosen backend. ``raw`` is the client's body, ``body`` the same parsed.
 
-    An empty body gets no field. In a form only the model is replaced: the engine reads no other of these fields there.
+    ``limit`` is the field that limits the completion, if the client's body needs one. An empty body gets no field. In
+    a form only the model is replaced: the engine reads no other of these fields there.
     """
     chosen = decision.chosen
     assert chosen is not None
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {**limit}
     rename = None
     pool = policy.pools.get(chosen.pool)
     if pool is not None and features.model in pool.rewrites:

@@ -59,6 +59,7 @@ class Job:
     ``home`` is the backend that has the response which the request continues, None for other requests.
     ``went_ahead``: how many requests of each class were sent to the pool while this one waited.
     ``held_seconds``: how long it waited for the start of an engine; ``holding`` is True meanwhile.
+    ``reserved_tokens`` is the edge's `x-edge-max-tokens`, "" if the request has a limit or no budget.
     ``opened``: the client has the head of a response. ``cut_off``: the client did not get the end of the answer, and
     so the edge did not get the token counts. ``delivered`` counts the tokens of such an answer where the engine does
     not report them in every event.
@@ -71,6 +72,7 @@ class Job:
     session: tuple[str, str]
     trace: TraceContext
     wants_trailers: bool
+    reserved_tokens: bytes = b""
     features: Features | None = None
     home: Home | None = None
     first_decision: Decision | None = None

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from router_service.openai_api.response_ids import previous_id
-from router_service.pipeline import ends
+from router_service.pipeline import ends, output_limit
 from router_service.pipeline import headers as fields
 from router_service.pipeline.attempt_loop import AttemptLoop
 from router_service.pipeline.attempts import Attempts
@@ -21,6 +21,7 @@ from router_service.pipeline.engine_request import forbidden_control
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import BadBody, Inbound
 from router_service.pipeline.job import Job
+from router_service.pipeline.output_limit import Card
 from router_service.pipeline.placement import Placement
 from router_service.pipeline.relay import Relay
 from router_service.pipeline.response_homes import SOURCE, ResponseHomes
@@ -76,6 +77,10 @@ class Pipeline:
         """Use new settings for requests that begin after this call."""
         self.settings = settings
 
+    def use_cards(self, card: Card) -> None:
+        """Read the lengths of models from ``card``; before this call none is known."""
+        self._attempts.card = card
+
     async def handle(self, inbound: Inbound, relay: Relay) -> None:
         """Answer one request and report it, whatever happens."""
         job = self.begin(inbound)
@@ -122,6 +127,7 @@ class Pipeline:
             session=fields.session_of(by_name, settings.sessions.headers),
             trace=continued(by_name.get(b"traceparent"), settings.trace_ratio, self._random),
             wants_trailers=b"trailers" in by_name.get(b"te", b""),
+            reserved_tokens=by_name.get(output_limit.HEADER, b""),
         )
         attempt = by_name.get(b"x-envoy-attempt-count", b"1")
         if attempt != b"1":
