@@ -118,4 +118,4 @@ def test_every_object_has_features_or_is_refused(path, body) -> None:
 def test_every_other_body_is_refused(path, body: bytes) -> None:
     inbound = Inbound(path, path.target, [], body, 0.0, 0.0)
     with contextlib.suppress(BadBody):
-        assert isinstance(inbound.json(), dict)
+        assert isinstance(inbound.fields(), dict)

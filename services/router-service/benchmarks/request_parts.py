@@ -140,7 +140,7 @@ def parts(router: Router, job: Job, answer: bytes) -> dict[str, Callable[[], obj
     policy, snapshot, read, where = (
         job.settings.policy,
         Snapshot(router.fleet.pools),
-        job.inbound.json(),
+        job.inbound.fields(),
         job.inbound.path,
     )
     return {

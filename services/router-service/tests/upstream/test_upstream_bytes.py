@@ -136,7 +136,7 @@ async def test_a_paused_connection_holds_the_engine_back(engine, pool) -> None:
     await asyncio.sleep(0.3)
     assert len(sink.body) == 0, "nothing is read, so nothing is buffered here"
     connection.resume()
-    await asyncio.wait_for(sink.done, 20)
+    await asyncio.wait_for(sink.done, 120)
     assert len(sink.body) == 400 * 65536
 
 
