@@ -18,6 +18,7 @@ from backend_agent.devices import Device, NoDevice
 from backend_agent.engine_metrics import read_sample
 from backend_agent.judgement import READY_STATES, Limits, Sample, State, Verdict, judge, tokens
 from backend_agent.model_file import ModelFile
+from backend_agent.start_phases import StartPhase, StartPhases
 from backend_agent.telemetry import EngineStart, Metrics
 from backend_agent.warm_up import Round, WarmUpFailed, warm_up
 
@@ -51,9 +52,11 @@ class Agent:
         device: Device | None = None,
         limits: Limits | None = None,
         restart_after_seconds: float = RESTART_AFTER_SECONDS,
+        weights_seconds: float | None = None,
     ) -> None:
         """Args:
-        restart_after_seconds: how long the engine may be stuck or silent before liveness fails."""
+        restart_after_seconds: how long the engine may be stuck or silent before liveness fails.
+        weights_seconds: how long the weights took to load onto the node, if that is known."""
         self._engine = engine
         self._model = model
         self._metrics = metrics
@@ -67,6 +70,7 @@ class Agent:
         self._start = EngineStart.AGENT_STARTED
         self._samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
         self._rounds: list[Round] = []
+        self._phases = StartPhases(weights_seconds)
         self._warm = False
         self._draining = False
         self._ended: float | None = None
@@ -137,6 +141,8 @@ class Agent:
             "state": self._verdict.state.value,
             "evidence": list(self._verdict.evidence),
             "engine": engine,
+            "start": self._phases.status(),
+            "start_seconds": self._phases.total,
             "gpu": {} if self._reading is None else _figures(self._reading),
             "baseline": {"busy": dict(baseline.busy), "idle": dict(baseline.idle)},
         }
@@ -171,12 +177,16 @@ class Agent:
         and then ended is not starting, so that a crash stays visible however often it is restarted.
         """
         starting = Verdict(State.STARTING, ("the engine does not answer /health yet",))
+        self._phases.begin(StartPhase.LOAD, time.monotonic())
+        seen = False
         while not await self._is_up(http):
+            seen = True
             lost = Verdict(
                 State.UNREACHABLE, (f"it was lost {self._ended_seconds():.0f} s ago and does not answer",)
             )
             self._conclude(starting if self._ended is None else lost)
             await asyncio.sleep(SAMPLE_SECONDS / 4)
+        self._phases.end(time.monotonic(), seen=seen)
 
     def _lose(self, reason: EngineStart) -> None:
         self._warm, self._ended, self._start = False, time.monotonic(), reason
@@ -201,6 +211,7 @@ class Agent:
     async def _warm_engine(self, http: httpx.AsyncClient) -> None:
         began = time.monotonic()
         self._found(await self._ask_version(http))
+        self._phases.begin(StartPhase.WARM_UP, began)
         while not self._warm:
             self._conclude(Verdict(State.WARMING, (f"warming for {time.monotonic() - began:.0f} s",)))
             try:
@@ -222,9 +233,16 @@ class Agent:
             seconds = time.monotonic() - began
             self._metrics.warmup_seconds.set(seconds)
             self._metrics.show_rounds(self._rounds)
+            self._phases.end(time.monotonic())
+            self._metrics.show_start(self._phases.seconds)
             self._warm = True
             self._ended = None
-            self._log.info("engine is warm", seconds=round(seconds, 3), rounds=len(self._rounds))
+            self._log.info(
+                "engine is warm",
+                seconds=round(seconds, 3),
+                rounds=len(self._rounds),
+                start=self._phases.status()["seconds"],
+            )
         self._samples.clear()
         self._samples.append(await self._sample(http))
         self._conclude(judge(self._samples, self._limits, self._learner.baseline()))

@@ -6,6 +6,7 @@ Only connects the other modules.
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -94,13 +95,24 @@ def _drain(options: argparse.Namespace) -> int:
 
 
 def _load_weights(options: argparse.Namespace) -> int:
+    from backend_agent.start_phases import write_report
     from backend_agent.weights import CannotLoad, load
 
+    began = time.monotonic()
     try:
         path = load(options.source, options.to, options.name, say=lambda text: print(text, flush=True))
     except CannotLoad as error:
         print(error, file=sys.stderr)
         return 1
+    if options.report is not None:
+        try:
+            write_report(options.report, time.monotonic() - began)
+        except OSError as error:
+            print(
+                f"--report {options.report}: {error.strerror}; name a file in a writable folder",
+                file=sys.stderr,
+            )
+            return 1
     print(path)
     return 0
 
@@ -112,6 +124,7 @@ def _serve(options: argparse.Namespace) -> int:
     from backend_agent.app import create_app
     from backend_agent.devices import device_of
     from backend_agent.judgement import Limits
+    from backend_agent.start_phases import read_report
     from backend_agent.telemetry import Metrics, configure_log
 
     model = load_model_file(options.model_file)
@@ -132,6 +145,7 @@ def _serve(options: argparse.Namespace) -> int:
             no_progress_bound_seconds=options.no_progress_bound_seconds,
         ),
         restart_after_seconds=options.restart_after_seconds,
+        weights_seconds=read_report(options.start_report),
     )
     uvicorn.run(
         create_app(agent, metrics),
@@ -168,6 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--engine-image", default="", help="the engine's container image, which change records name"
     )
+    serve.add_argument(
+        "--start-report", type=Path, help="file that load-weights --report wrote, for the start's phases"
+    )
     _add_engine_commands(commands)
     empty = commands.add_parser(
         "drain", help="Become not ready and wait until no request runs (the stop hook)."
@@ -183,6 +200,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     weights.add_argument("--to", type=Path, required=True, help="the cache")
     weights.add_argument("--name", required=True, help="folder in the cache")
+    weights.add_argument(
+        "--report", type=Path, help="write how long it took to this file, for serve --start-report"
+    )
     return parser
 
 

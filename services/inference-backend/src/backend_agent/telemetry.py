@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 import structlog
@@ -88,6 +88,7 @@ class Metrics:
             ["backend", "round"],
             registry=self.registry,
         )
+        self._start_phases = _start_phases(self.registry)
         self._rounds = {which: rounds.labels(backend, which) for which in ("first", "best", "last")}
         self._engine = Gauge(
             "backend_engine_info",
@@ -131,6 +132,12 @@ class Metrics:
         for which, value in (("first", seconds[0]), ("best", min(seconds)), ("last", seconds[-1])):
             self._rounds[which].set(value)
 
+    def show_start(self, seconds: Mapping[str, float]) -> None:
+        """Set the durations of the phases of a start; a phase without one has no series."""
+        self._start_phases.clear()
+        for phase, took in seconds.items():
+            self._start_phases.labels(self._backend, phase).set(took)
+
     def show_engine(self, version: str, model: str, model_file: str, image: str) -> None:
         """Set the engine that answers; the series of the one before is removed."""
         self._engine.clear()
@@ -150,6 +157,15 @@ class Metrics:
         self._since.labels(self._backend).set_to_current_time()
         for state in State:
             self._state.labels(self._backend, state.value).set(state is current)
+
+
+def _start_phases(registry: CollectorRegistry) -> Gauge:
+    return Gauge(
+        "backend_start_phase_seconds",
+        "Duration of a phase of the engine's last start: weights, load (until its first response), warm_up.",
+        ["backend", "phase"],
+        registry=registry,
+    )
 
 
 def configure_log() -> None:
