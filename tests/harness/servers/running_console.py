@@ -24,6 +24,7 @@ class Console:
     url: str
     pid: int
     fleet: Fleet
+    prometheus: str
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, timeout=30)
@@ -77,4 +78,4 @@ def running_console(folder: Path) -> Iterator[Console]:
             *("--port", str(port), "--prometheus", prometheus, *routers),
         ]
         with running(command, log=fleet.folder / "console.log", ready=answers(f"{url}/healthz")) as process:
-            yield Console(url, process.pid, fleet)
+            yield Console(url, process.pid, fleet, prometheus)

@@ -22,9 +22,11 @@ from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from console import shown
+from console.dry_runs import PATHS, size_body
 from console.prometheus import Prometheus, Unknown
 from console.replay import MOST_RECORDS, CannotReplay, Replayer, read_rules
 from console.routers import Routers
+from console.spans import BadSpan, span_seconds, until_seconds
 from observability.why_ttft.answer import POPULATIONS, Windows
 from observability.why_ttft.changes import same_minute
 from observability.why_ttft.report import sentence
@@ -39,10 +41,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings")
 OUTCOMES = ("ok", "client_error", "cancelled", "upstream_error", "truncated", "timeout", "refused")
-_SPAN = re.compile(r"(\d{1,6})([smhd])")
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,10 @@ def make_app(routers: Routers, prometheus: Prometheus, links: Links = Links()) -
     @web.exception_handler(HTTPException)
     async def problem(_: Request, error: HTTPException) -> Response:
         return pages.render("problem.html", error.status_code, title="Not here", problem=str(error.detail))
+
+    @web.exception_handler(BadSpan)
+    async def bad_span(_: Request, error: BadSpan) -> Response:
+        return pages.render("problem.html", 400, title="Bad value", problem=str(error))
 
     @web.exception_handler(RequestValidationError)
     async def bad_value(_: Request, error: RequestValidationError) -> Response:
@@ -195,9 +198,9 @@ class Pages:
         self, window: str = "5m", baseline: str = "30m", until: str = "", pool: str = ""
     ) -> Response:
         """`why-ttft` for two windows."""
-        end = _until(until)
-        start = end - _span(window, "window")
-        windows = Windows(start, end, start - _span(baseline, "baseline"), start)
+        end = until_seconds(until)
+        start = end - span_seconds(window, "window")
+        windows = Windows(start, end, start - span_seconds(baseline, "baseline"), start)
         answer = await self._prometheus.why(windows, re.escape(pool) if pool else ".+")
         compared = [] if isinstance(answer, Unknown) else [
             (what, sentence(what, *answer.compared[what]), shown.cause_bars(answer.compared[what][2]))
@@ -228,11 +231,7 @@ class Pages:
             last.setdefault(str(record.get("rule")), record)
         tried, problem = None, ""
         if model:
-            text = "a" * min(int(prompt_chars) if prompt_chars.isdigit() else 0, 200_000)
-            body: dict[str, Any] = {"model": model, "prompt": text, "input": text}
-            body["messages"] = [{"role": "user", "content": text}]
-            if max_tokens.isdigit():
-                body["max_tokens"] = int(max_tokens)
+            body = size_body(model, max_tokens, prompt_chars)
             tried, problem = await self._routers.decide(body, path, client)
         return self.render(
             "rules.html",
@@ -275,8 +274,8 @@ class Pages:
 
     async def changes(self, window: str = "1h", until: str = "") -> Response:
         """Changes, drawn over the mean time to first token."""
-        end = _until(until)
-        start = end - _span(window, "window")
+        end = until_seconds(until)
+        start = end - span_seconds(window, "window")
         step = max(15.0, (end - start) / 240)
         rate = f"[{max(60, round(4 * step))}s]"
         query = f"sum(rate(router_ttft_seconds_sum{rate})) / sum(rate(router_ttft_seconds_count{rate}))"
@@ -309,24 +308,6 @@ def _rules_source(answers: Iterable[dict[str, Any]]) -> str:
     rules: list[dict[str, Any]] = next((answer["rules"] for answer in answers), [])
     text = str(yaml.safe_dump({"rules": rules}, sort_keys=False, allow_unicode=True, width=100))
     return text if rules and len(text) <= 64 * 1024 else ""
-
-
-def _span(text: str, name: str) -> float:
-    match = _SPAN.fullmatch(text)
-    if match is None or not 1 <= (seconds := float(match[1]) * _UNITS[match[2]]) <= 7 * 86400:
-        raise HTTPException(
-            400, f"{name}: {text[:32]!r} is not a duration such as 90s, 5m or 2h (at most 7d)"
-        )
-    return seconds
-
-
-def _until(text: str) -> float:
-    if not text:
-        return time.time()
-    try:
-        return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else shown.seconds_of({"time": text})
-    except (ValueError, OverflowError):
-        raise HTTPException(400, f"until: {text[:32]!r} is not a time such as 2026-01-31T12:00:00Z") from None
 
 
 def _clock(at: float | None) -> str:

@@ -27,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serving.add_argument("--charts-url", default="", help="link to the dashboards")
     watching = commands.add_parser("watch", help="show the state in this terminal")
     watching.add_argument("--times", type=int, default=0, help="end after this many readings (0: never)")
-    for command in (serving, watching):
+    answering = commands.add_parser("mcp", help="answer a client of the Model Context Protocol; read-only")
+    answering.add_argument(
+        "--port", type=int, help="listen on this loopback port (default: stdin and stdout)"
+    )
+    for command in (serving, watching, answering):
         command.add_argument(
             "--router", action="append", default=[], metavar="URL", help="URL of a router; may repeat"
         )
@@ -46,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_watch(options))
         return 0
+    if options.command == "mcp":
+        return _answer(options)
     links = Links(options.trace_url, options.charts_url)
     app = make_app(Routers(options.router, options.router_dns), Prometheus(options.prometheus), links)
     capture_library_log("console")
@@ -53,6 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app, host=host_of_both_families(options.host), port=options.port, access_log=False, log_config=None,
         server_header=False, limit_concurrency=32, timeout_keep_alive=5,
     )  # fmt: skip
+    return 0
+
+
+def _answer(options: argparse.Namespace) -> int:
+    try:
+        from console.mcp_server import serve  # The package mcp is optional.
+    except ModuleNotFoundError as error:
+        if error.name not in ("mcp", "mcp_types"):
+            raise
+        print("console mcp: the package mcp is missing: pip install 'console[mcp]'", file=sys.stderr)
+        return 2
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(Routers(options.router, options.router_dns), Prometheus(options.prometheus), options.port)
     return 0
 
 

@@ -121,6 +121,13 @@ def run_start(points: Sequence[Sequence[Any]], step: float) -> float | None:
     return began
 
 
+def alert_name(alert: Mapping[str, Any]) -> str:
+    """Return an alert's name, with the pool, backend, node or instance it is about."""
+    labels = alert["labels"]
+    where = next((labels[key] for key in ("pool", "backend", "node", "instance") if labels.get(key)), "")
+    return str(labels["alertname"]) + (f" ({where})" if where else "")
+
+
 def seconds_of(record: Mapping[str, Any]) -> float:
     """Return when a request was received, in epoch seconds."""
     return datetime.fromisoformat(str(record["time"]).replace("Z", "+00:00")).timestamp()
