@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.chaos.faults import Fault, Proof
 from harness.chaos.load import Answer, Ending
+from harness.chaos.now_page import NAMED_SECONDS, NowPage
 from harness.chaos.replicas import Router
 from harness.chaos.table import Reported, Row, row_of
 from harness.chaos.world import Watch, World, eventually
@@ -24,6 +25,11 @@ class Expected:
     alerts: Sequence[str] = ()
     verdict: str | None = None
     allowed: Sequence[Ending] = ()
+
+    def on_page(self) -> list[str]:
+        """Return the words that the console's page Now must show."""
+        named = [] if self.verdict in (None, "none") else [f"the bottleneck is {self.verdict}"]
+        return [*self.alerts, *named]
 
     def reported_in(self, watch: Watch) -> bool:
         """Return whether the expected alerts and verdict have appeared."""
@@ -114,7 +120,14 @@ def _let_happen(
 ) -> Proof:
     with fault(world) as proof:
         began = time.monotonic()
-        eventually(lambda: expected.reported_in(watch), lambda: f"{expected}; seen {watch}", NOTICED_SECONDS)
+        page = NowPage(world.stack.url("CONSOLE_PORT"), expected.on_page())
+        eventually(
+            lambda: expected.reported_in(watch) and page.tells(),
+            lambda: f"{expected}; seen {watch}; on the page {page.seen}",
+            NOTICED_SECONDS,
+        )
+        late = {word: seconds for word, seconds in page.seen.items() if seconds > NAMED_SECONDS}
+        assert not late, f"the page Now named these too late: {late}"
         time.sleep(max(0.0, at_least_seconds - (time.monotonic() - began)))
     return proof
 
