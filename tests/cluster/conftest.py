@@ -52,6 +52,7 @@ def platform(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iter
     platform.prepare()
     if not os.environ.get("REUSE"):
         platform.printed = platform.deploy()
+        platform.whole()
     yield platform
     if not os.environ.get("KEEP"):
         platform.deploy("undeploy")

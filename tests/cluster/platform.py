@@ -213,7 +213,17 @@ class Platform:
 
     def whole(self, seconds: float = 240.0) -> None:
         """Wait until every deployment of the request path is available; replaced pods may still be terminating."""
+        wait_for("every autoscaler has raised its deployment to its minimum", self._raised, seconds)
         self.kubectl.rolled_out("llm", *TIERS, seconds=seconds)
+
+    def _raised(self) -> bool:
+        """Return whether every deployment has its least replicas; a new one has one replica for some seconds."""
+        replicas = {
+            one["metadata"]["name"]: one["spec"]["replicas"]
+            for one in self.kubectl.get("deployments", "-n", "llm")
+        }
+        bounds = [one["spec"] for one in self.kubectl.get("horizontalpodautoscalers", "-n", "llm")]
+        return all(replicas[one["scaleTargetRef"]["name"]] >= one["minReplicas"] for one in bounds)
 
     def settled(self, seconds: float = 240.0) -> None:
         """Wait until every deployment of the request path is available and none of its pods is terminating."""
