@@ -4,7 +4,9 @@ import json
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -116,6 +118,40 @@ def durations(kubectl: Kubectl, edge: str, since: float) -> list[float]:
     ]
 
 
+LONG_STREAMS = 16
+"""A quarter of them goes through a living router to the lost engine."""
+READ_LONG_STREAMS = """
+import concurrent.futures, http.client, json, os, sys, time
+body = json.dumps({"model": "simulated-chat", "stream": True, "max_tokens": 300, "ignore_eos": True,
+                   "messages": [{"role": "user", "content": "Hello"}]})
+headers = {"content-type": "application/json", "authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
+def silence(_):
+    connection = http.client.HTTPConnection(sys.argv[1], 8080, timeout=150)
+    connection.request("POST", "/v1/chat/completions", body, headers)
+    answer = connection.getresponse()
+    longest, last, tail = 0.0, time.monotonic(), b""
+    try:
+        while chunk := answer.read1(65536):
+            longest, last, tail = max(longest, time.monotonic() - last), time.monotonic(), (tail + chunk)[-400:]
+    except (OSError, http.client.HTTPException):
+        pass
+    longest = max(longest, time.monotonic() - last)
+    end = "done" if b"data: [DONE]" in tail else "error event" if b'"error"' in tail else "cut"
+    return longest, f"{answer.status} {end}"
+with concurrent.futures.ThreadPoolExecutor(int(sys.argv[2])) as pool:
+    print(json.dumps(list(pool.map(silence, range(int(sys.argv[2]))))))
+"""
+
+
+def long_streams(kubectl: Kubectl, job: str, edge: str) -> list[tuple[float, str]]:
+    """Read long streams of one edge from the load's pod; return the longest silence and the end of each."""
+    text = kubectl(
+        "exec", f"job/{job}", "-n", load.NAMESPACE, "--", "python", "-c", READ_LONG_STREAMS, edge, str(LONG_STREAMS),
+        timeout=240,
+    )  # fmt: skip
+    return [(float(longest), str(end)) for longest, end in json.loads(text)]
+
+
 def test_a_node_that_is_cut_off_is_left_alone_within_seconds(
     platform: Platform, kubectl: Kubectl, draws: random.Random
 ) -> None:
@@ -131,11 +167,19 @@ def test_a_node_that_is_cut_off_is_left_alone_within_seconds(
         assert there - {node}, f"every pod of {tier} is on {node}"
     seconds = 60
     edges = [pod for pod in kubectl.pods("llm", app("edge-gateway")) if pod["spec"]["nodeName"] != node]
-    with load.load(kubectl, platform.load_image, "cut", rate=10, node=others[0]) as run:
-        time.sleep(draws.uniform(0, 5))
+    with (
+        load.load(kubectl, platform.load_image, "cut", rate=10, node=others[0]) as run,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        long = pool.submit(long_streams, kubectl, "cut", str(edges[0]["status"]["podIP"]))
+        time.sleep(draws.uniform(3, 5))
         cut_at = time.time()
         while_cut(lambda: time.sleep(seconds))
+        silences = long.result()
         seen = run.finish()
+    print(f"long streams: {Counter(end for _, end in silences)}, longest silence {max(silences)[0]:.1f} s")
+    assert any(longest > 3 for longest, _ in silences), "the cut interrupted no long stream"
+    assert max(silences)[0] <= BOUND_SECONDS, f"a stream of a lost engine or router was silent: {silences}"
     taken_seconds = [one for edge in names(edges) for one in durations(kubectl, edge, cut_at)]
     print(f"living edges: {len(taken_seconds)} requests, slowest {max(taken_seconds):.1f} s")
     assert max(taken_seconds) <= BOUND_SECONDS, "a live edge received a request and did not answer it"
