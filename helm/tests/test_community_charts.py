@@ -22,6 +22,9 @@ pytestmark = pytest.mark.programs
 COMMUNITY = HELM / "community"
 NAMESPACE = "observability"
 RELEASES = {"kube-prometheus-stack": "kps", "loki": "loki", "tempo": "tempo"}
+PINNED = {
+    one["chart"]: one["version"] for one in yaml.safe_load((HELM / "releases.yaml").read_text())["community"]
+}
 SOURCES = {"prometheus": "kps", "alertmanager": "kps", "loki": "loki", "tempo": "tempo"}
 """Our data sources, by uid, and the release that serves each."""
 
@@ -52,6 +55,7 @@ def theirs(name: str) -> list[dict[str, Any]]:
     facts = yaml.safe_load((Path(folder) / name / "Chart.yaml").read_text())
     listed = (COMMUNITY / "README.md").read_text()
     assert f"/{name}` | {facts['version']} |" in listed, "the version of helm/community/README.md"
+    assert facts["version"] == PINNED[name], "the version of helm/releases.yaml"
     return render(RELEASES[name], Path(folder) / name, COMMUNITY / f"{name}.yaml")
 
 
@@ -145,3 +149,27 @@ def test_loki_deletes_old_logs() -> None:
     assert config["compactor"]["retention_enabled"] is True
     assert config["compactor"]["delete_request_store"] == "s3"
     assert config["limits_config"]["retention_period"] == "720h"
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_only_the_node_exporter_leaves_the_restricted_namespace(name: str) -> None:
+    kinds = ("Deployment", "StatefulSet", "DaemonSet", "Job")
+    pods = {d["metadata"]["name"]: d for d in theirs(name) if d["kind"] in kinds}
+    assert pods
+    for workload, document in pods.items():
+        host = "node-exporter" in workload
+        assert document["metadata"].get("namespace", NAMESPACE) == (
+            "observability-host" if host else NAMESPACE
+        )
+        if host:
+            continue
+        spec = document["spec"]["template"]["spec"]
+        whole = spec.get("securityContext", {})
+        assert not any("hostPath" in volume for volume in spec.get("volumes", [])), workload
+        for container in spec["containers"] + spec.get("initContainers", []):
+            own = {**whole, **container.get("securityContext", {})}
+            what = f"{workload}: {container['name']}"
+            assert own.get("runAsNonRoot"), what
+            assert own.get("allowPrivilegeEscalation") is False, what
+            assert own.get("seccompProfile", {}).get("type") == "RuntimeDefault", what
+            assert own.get("capabilities", {}).get("drop") == ["ALL"], what

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from platform_tools.checkout import ROOT
+from platform_tools.deploy import community_telemetry
 from platform_tools.deploy.context import choose_context
 from platform_tools.deploy.entrance import edge_service, last_request
 from platform_tools.deploy.first_request import ask
@@ -28,6 +29,7 @@ from platform_tools.deploy.upstream import (
 )
 from platform_tools.kube_context import WrongCluster
 
+HELM = ROOT / "helm"
 LOAD_BALANCER_SECONDS = 300.0
 
 
@@ -35,8 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit 0: success. Exit 1: a prerequisite is missing or a step failed. Exit 2: bad input."""
     options = _parser().parse_args(arguments)
     try:
-        releases = releases_of(ROOT / "helm", options.environment, options.values)
-        charts = upstream_charts(ROOT / "helm", options.environment, options.values)
+        parts = None
+        if options.command == "deploy" and options.telemetry == "community":
+            parts = community_telemetry.parts(
+                HELM, options.environment, options.values, ROOT / ".run" / "community"
+            )
+        releases = releases_of(HELM, options.environment, options.values, parts)
+        charts = upstream_charts(HELM, options.environment, options.values)
         options.timeout_seconds = _seconds(options.timeout)
     except BadRequest as error:
         print(error, file=sys.stderr)
@@ -61,12 +68,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _deploy(options: argparse.Namespace, releases: list[Release], charts: list[UpstreamChart]) -> int:
     documents: list[tuple[str, dict[str, Any]]] = []
     for release in releases:
+        if release.source:
+            continue  # another project's chart, with its own requirements
         # Render as if every operator were installed; `lacks` reports the missing ones with everything else.
         text = _helm(
             options, "template", *release.words(), *(f"--api-versions={one}" for one in CRD_VERSIONS)
         )
         documents += [(release.namespace, found) for found in yaml.load_all(text, yaml.CSafeLoader) if found]
     needs = read_needs(documents)
+    if options.telemetry == "community":
+        needs.groups.discard("monitoring.coreos.com")  # the first release brings these
     charts = needed(charts, needs)
     if options.upstream:
         return _install_upstream(options, releases, charts)
@@ -75,6 +86,8 @@ def _deploy(options: argparse.Namespace, releases: list[Release], charts: list[U
     missing, known = lacks(cluster, needs)
     missing_charts, known_charts = lacking_charts(cluster, charts)
     missing, known = missing_charts + missing, known_charts + known
+    listed = _helm(options, "list", "--all-namespaces", "--output", "json", *options.helm_context)
+    missing += community_telemetry.in_the_way(HELM, listed, releases)
     for line in known:
         print(f"  note: {line}")
     for line in missing:
@@ -122,7 +135,7 @@ def _install_upstream(
 
 def _label_namespaces(options: argparse.Namespace, releases: list[Release]) -> None:
     """Create the namespaces of the releases and label them, so that pod security is enforced from the first pod on."""
-    text = yaml.safe_dump_all(namespaces_of(ROOT / "helm", releases))
+    text = yaml.safe_dump_all(namespaces_of(HELM, releases))
     command = [
         *options.kubectl, "apply", "--server-side", "--force-conflicts", "--field-manager=llm-platform",
         "--validate=false", "-f", "-",
@@ -158,6 +171,12 @@ def _first_request(
 
 def _undeploy(options: argparse.Namespace, releases: list[Release]) -> int:
     there = _helm(options, "list", "--all-namespaces", "--short", *options.helm_context).split()
+    own = {(release.name, release.namespace) for release in releases}
+    releases = [
+        one
+        for one in community_telemetry.all_releases(HELM, options.environment)
+        if (one.name, one.namespace) not in own
+    ] + releases
     watch = PodWatch(Cluster(options.kubectl), _say)
     for release in reversed(releases):
         command = [
@@ -252,6 +271,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--upstream", action="store_true",
                 help="install the charts of other projects that the environment needs (helm/releases.yaml), then stop",
+            )  # fmt: skip
+            command.add_argument(
+                "--telemetry", choices=("own", "community"), default="own",
+                help="own: one process for each of Prometheus, Grafana, Loki and Tempo. community: kube-prometheus-stack, "
+                "Loki and Tempo of helm/community",
             )  # fmt: skip
         command.add_argument("--timeout", default="40m", help="for each release")
         command.add_argument(

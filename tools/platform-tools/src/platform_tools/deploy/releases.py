@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,22 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True)
 class Release:
-    """One `helm install`: ``values`` are files; later files override earlier ones."""
+    """One `helm install`: ``values`` are files; later files override earlier ones.
+
+    ``source`` are Helm's arguments for a chart of another project; without it, ``chart`` is a folder.
+    """
 
     name: str
     chart: Path
     namespace: str
     values: tuple[Path, ...]
+    source: tuple[str, ...] = ()
 
     def words(self) -> list[str]:
         """Return the arguments shared by every helm command for this release."""
         files = [word for file in self.values for word in ("-f", str(file))]
-        return [self.name, str(self.chart), "--namespace", self.namespace, *files]
+        chart = self.chart.name if self.source else str(self.chart)
+        return [self.name, chart, *self.source, "--namespace", self.namespace, *files]
 
 
 def namespaces_of(helm: Path, releases: list[Release]) -> list[dict[str, Any]]:
@@ -52,18 +57,34 @@ class ValuesOption:
         return self.file.with_name(self.file.name.replace(".values.yaml", f".{release}.values.yaml"))
 
 
-def releases_of(helm: Path, environment: str, more: Sequence[str | Path]) -> list[Release]:
+def releases_of(
+    helm: Path, environment: str, more: Sequence[str | Path], parts: Mapping[str, Path] | None = None
+) -> list[Release]:
     """Return the releases of an environment in the order of installation.
 
-    ``more`` are values files: ``FILE`` for every release, ``RELEASE=FILE`` for one. Next to ``dev.values.yaml``, a file
-    ``dev.RELEASE.values.yaml`` is added for that release. Files for one release override files for all.
+    ``parts``: use the community's telemetry charts, and these files for the releases that remain
+    (`community_telemetry.parts`). ``more`` are values files: ``FILE`` for every release, ``RELEASE=FILE`` for one. Next
+    to ``dev.values.yaml``, a file ``dev.RELEASE.values.yaml`` is added for that release. Files for one release override
+    files for all.
 
     Raises:
         BadRequest: the environment or a release is unknown, or a values file is missing.
     """
     entries = environment_entries(helm, environment, "releases")
     given = values_options(helm, environment, more)
-    return [_release(helm, environment, entry, given) for entry in entries]
+    if parts is None:
+        return [_release(helm, environment, entry, given) for entry in entries]
+    return [
+        *(
+            _community(helm, entry, given, parts[entry["name"]])
+            for entry in environment_entries(helm, environment, "community")
+        ),
+        *(
+            _release(helm, environment, entry, given, parts)
+            for entry in entries
+            if entry.get("telemetry") != "own"
+        ),
+    ]
 
 
 def environment_entries(helm: Path, environment: str, section: str) -> list[dict[str, Any]]:
@@ -87,13 +108,27 @@ def values_options(helm: Path, environment: str, more: Sequence[str | Path]) -> 
     """
     known = [
         entry["name"]
-        for section in ("releases", "upstream")
+        for section in ("releases", "upstream", "community")
         for entry in environment_entries(helm, environment, section)
     ]
     return [_values_option(str(word), known) for word in more]
 
 
-def _release(helm: Path, environment: str, entry: dict[str, Any], given: Sequence[ValuesOption]) -> Release:
+def _community(helm: Path, entry: dict[str, Any], given: Sequence[ValuesOption], part: Path) -> Release:
+    """Return a release of another project's chart. Values for every release are of our charts, so it gets none."""
+    own = tuple(option.file for option in given if option.release == entry["name"])
+    chart = helm / "community" / entry["chart"]
+    source = ("--repo", entry["repository"], "--version", entry["version"])
+    return Release(entry["name"], chart, entry["namespace"], (part, *own), source)
+
+
+def _release(
+    helm: Path,
+    environment: str,
+    entry: dict[str, Any],
+    given: Sequence[ValuesOption],
+    parts: Mapping[str, Path] | None = None,
+) -> Release:
     name = entry["name"]
     own = helm / "environments" / environment / f"{name}.yaml"
     for_all = [option for option in given if option.release is None]
@@ -101,6 +136,7 @@ def _release(helm: Path, environment: str, entry: dict[str, Any], given: Sequenc
     written = [option.next_to(name) for option in for_all]
     values = (
         *((own,) if own.exists() else ()),
+        *((parts[name],) if parts and name in parts else ()),
         *files,
         *(file for file in written if file not in files and file.exists()),
         *(option.file for option in given if option.release == name),
