@@ -103,14 +103,43 @@ async def test_no_redis_is_said_so() -> None:
 
 
 @pytest.mark.service
-async def test_nothing_is_kept_in_redis_for_ever(redis_port: int, tmp_path: Path) -> None:
-    store = RedisBudgets(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=5.0, reservation_seconds=60)
-    await store.reserve("forever", "1", 100, BOTH)
-    await store.close()
+async def test_a_sweep_deletes_full_buckets_and_old_reservations(redis_port: int) -> None:
+    url = f"redis://127.0.0.1:{redis_port}/0"
+    store = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=0)
+    patient = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=60)
+    await store.reserve("swept", "1", 100, BOTH)
     with redis_client.Redis(port=redis_port) as client:
-        keys = list(client.scan_iter("edge:{forever}*"))
-        assert len(keys) == 3
-        assert all(0 < client.ttl(key) <= 180 for key in keys)
+        assert {client.ttl(key) for key in client.scan_iter("edge:{swept}*")} == {-1}
+        assert await patient.sweep() == 0, "nothing is due"
+        assert await store.sweep() == 0, "another service has just swept"
+        client.hset("edge:{swept}:requests", "full", 1)
+        client.delete("edge:sweep")
+        await store.sweep()
+        assert list(client.scan_iter("edge:{swept}*")) == [b"edge:{swept}:tokens"], "it is not full yet"
+    await store.close()
+    await patient.close()
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(("policy", "kept"), [("volatile-lru", True), ("allkeys-lru", False)])
+async def test_a_flood_of_session_pins_evicts_no_budget(tmp_path: Path, policy: str, kept: bool) -> None:
+    """The second policy shows that the flood is larger than the memory."""
+    with (
+        running_redis(tmp_path, "--maxmemory", "3mb", "--maxmemory-policy", policy) as port,
+        redis_client.Redis(port=port) as client,
+    ):
+        store = RedisBudgets(f"redis://127.0.0.1:{port}/1", timeout_seconds=5.0, reservation_seconds=60)
+        for number in range(20):
+            assert (await store.reserve(f"client-{number}", "1", 600, TOKENS)).admitted
+        with client.pipeline(transaction=False) as flood:
+            for number in range(20_000):
+                flood.set(f"pin:{number}", "a" * 100, ex=1800)
+            flood.execute()
+        assert int(client.info("stats")["evicted_keys"]) > 1_000, "the attack must have happened"
+        assert await store.settle("client-0", "1", 600, TOKENS) == (600 if kept else None)
+        again = [(await store.reserve(f"client-{number}", "2", 600, TOKENS)).admitted for number in range(20)]
+        assert any(again) is not kept
+        await store.close()
 
 
 @pytest.fixture(scope="module")

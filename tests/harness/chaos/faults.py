@@ -169,7 +169,7 @@ def redis_full(world: World) -> Iterator[Proof]:
         yield Proof("a write by the test fails with OOM, PING is answered")
     finally:
         client.config_set("maxmemory", "64mb")
-        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory-policy", "volatile-lru")
 
 
 @contextlib.contextmanager

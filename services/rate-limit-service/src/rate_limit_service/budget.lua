@@ -1,7 +1,8 @@
 -- One operation on one client's budget, executed atomically by Redis.
 -- KEYS: requests bucket, tokens bucket, reservation. ARGV: operation, amount, requests per minute,
--- tokens per minute (0: no limit), seconds until a reservation expires.
+-- tokens per minute (0: no limit).
 -- A bucket has the capacity of one minute and refills evenly. Only Redis's clock is used.
+-- No key expires: with the policy volatile-lru, Redis evicts only keys that do. sweep.lua deletes what is not needed.
 local question, amount = ARGV[1], tonumber(ARGV[2])
 local limits = { tonumber(ARGV[3]), tonumber(ARGV[4]) }
 local clock = redis.call("TIME")
@@ -17,9 +18,10 @@ end
 
 local function keep(index, level)
   local limit = limits[index]
-  redis.call("HSET", KEYS[index], "level", string.format("%.6f", level), "at", string.format("%.6f", now))
-  -- A bucket that is full again by then may expire.
-  redis.call("EXPIRE", KEYS[index], math.ceil((limit - level) * 60 / limit) + 60)
+  local full = now + (limit - level) * 60 / limit
+  redis.call("HSET", KEYS[index], "level", string.format("%.6f", level), "at", string.format("%.6f", now),
+    "full", string.format("%.0f", full))
+  redis.call("PERSIST", KEYS[index]) -- an earlier release set an expiry
 end
 
 if question == "settle" then
@@ -45,7 +47,7 @@ if admitted then
       keep(index, levels[index])
     end
   end
-  redis.call("SET", KEYS[3], amount, "EX", ARGV[5])
+  redis.call("SET", KEYS[3], amount)
 end
 return { admitted and "1" or "0", string.format("%.3f", levels[1]), string.format("%.3f", levels[2]),
   string.format("%.3f", wait) }

@@ -16,7 +16,7 @@ from edge_gateway.settings import BadSettings
 from platform_contracts.log_lines import add_time, capture_library_log
 from rate_limit_service.limits import WatchedLimits
 from rate_limit_service.service import BudgetService, handler
-from rate_limit_service.store import LocalBudgets, RedisBudgets
+from rate_limit_service.store import SWEEP_SECONDS, LocalBudgets, RedisBudgets, StoreUnavailable
 from rate_limit_service.telemetry import Telemetry
 
 STOP_SECONDS = 5.0
@@ -92,13 +92,23 @@ async def _serve(options: argparse.Namespace, limits: WatchedLimits, password: s
         loop.add_signal_handler(number, stopping.set)
     await server.start()
     structlog.get_logger().info("serving", port=port)
+    sweeping = asyncio.create_task(_sweep(store))
     while not stopping.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), REFRESH_SECONDS)
         limits.refresh()
+    sweeping.cancel()
     await server.stop(STOP_SECONDS)
     await store.close()
     metrics.shutdown()
+
+
+async def _sweep(store: RedisBudgets) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        # The calls of the edge report a store that does not reply.
+        with contextlib.suppress(StoreUnavailable):
+            await store.sweep()
 
 
 def _log_as_json() -> None:

@@ -9,6 +9,8 @@ from typing import Protocol, cast
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+SWEEP_SECONDS = 60
+
 
 class StoreUnavailable(Exception):
     """The store did not reply in time; it is unknown whether the call was charged."""
@@ -73,9 +75,8 @@ class RedisBudgets:
         )
         self._redis = redis.Redis(connection_pool=pool)
         self._reservation_seconds = reservation_seconds
-        self._script = self._redis.register_script(
-            resources.files(__package__).joinpath("budget.lua").read_text()
-        )
+        self._script = self._redis.register_script(_script("budget.lua"))
+        self._sweep_script = self._redis.register_script(_script("sweep.lua"))
 
     async def reserve(self, client: str, request: str, amount: int, limit: Limit) -> Standing:
         """See :class:`BudgetStore`."""
@@ -92,6 +93,24 @@ class RedisBudgets:
         known, reserved, _, _ = await self._ask("settle", client, request, used, limit)
         return int(float(reserved)) if int(known) == 1 else None
 
+    async def sweep(self) -> int:
+        """Delete full buckets and unsettled reservations; return how many keys. One service a minute does it.
+
+        Keys do not expire, because Redis evicts expiring keys when session pins fill its memory.
+
+        Raises:
+            StoreUnavailable: no reply in time.
+        """
+        deleted = 0
+        try:
+            if not await self._redis.set("edge:sweep", 1, nx=True, ex=SWEEP_SECONDS - 5):
+                return 0
+            async for key in self._redis.scan_iter("edge:{*", count=500):
+                deleted += int(await self._sweep_script(keys=[key], args=[self._reservation_seconds]))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(type(error).__name__) from error
+        return deleted
+
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose(close_connection_pool=True)
@@ -104,12 +123,15 @@ class RedisBudgets:
             amount,
             limit.requests_per_minute or 0,
             limit.tokens_per_minute or 0,
-            self._reservation_seconds,
         ]
         try:
             return cast(list[bytes], await self._script(keys=keys, args=arguments))
         except (RedisError, OSError) as error:
             raise StoreUnavailable(type(error).__name__) from error
+
+
+def _script(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text()
 
 
 class MemoryBudgets:

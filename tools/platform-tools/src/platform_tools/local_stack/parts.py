@@ -250,7 +250,8 @@ def redis_configuration(settings: Settings) -> str:
             'save ""',
             "appendonly no",
             "maxmemory 64mb",
-            "maxmemory-policy allkeys-lru",
+            # Budgets do not expire: session pins and hints cannot evict them.
+            "maxmemory-policy volatile-lru",
             'logfile ""',
             "set-proc-title no",  # it would overwrite the mark that identifies the stack's processes
             "",
