@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from console.shown import verdicts
 from harness.ports import free_port
 from harness.processes import answers, running
 from harness.servers.router_fleet import BIN, MODEL
@@ -106,6 +107,19 @@ def test_now_shows_backends_and_what_is_not_known(console: Console) -> None:
         assert name in words
     assert "No verdict yet" in words
     assert "router configuration aaaa1111 -&gt; bbbb2222" in words
+
+
+def test_a_pool_has_one_verdict_the_latest() -> None:
+    def series(verdict: str, times: list[float]) -> dict[str, object]:
+        return {"metric": {"pool": "p", "verdict": verdict}, "values": [[at, "1"] for at in times]}
+
+    before, now, old = (
+        series("none", [900, 915, 960]),
+        series("execution", [975, 990]),
+        series("routing", [300]),
+    )
+    for found in ([before, now, old], [old, now, before]):
+        assert verdicts(found, 1000.0, 15.0) == [{"pool": "p", "verdict": "execution", "since": 975.0}]
 
 
 def test_requests_are_filtered_and_bounded(console: Console) -> None:

@@ -110,6 +110,19 @@ def cause_bars(found: Sequence[Cause]) -> list[Bar]:
     return [Bar(c.words, 0.0, 100 * abs(c.seconds) / most, c.seconds * 1e3) for c in told]
 
 
+def verdicts(found: Iterable[Mapping[str, Any]], end: float, step: float) -> list[dict[str, Any]]:
+    """Return the current verdict of each pool and since when; of two in the last minute, the later one."""
+    current: dict[str, Mapping[str, Any]] = {}
+    for series in found:
+        pool, last = series["metric"].get("pool", ""), float(series["values"][-1][0])
+        if end - last < 60 and (pool not in current or last > float(current[pool]["values"][-1][0])):
+            current[pool] = series
+    return [
+        {**series["metric"], "since": run_start(series["values"], step)}
+        for _, series in sorted(current.items())
+    ]
+
+
 def run_start(points: Sequence[Sequence[Any]], step: float) -> float | None:
     """Return when the last uninterrupted run of samples began."""
     began = None

@@ -67,7 +67,8 @@ def _at_backends(prometheus: Prometheus, span_start: float, end: float) -> list[
             continue
         if backend in states:
             state, began = states[backend]
-            words = f"{count:.0f} requests are at {backend}, which is {state}"
+            verb = "is" if round(count) == 1 else "are"
+            words = f"{_requests(count)} {verb} at {backend}, which is {state}"
             found.append(Hanging("held", count, backend, began, words))
             continue
         last = moved.get(backend)
@@ -75,7 +76,8 @@ def _at_backends(prometheus: Prometheus, span_start: float, end: float) -> list[
         silent_from = max(last[0], busy) if last is not None else busy
         steps = sum(1 for at, _ in routers[0] if at > silent_from)
         if end - silent_from >= SILENT_SECONDS and steps >= SILENT_SAMPLES:
-            words = f"{count:.0f} requests at {backend} get no token, and none finishes there"
+            verb = "gets" if round(count) == 1 else "get"
+            words = f"{_requests(count)} at {backend} {verb} no token, and none finishes there"
             found.append(Hanging("silent", count, backend, silent_from, words))
     return found
 
@@ -118,7 +120,8 @@ def _waiting(prometheus: Prometheus, metric: str, where: str, span: tuple[float,
     for pool, routers in pools.items():
         count = sum(samples[-1][1] for samples in routers)
         began = min(_busy_since(samples) for samples in routers)
-        words = f"{count:.0f} requests wait {where} {pool}"
+        verb = "waits" if round(count) == 1 else "wait"
+        words = f"{_requests(count)} {verb} {where} {pool}"
         found.append(Hanging("queued", count, pool, began, words))
     return found
 
@@ -146,7 +149,8 @@ def _failed(prometheus: Prometheus, start: float, end: float) -> list[Hanging]:
 
 def _failed_words(outcome: str, count: float, pool: str) -> str:
     where = f" in pool {pool}" if pool else ""
-    return f"{count:.0f} requests{where} {_FAILED[outcome]}"
+    was = "was" if round(count) == 1 else "were"
+    return f"{_requests(count)}{where} {_FAILED[outcome].replace('were', was)}"
 
 
 def _known(began: float, samples: Samples, span_start: float) -> float | None:
@@ -156,3 +160,7 @@ def _known(began: float, samples: Samples, span_start: float) -> float | None:
 
 def _key(labels: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(labels.items()))
+
+
+def _requests(count: float) -> str:
+    return "1 request" if round(count) == 1 else f"{count:.0f} requests"
