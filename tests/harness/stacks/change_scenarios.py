@@ -251,10 +251,11 @@ class Changer:
         os.kill(pid, signal.SIGSTOP)
         try:
             lost = time.time()
-            self.pause(8, 12)
+            self.pause(11, 15)
         finally:
             os.kill(pid, signal.SIGCONT)
-        return [Expected("affinity store lost", lost), Expected("affinity store back", time.time())]
+        back = time.time()
+        return [Expected("affinity store lost", lost), Expected("affinity store back", back)]
 
     def alert(self) -> list[Expected]:
         def fires() -> bool:

@@ -87,7 +87,7 @@ class Router:
         self.changes = Counter(names.CHANGES)
         self._change_times = ChangeTimes(time)
         self._rule_hashes = RuleHashes()
-        self._watch = ChangeWatch()
+        self._watch = ChangeWatch(perf_counter)
         self.completion = Completion(
             self.ring,
             self.metrics,

@@ -14,6 +14,9 @@ SHOWN_SECONDS = 600.0
 """How long the time of a change stays in the metrics: many scrapes, and then no series is left of it."""
 MOST_SHOWN = 500
 
+STORE_SECONDS = 3.0
+"""A change of the affinity store is one only if it lasts this long: one late answer of a busy store is none."""
+
 
 class ChangeTimes:
     """The time of the last change of each kind and subject, for the metrics. ``clock`` returns epoch seconds."""
@@ -23,11 +26,11 @@ class ChangeTimes:
         self._times: dict[tuple[str, str, str, str], float] = {}
 
     def note(self, change: Values) -> None:
-        """Store that ``change`` happens now; the oldest change beyond :data:`MOST_SHOWN` is forgotten."""
+        """Store that ``change`` happens now, or `lasted_seconds` ago; of more than :data:`MOST_SHOWN` forget the oldest."""
         kind, pool, backend, after = (str(change.get(k, "")) for k in ("kind", "pool", "backend", "after"))
         labels = (kind, pool, backend, after)
         self._times.pop(labels, None)
-        self._times[labels] = self._clock()
+        self._times[labels] = self._clock() - float(change.get("lasted_seconds", 0.0))
         if len(self._times) > MOST_SHOWN:
             del self._times[next(iter(self._times))]
 
@@ -57,19 +60,25 @@ class RuleHashes:
 
 
 class ChangeWatch:
-    """Compares the fleet with its state at the previous call. The first call only stores the state."""
+    """Compares the fleet with its state at the previous call. The first call only stores the state. ``clock`` returns
+    seconds.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._states: dict[tuple[str, str], tuple[str, bool]] | None = None
         self._affinity_up = True
+        self._affinity_turned: float | None = None
+        """When the store's state began to differ from the last reported one."""
 
     def look(self, backends: Iterable[BackendView], affinity_up: bool) -> Iterator[Values]:
         """Yield the fields of each change: ``kind``, its subject, ``before`` and ``after``."""
         states = {(b.pool, b.name): (str(b.unusable or "ready"), b.breaker_open) for b in backends}
         known, self._states = self._states, states
-        was_up, self._affinity_up = self._affinity_up, affinity_up
-        if known is None or (states == known and was_up == affinity_up):
+        if known is None or (states == known and self._affinity_up == affinity_up):
+            self._affinity_turned = None
             return
+        yield from self._store(affinity_up)
         for (pool, backend), (state, is_open) in states.items():
             if (pool, backend) not in known:
                 yield {"kind": "backend_joined", "pool": pool, "backend": backend, "after": state}
@@ -99,9 +108,24 @@ class ChangeWatch:
                 "backend": backend,
                 "before": known[pool, backend][0],
             }
-        if was_up != affinity_up:
-            words = ("lost", "up") if affinity_up else ("up", "lost")
-            yield {"kind": "affinity_store", "before": words[0], "after": words[1]}
+
+    def _store(self, is_up: bool) -> Iterator[Values]:
+        if is_up == self._affinity_up:
+            self._affinity_turned = None
+            return
+        now = self._clock()
+        if self._affinity_turned is None:
+            self._affinity_turned = now
+        lasted = now - self._affinity_turned
+        if lasted >= STORE_SECONDS:
+            words = ("lost", "up") if is_up else ("up", "lost")
+            self._affinity_up, self._affinity_turned = is_up, None
+            yield {
+                "kind": "affinity_store",
+                "before": words[0],
+                "after": words[1],
+                "lasted_seconds": round(lasted, 1),
+            }
 
 
 def configuration_change(before: RouterConfig, after: RouterConfig) -> Values:

@@ -33,7 +33,6 @@ NOTABLE_STATES = "stuck|unreachable|draining|throttled|starting|warming"
 
 # (metric, text for a fall to 0, text for a rise to 1)
 SWITCHES = (
-    ("router_affinity_store_up", "affinity store lost", "affinity store back"),
     ("router_config_last_reload_successful", "configuration on disk refused", "configuration on disk accepted"),
     ("rate_limit_store_up", "budget store lost", "budget store back"),
 )  # fmt: skip

@@ -21,6 +21,7 @@ CHANGE_FIELDS: dict[str, str] = {
     "before": "the value before: a state, a configuration's hash, a version",
     "after": "the value after",
     "reason": "why an engine was started, or what a route table contains",
+    "lasted_seconds": "how long the store's new state had lasted when the line was written",
     "rules_added": "names of the rules, as `rules_removed` and `rules_changed`",
 }
 """Fields of the log line of a change, whose `event` is `change`."""
