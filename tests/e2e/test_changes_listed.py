@@ -21,7 +21,7 @@ from harness.stacks.local import Stack, running_stack
 
 LISTED_SECONDS = 30.0
 ACCURACY_SECONDS = 5.0
-SHORT = ("edge keys", "rules", "engine version, model file and image", "pool members", "affinity store")
+SHORT = ("edge keys", "rules", "engine version, model file and image", "pool members")
 QUIET_SECONDS = float(os.environ.get("QUIET_SECONDS", "3600"))
 
 

@@ -44,7 +44,7 @@ def frozen_engine(platform: Observed) -> Iterator[None]:
 
 Cause = Callable[[Observed], AbstractContextManager[None]]
 FAULTS: dict[str, tuple[Cause, list[str]]] = {
-    "wedged": (wedged, ["BackendStuck (backend-b)", "backend-b, which is stuck", "backend-b is stuck"]),
+    "wedged": (wedged, ["BackendStuck (backend-b)", "backend-b is stuck"]),
     "without-store": (without_store, ["AffinityStoreDown", "affinity store lost"]),
     "frozen-engine": (frozen_engine, ["BackendUnreachable (backend-b)", "backend-b is unreachable"]),
 }
