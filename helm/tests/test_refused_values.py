@@ -110,7 +110,7 @@ REFUSED = {
     ),
     "an unknown way without budgets": (EDGE, {"budgets__whenUnavailable": '"maybe"'}, "whenUnavailable"),
     "budgets for nobody": (
-        LIMITS, {"limits__default": "{}"}, "limits.default and limits.clients are empty, so nobody would be limited",
+        LIMITS, {"limits__default": "{}"}, "limits.default, limits.clients and limits.teams are empty, so nobody",
     ),
     "budgets of everybody's Redis": (LIMITS, {"redis__passwordSecret": '""'}, "redis.passwordSecret is empty"),
     "a limit that is none": (LIMITS, {"limits__default__tokens_per_hour": "9"}, "tokens_per_hour"),

@@ -303,6 +303,16 @@ def test_the_largest_of_two_limits_is_reserved(
     assert upstream.count == 0
 
 
+def test_a_refusal_names_the_budget_of_the_team_and_its_period(tmp_path, upstream, redis_port) -> None:
+    flush(redis_port)
+    team = {"clients": ["load"], "tokens_per_day": 800}
+    with budgeted(tmp_path, upstream.port, redis_port, {"limits": {"teams": {"batch": team}}}) as (edges, _):
+        answers = [edges[0].post({**GOOD_BODY, "max_tokens": 700}, key=LOAD_KEY) for _ in range(2)]
+    assert (answers[0].status_code, answers[1].headers["x-should-retry"]) == (200, "false")
+    assert answers[1].json()["error"]["code"] == "team_tokens_per_day_exceeded"
+    assert " of 800 a day of the team's budget are left" in answers[1].json()["error"]["message"]
+
+
 def test_a_client_without_a_budget_is_not_asked_about(budget_edge: Edge, upstream: RecordingUpstream) -> None:
     for _ in range(5):
         answer = budget_edge.post({**GOOD_BODY, "max_tokens": 100_000}, key=LOAD_KEY)

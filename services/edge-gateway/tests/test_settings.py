@@ -39,6 +39,17 @@ def test_every_error_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
         ("timeouts: {silent_answer_seconds: 700}\n", "connection_idle_seconds must be above"),
         ("limits: {default: {tokens_per_minute: 5}}\n", "needs the section budgets"),
         ("limits: {clients: {a: {requests_per_minute: 5}}}\n", "needs the section budgets"),
+        ("limits: {default: {tokens_per_month: 5}}\n", "tokens_per_month needs the section budgets"),
+        (
+            "limits: {teams: {a: {clients: [b], tokens_per_day: 5}}}\n",
+            "limits.teams.a: tokens_per_day needs the section",
+        ),
+        ("limits: {teams: {a: {clients: [b]}}}\n", "has no budget; give tokens_per_minute"),
+        ("limits: {teams: {a: {clients: [], tokens_per_day: 5}}}\n", "at least 1"),
+        (
+            "limits: {teams: {a: {clients: [c], tokens_per_day: 5}, b: {clients: [c], tokens_per_day: 5}}}\n",
+            '"c" is in team a already; remove it from one of them',
+        ),
         ("limits: {clients: {'a b': {burst: 5}}}\n", "pattern"),
         ("auth: {mode: jwt}\n", "belong together"),
         ("auth: {mode: jwt, jwt: {issuer: a, audiences: []}}\n", "at least 1"),

@@ -1,7 +1,10 @@
 """One suite for both budget stores, Redis and the fake: both must behave the same."""
 
 import asyncio
+import calendar
+import time
 from collections.abc import AsyncIterator, Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -9,8 +12,9 @@ import redis as redis_client
 
 from harness.ports import free_port
 from harness.servers.edges import running_redis
+from rate_limit_service.budgets import Limit
 from rate_limit_service.main import main
-from rate_limit_service.store import BudgetStore, Limit, MemoryBudgets, RedisBudgets, StoreUnavailable
+from rate_limit_service.store import BudgetStore, MemoryBudgets, RedisBudgets, StoreUnavailable
 
 TOKENS = Limit(tokens_per_minute=600)
 BOTH = Limit(requests_per_minute=5, tokens_per_minute=600)
@@ -92,6 +96,75 @@ async def test_both_limits_or_neither_are_charged(store: BudgetStore) -> None:
 async def test_a_hundred_parallel_questions_do_not_overshoot(store: BudgetStore) -> None:
     answers = await asyncio.gather(*(store.reserve("a", str(number), 100, TOKENS) for number in range(100)))
     assert sum(answer.admitted for answer in answers) == 6
+
+
+DAY = Limit(tokens_per_minute=600, tokens_per_day=700)
+TEAM = Limit(tokens_per_month=500, team="t", team_tokens_per_day=800)
+
+
+async def test_a_day_is_a_window_that_does_not_refill(store: BudgetStore) -> None:
+    assert (await store.reserve("a", "1", 600, DAY)).admitted
+    await store.settle("a", "1", 550, DAY)
+    refused = await store.reserve("a", "2", 160, DAY)
+    assert refused.refused_by is not None
+    assert refused.refused_by.name == "tokens_per_day"
+    assert refused.left["tokens_per_day"] == 150
+    assert 0 < refused.wait_seconds <= 86400
+    assert refused.wait_seconds == pytest.approx(86400 - time.time() % 86400, abs=60)
+
+
+async def test_the_budget_of_a_client_and_that_of_its_team_both_hold(store: BudgetStore) -> None:
+    assert (await store.reserve("a", "1", 450, TEAM)).admitted
+    own = await store.reserve("a", "2", 60, TEAM)
+    assert own.refused_by is not None
+    assert own.refused_by.name == "tokens_per_month"
+    assert own.wait_seconds <= 31 * 86400
+    other = await store.reserve("b", "1", 360, TEAM)
+    assert other.refused_by is not None
+    assert (other.refused_by.name, other.left["team_tokens_per_day"]) == ("team_tokens_per_day", 350)
+    assert (await store.reserve("b", "2", 350, TEAM)).admitted, (
+        "the refused one was not charged to the client"
+    )
+    await store.settle("b", "2", 0, TEAM)
+    assert (await store.reserve("b", "3", 350, TEAM)).admitted, "a settlement corrects both"
+    outside = Limit(tokens_per_month=500)
+    assert (await store.reserve("t", "1", 500, outside)).admitted, (
+        "a client with the team's name is not the team"
+    )
+
+
+async def test_a_window_that_ended_is_not_corrected_and_a_new_one_is_whole() -> None:
+    clock = [calendar.timegm((2027, 12, 31, 23, 59, 50))]
+    store = MemoryBudgets(clock=lambda: clock[0])
+    limit = Limit(tokens_per_day=100, tokens_per_month=100)
+    assert (await store.reserve("a", "1", 100, limit)).admitted
+    refused = await store.reserve("a", "2", 1, limit)
+    assert refused.wait_seconds == 10
+    clock[0] += 10
+    assert (await store.reserve("a", "3", 100, limit)).admitted
+    assert await store.settle("a", "1", 0, limit) == 100
+    assert not (await store.reserve("a", "4", 1, limit)).admitted
+
+
+@pytest.mark.service
+def test_the_script_knows_the_calendar(redis_port: int) -> None:
+    text = resources.files("rate_limit_service").joinpath("budget.lua").read_text()
+    functions = text[text.index("-- The days from") : text.index("local year, month = month_of(today)")]
+    ask = functions + "local y, m = month_of(tonumber(ARGV[1])) return { y, m, first_day(y, m) }"
+    with redis_client.Redis(port=redis_port) as client:
+        for day in range(20_000, 60_000, 7):
+            date = time.gmtime(day * 86400)
+            first = calendar.timegm((date.tm_year, date.tm_mon, 1, 0, 0, 0)) // 86400
+            assert client.eval(ask, 0, day) == [date.tm_year, date.tm_mon, first], day
+
+
+@pytest.mark.service
+async def test_a_reservation_from_before_an_upgrade_is_settled(redis_port: int) -> None:
+    with redis_client.Redis(port=redis_port) as client:
+        client.set("edge:{old}:reserved:1", "400", ex=60)
+    store = RedisBudgets(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=5.0, reservation_seconds=60)
+    assert await store.settle("old", "1", 10, Limit(tokens_per_minute=600, tokens_per_day=600)) == 400
+    await store.close()
 
 
 @pytest.mark.service

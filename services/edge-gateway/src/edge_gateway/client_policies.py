@@ -5,7 +5,8 @@ routes.
 import math
 from typing import Any
 
-from edge_gateway.settings import ClientLimits, Cors, Settings
+from edge_gateway.client_limits import ClientLimits
+from edge_gateway.settings import Cors, Settings
 
 API = "type.googleapis.com/envoy.extensions.filters.http"
 

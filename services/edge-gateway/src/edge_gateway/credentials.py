@@ -6,7 +6,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from edge_gateway.settings import CLIENT_NAME, BadSettings, read_yaml
+from edge_gateway.client_limits import CLIENT_NAME
+from edge_gateway.settings import BadSettings, read_yaml
 
 _NAME = re.compile(CLIENT_NAME)
 _KEY = re.compile(r"^[A-Za-z0-9._~+/=-]{16,256}$")

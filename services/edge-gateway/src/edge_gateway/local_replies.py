@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_gateway.settings import ClientLimits, Limits
+from edge_gateway.client_limits import ClientLimits, Limits
 
 # The paths of Anthropic's API, and its error names by status; api_error for the others.
 ANTHROPIC_PATH = "/v1/messages"

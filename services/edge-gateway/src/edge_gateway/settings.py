@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from edge_gateway.client_limits import Limits, Strict
 from platform_contracts.configuration_versions import Renamed, take_renamed, version_is_known
 from platform_contracts.yaml_document import Document, read
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-CLIENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$"
-ClientName = Annotated[str, Field(pattern=CLIENT_NAME)]
 
 # Keys under their former names, each accepted for one release (ADR 0032).
 FORMER_KEYS: tuple[Renamed, ...] = ()
@@ -35,12 +34,6 @@ OPTIONAL_PORT_VARIABLES = {
 
 class BadSettings(Exception):
     """A settings or credentials file cannot be used. The message has one line per problem."""
-
-
-class Strict(BaseModel):
-    """Rejects unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Address(Strict):
@@ -143,31 +136,6 @@ class Auth(Strict):
         if (self.mode == "jwt") != (self.jwt is not None):
             raise ValueError("section jwt and mode: jwt belong together")
         return self
-
-
-class ClientLimits(Strict):
-    """Limits of one client.
-
-    ``requests_per_second`` and ``burst`` are a token bucket in each edge replica. The ``..._per_minute`` limits
-    are shared by all replicas and need ``budgets``.
-    """
-
-    requests_per_second: float = Field(
-        20.0, gt=0, le=1_000_000, description="rate of one client in each edge replica"
-    )
-    burst: int = Field(40, ge=1, le=4_000_000, description="requests that may arrive at once")
-    requests_per_minute: int | None = Field(None, ge=1, description="over all edge replicas; needs `budgets`")
-    tokens_per_minute: int | None = Field(None, ge=1, description="over all edge replicas; needs `budgets`")
-
-
-class Limits(Strict):
-    """Limits of clients by name; ``default`` applies to each other client separately."""
-
-    default: ClientLimits = Field(ClientLimits(), description="each client without limits of its own")
-    clients: dict[ClientName, ClientLimits] = Field({}, description="limits of clients by name")
-    max_unnamed_clients: int = Field(
-        10_000, ge=1, description="number of clients with a bucket at the same time"
-    )
 
 
 class Budgets(Strict):
@@ -312,8 +280,11 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _shared_limits_need_the_service(self) -> Self:
         for name, limits in {"default": self.limits.default, **self.limits.clients}.items():
-            if self.budgets is None and (limits.tokens_per_minute or limits.requests_per_minute):
-                raise ValueError(f"limits of {name}: a limit per minute needs the section budgets")
+            if self.budgets is None and limits.shared():
+                raise ValueError(f"limits of {name}: {limits.shared()[0]} needs the section budgets")
+        for name, team in self.limits.teams.items():
+            if self.budgets is None:
+                raise ValueError(f"limits.teams.{name}: {team.shared()[0]} needs the section budgets")
         if self.admin.host not in ("127.0.0.1", "::1"):
             raise ValueError("admin.host must be loopback: the admin interface has no authentication")
         return self

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import structlog
 
-from edge_gateway.settings import BadSettings, ClientLimits, Settings, load_settings
-from rate_limit_service.store import Limit
+from edge_gateway.client_limits import Limits
+from edge_gateway.settings import BadSettings, Settings, load_settings
+from rate_limit_service.budgets import Limit
 
 
 class WatchedLimits:
@@ -15,6 +16,7 @@ class WatchedLimits:
         self._path = path
         self._log = structlog.get_logger()
         self._settings = load_settings(path, warn=self._warn)
+        self._teams = _teams_of(self._settings.limits)
         self._modified = path.stat().st_mtime_ns
 
     @property
@@ -23,9 +25,8 @@ class WatchedLimits:
         return self._settings
 
     def of(self, client: str) -> Limit:
-        """Return the shared limits of ``client``."""
-        limits = self._settings.limits
-        return _shared(limits.clients.get(client, limits.default))
+        """Return the shared limits of ``client`` and its team."""
+        return _shared(self._settings.limits, client, self._teams.get(client, ""))
 
     def _warn(self, problem: str) -> None:
         self._log.warning("config_key_renamed", problems=[problem])
@@ -38,6 +39,7 @@ class WatchedLimits:
                 return False
             self._modified = modified
             self._settings = load_settings(self._path, warn=self._warn)
+            self._teams = _teams_of(self._settings.limits)
         except (OSError, BadSettings) as error:
             self._log.error("limits_not_reloaded", error=str(error))
             return False
@@ -45,5 +47,21 @@ class WatchedLimits:
         return True
 
 
-def _shared(limits: ClientLimits) -> Limit:
-    return Limit(limits.requests_per_minute, limits.tokens_per_minute)
+def _teams_of(limits: Limits) -> dict[str, str]:
+    """Return the team of each client that has one."""
+    return {client: name for name, team in limits.teams.items() for client in team.clients}
+
+
+def _shared(limits: Limits, client: str, team: str) -> Limit:
+    own = limits.clients.get(client, limits.default)
+    shared = limits.teams.get(team)
+    return Limit(
+        requests_per_minute=own.requests_per_minute,
+        tokens_per_minute=own.tokens_per_minute,
+        tokens_per_day=own.tokens_per_day,
+        tokens_per_month=own.tokens_per_month,
+        team=team,
+        team_tokens_per_minute=shared.tokens_per_minute if shared is not None else None,
+        team_tokens_per_day=shared.tokens_per_day if shared is not None else None,
+        team_tokens_per_month=shared.tokens_per_month if shared is not None else None,
+    )

@@ -9,7 +9,8 @@ import structlog
 from envoy.config.core.v3.base_pb2 import HeaderValue  # type: ignore[import-untyped]
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse  # type: ignore[import-untyped]
 
-from rate_limit_service.store import BudgetStore, Limit, LocalBudgets, Standing, StoreUnavailable
+from rate_limit_service.budgets import Limit, Standing, budgets_of
+from rate_limit_service.store import BudgetStore, LocalBudgets, StoreUnavailable
 from rate_limit_service.telemetry import Telemetry
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
@@ -86,7 +87,7 @@ class BudgetService:
             self._telemetry.decided("not_understood")
             return RateLimitResponse(overall_code=RateLimitResponse.OK)
         limit = self._limit_of(client)
-        if limit == Limit():
+        if not budgets_of(client, limit):
             self._telemetry.decided("unlimited")
             return RateLimitResponse(overall_code=RateLimitResponse.OK)
         if "settle" in entries:
@@ -113,23 +114,36 @@ class BudgetService:
         amount = int(entries["reserve"])
         wait = max(1, math.ceil(standing.wait_seconds))
         headers = _standing_headers(limit, standing)
-        if limit.tokens_per_minute and amount > limit.tokens_per_minute:
+        budget = standing.refused_by
+        assert budget is not None
+        # A request that no waiting can make fit is named by the budget that is too small for it.
+        for one in budgets_of(entries["client"], limit):
+            if one.counts_tokens and amount > one.most:
+                budget = one
+                break
+        whose = "the team's" if budget.of_team else "the client's"
+        if budget.counts_tokens and amount > budget.most:
             reason, code = "too_large", "request_exceeds_token_budget"
             message = (
-                f"This request reserves {amount} tokens; the client's whole budget is "
-                f"{limit.tokens_per_minute} a minute. Ask for fewer tokens."
+                f"This request reserves {amount} tokens; {whose} whole budget is "
+                f"{budget.most} a {budget.period}. Ask for fewer tokens."
             )
             if outcome is None:  # A local bucket is small only until the store recovers.
                 headers.append(HeaderValue(key="x-should-retry", value="false"))
-        elif standing.requests is not None and standing.requests < 1:
+        elif not budget.counts_tokens:
             reason, code = "over_requests", "requests_per_minute_exceeded"
             message = f"More than {limit.requests_per_minute} requests a minute. Retry in {wait} s."
         else:
-            reason, code = "over_tokens", "tokens_per_minute_exceeded"
+            reason = "over_tokens" if budget.name == "tokens_per_minute" else f"over_{budget.name}"
+            code = f"{budget.name}_exceeded"
+            left = max(0, math.floor(standing.left[budget.name]))
+            of = "" if budget.name == "tokens_per_minute" else f" of {whose} budget"
             message = (
-                f"This request reserves {amount} tokens; {math.floor(standing.tokens or 0)} of "
-                f"{limit.tokens_per_minute} a minute are left. Retry in {wait} s."
+                f"This request reserves {amount} tokens; {left} of {budget.most} a {budget.period}{of} are left. "
+                f"Retry in {wait} s."
             )
+            if budget.period != "minute" and outcome is None:
+                headers.append(HeaderValue(key="x-should-retry", value="false"))
         self._telemetry.decided(outcome or reason)
         body = _openai(message, code)
         if entries.get("api") == "anthropic":
@@ -149,7 +163,8 @@ def _output_limit(limit: Limit, entries: Mapping[str, str]) -> list[HeaderValue]
 
     The router writes it into the request for the engine, so that the reservation is an upper bound.
     """
-    if not limit.tokens_per_minute or not entries.get("assumed", "").isdigit():
+    counts_tokens = any(budget.counts_tokens for budget in budgets_of(entries["client"], limit))
+    if not counts_tokens or not entries.get("assumed", "").isdigit():
         return []
     return [HeaderValue(key="x-edge-max-tokens", value=entries["assumed"])]
 

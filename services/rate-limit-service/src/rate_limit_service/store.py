@@ -1,13 +1,16 @@
 """Stores of budgets: the protocol, Redis, and process memory. Must not know any client's limits."""
 
+import calendar
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import fields, replace
 from importlib import resources
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
+
+from rate_limit_service.budgets import Budget, Limit, Period, Standing, budgets_of, prefix_of
 
 SWEEP_SECONDS = 60
 
@@ -16,33 +19,11 @@ class StoreUnavailable(Exception):
     """The store did not reply in time; it is unknown whether the call was charged."""
 
 
-@dataclass(frozen=True)
-class Limit:
-    """Limits of one client per minute; ``None`` means unlimited."""
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The result of a reservation.
-
-    ``requests`` and ``tokens`` are the remaining budgets (``None``: not limited; tokens may be negative after a
-    settlement above the estimate). ``wait_seconds`` is the time until the same reservation can succeed.
-    """
-
-    admitted: bool
-    requests: float | None
-    tokens: float | None
-    wait_seconds: float
-
-
 class BudgetStore(Protocol):
-    """Buckets that refill evenly over a minute, shared by all edges."""
+    """Budgets, shared by all edges: buckets that refill evenly over a minute, and counters of a day or month in UTC."""
 
     async def reserve(self, client: str, request: str, amount: int, limit: Limit) -> Standing:
-        """Charge one request and ``amount`` tokens, both or neither, and store the reservation.
+        """Charge one request and ``amount`` tokens to all budgets or to none, and store the reservation.
 
         Raises:
             StoreUnavailable: no reply in time.
@@ -80,17 +61,17 @@ class RedisBudgets:
 
     async def reserve(self, client: str, request: str, amount: int, limit: Limit) -> Standing:
         """See :class:`BudgetStore`."""
-        admitted, requests, tokens, wait = await self._ask("reserve", client, request, amount, limit)
+        budgets = budgets_of(client, limit)
+        refusing, wait, *left = await self._ask("reserve", client, request, amount, limit)
         return Standing(
-            admitted=int(admitted) == 1,
-            requests=float(requests) if limit.requests_per_minute else None,
-            tokens=float(tokens) if limit.tokens_per_minute else None,
-            wait_seconds=float(wait),
+            budgets[int(refusing) - 1] if int(refusing) else None,
+            float(wait),
+            {budget.name: float(one) for budget, one in zip(budgets, left, strict=True)},
         )
 
     async def settle(self, client: str, request: str, used: int, limit: Limit) -> int | None:
         """See :class:`BudgetStore`."""
-        known, reserved, _, _ = await self._ask("settle", client, request, used, limit)
+        known, reserved = await self._ask("settle", client, request, used, limit)
         return int(float(reserved)) if int(known) == 1 else None
 
     async def sweep(self) -> int:
@@ -116,14 +97,11 @@ class RedisBudgets:
         await self._redis.aclose(close_connection_pool=True)
 
     async def _ask(self, what: str, client: str, request: str, amount: int, limit: Limit) -> list[bytes]:
-        # One hash tag, so that all keys of a client are on one node of a Redis cluster.
-        keys = [f"edge:{{{client}}}:{part}" for part in ("requests", "tokens", f"reserved:{request}")]
-        arguments: list[str | int] = [
-            what,
-            amount,
-            limit.requests_per_minute or 0,
-            limit.tokens_per_minute or 0,
-        ]
+        budgets = budgets_of(client, limit)
+        keys = [f"{prefix_of(client, limit)}reserved:{request}", *(budget.key for budget in budgets)]
+        arguments: list[str | int] = [what, amount]
+        for budget in budgets:
+            arguments += [budget.most, budget.period, "t" if budget.counts_tokens else "1"]
         try:
             return cast(list[bytes], await self._script(keys=keys, args=arguments))
         except (RedisError, OSError) as error:
@@ -135,61 +113,88 @@ def _script(name: str) -> str:
 
 
 class MemoryBudgets:
-    """The same arithmetic in one process, for at most ``max_entries`` buckets and as many reservations.
+    """The same arithmetic in one process, for at most ``max_entries`` budgets and as many reservations.
 
-    The oldest entry is dropped first.
+    The oldest entry is dropped first. ``clock`` returns epoch seconds, for the windows of days and months.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic, max_entries: int = 100_000) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        max_entries: int = 100_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._now = now
+        self._clock = clock
         self._max_entries = max_entries
-        self._levels: dict[tuple[str, str], tuple[float, float]] = {}
-        self._reserved: dict[tuple[str, str], int] = {}
+        self._levels: dict[str, tuple[float, float]] = {}
+        self._used: dict[str, tuple[int, float]] = {}
+        self._reserved: dict[tuple[str, str], tuple[int, dict[Period, int]]] = {}
 
     async def reserve(self, client: str, request: str, amount: int, limit: Limit) -> Standing:
         """See :class:`BudgetStore`."""
-        wanted = {
-            "requests": (1.0, limit.requests_per_minute),
-            "tokens": (float(amount), limit.tokens_per_minute),
+        budgets = budgets_of(client, limit)
+        needs = {budget.name: amount if budget.counts_tokens else 1 for budget in budgets}
+        left = {budget.name: self._left(budget) for budget in budgets}
+        waits = {
+            budget: self._wait(budget, needs[budget.name] - left[budget.name])
+            for budget in budgets
+            if needs[budget.name] > left[budget.name]
         }
-        levels = {part: self._level(client, part, cap) for part, (_, cap) in wanted.items()}
-        wait = max(
-            [(need - levels[part]) * 60 / cap for part, (need, cap) in wanted.items() if cap], default=0.0
-        )
-        admitted = wait <= 0
-        if admitted:
-            for part, (need, cap) in wanted.items():
-                if cap:
-                    levels[part] -= need
-                    self._levels[client, part] = (levels[part], self._now())
-            self._reserved[client, request] = amount
-            while len(self._levels) > self._max_entries:
-                self._levels.pop(next(iter(self._levels)))
-            while len(self._reserved) > self._max_entries:
-                self._reserved.pop(next(iter(self._reserved)))
-        return Standing(
-            admitted,
-            levels["requests"] if limit.requests_per_minute else None,
-            levels["tokens"] if limit.tokens_per_minute else None,
-            max(wait, 0.0),
-        )
+        if waits:
+            worst = max(waits, key=lambda budget: waits[budget])
+            return Standing(worst, waits[worst], left)
+        for budget in budgets:
+            left[budget.name] -= needs[budget.name]
+            self._keep(budget, left[budget.name])
+        self._reserved[client, request] = (amount, self._windows())
+        for kept in (self._levels, self._used, self._reserved):
+            while len(kept) > self._max_entries:
+                kept.pop(next(iter(kept)))  # type: ignore[call-overload]
+        return Standing(None, 0.0, left)
 
     async def settle(self, client: str, request: str, used: int, limit: Limit) -> int | None:
         """See :class:`BudgetStore`."""
-        reserved = self._reserved.pop((client, request), None)
-        if reserved is None:
+        known = self._reserved.pop((client, request), None)
+        if known is None:
             return None
-        cap = limit.tokens_per_minute
-        if cap:
-            level = min(float(cap), self._level(client, "tokens", cap) + reserved - used)
-            self._levels[client, "tokens"] = (level, self._now())
+        reserved, began = known
+        windows = self._windows()
+        for budget in budgets_of(client, limit):
+            # A window that has ended since the reservation is not corrected.
+            if budget.counts_tokens and began[budget.period] == windows[budget.period]:
+                self._keep(budget, self._left(budget) + reserved - used)
         return reserved
 
-    def _level(self, client: str, part: str, cap: int | None) -> float:
-        if not cap:
-            return 0.0
-        level, at = self._levels.get((client, part), (float(cap), self._now()))
-        return min(float(cap), level + (self._now() - at) * cap / 60)
+    def _windows(self) -> dict[Period, int]:
+        seconds = self._clock()
+        date = time.gmtime(seconds)
+        return {"minute": 0, "day": int(seconds // 86400), "month": date.tm_year * 12 + date.tm_mon}
+
+    def _left(self, budget: Budget) -> float:
+        most = float(budget.most)
+        if budget.period == "minute":
+            level, at = self._levels.get(budget.key, (most, self._now()))
+            return min(most, level + (self._now() - at) * most / 60)
+        window, used = self._used.get(budget.key, (0, 0.0))
+        return most - used if window == self._windows()[budget.period] else most
+
+    def _keep(self, budget: Budget, left: float) -> None:
+        left = min(float(budget.most), left)
+        if budget.period == "minute":
+            self._levels[budget.key] = (left, self._now())
+        else:
+            self._used[budget.key] = (self._windows()[budget.period], budget.most - left)
+
+    def _wait(self, budget: Budget, missing: float) -> float:
+        if budget.period == "minute":
+            return missing * 60 / budget.most
+        seconds = self._clock()
+        date = time.gmtime(seconds)
+        if budget.period == "day":
+            return 86400 - seconds % 86400
+        year, month = divmod(date.tm_year * 12 + date.tm_mon, 12)
+        return calendar.timegm((year, month + 1, 1, 0, 0, 0)) - seconds
 
 
 class LocalBudgets:
@@ -201,7 +206,10 @@ class LocalBudgets:
 
     def share_of(self, limit: Limit) -> Limit:
         """Return the part of ``limit`` that this process grants alone; at least 1."""
-        return Limit(self._part(limit.requests_per_minute), self._part(limit.tokens_per_minute))
+        parts: dict[str, Any] = {
+            one.name: self._part(getattr(limit, one.name)) for one in fields(limit) if one.name != "team"
+        }
+        return replace(limit, **parts)
 
-    def _part(self, per_minute: int | None) -> int | None:
-        return None if per_minute is None else max(1, int(per_minute * self._share))
+    def _part(self, most: int | None) -> int | None:
+        return None if most is None else max(1, int(most * self._share))

@@ -14,8 +14,9 @@ class Telemetry:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._decisions = Counter(
             "rate_limit_decisions_total",
-            "Rate limit decisions by outcome (admitted, unlimited, over_requests, over_tokens, too_large, "
-            "store_unavailable, local_admitted, local_refused, not_understood).",
+            "Rate limit decisions by outcome (admitted, unlimited, over_requests, over_tokens, over_tokens_per_day, "
+            "over_tokens_per_month, over_team_tokens_per_minute, over_team_tokens_per_day, over_team_tokens_per_month, "
+            "too_large, store_unavailable, local_admitted, local_refused, not_understood).",
             ["outcome"],
             registry=registry,
         )

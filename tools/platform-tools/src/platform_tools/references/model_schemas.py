@@ -5,7 +5,8 @@ Owns the list of these values. Bounds, types and descriptions come from the mode
 
 from typing import Any
 
-from edge_gateway.settings import ClientLimits, Limits, Settings
+from edge_gateway.client_limits import ClientLimits, Limits, TeamLimits
+from edge_gateway.settings import Settings
 from router_service.config.model import Configuration
 from router_service.config.rules_model import RulesFile
 from router_service.routing.conditions import kinds
@@ -107,12 +108,16 @@ def _when() -> Schema:
 
 
 def _limits() -> Schema:
-    shared = ("requests_per_minute", "tokens_per_minute")
+    tokens = ("tokens_per_minute", "tokens_per_day", "tokens_per_month")
+    shared = ("requests_per_minute", *tokens)
     one = ClientLimits.model_json_schema()
     one["properties"] = {name: one["properties"][name] for name in shared}
     clients = Limits.model_json_schema()["properties"]["clients"]
     clients["patternProperties"] = dict.fromkeys(clients["patternProperties"], one)
-    properties = {"default": one, "clients": clients}
+    team = TeamLimits.model_json_schema()
+    teams = Limits.model_json_schema()["properties"]["teams"]
+    teams["patternProperties"] = dict.fromkeys(teams["patternProperties"], team)
+    properties = {"default": one, "clients": clients, "teams": teams}
     limits: Schema = _tidy({"type": "object", "additionalProperties": False, "properties": properties})
     return limits
 
