@@ -25,6 +25,7 @@ _TEXT_OF_KIND = {
 _IMAGE_KINDS = frozenset({"image", "image_url", "input_image", "image_embeds", "image_pil"})
 _TEMPLATE_FIELDS = frozenset({"tools", "documents", "chat_template", "chat_template_kwargs"})
 _IMAGE_KEYS = ("image_url", "image_embeds", "image_pil")
+_OTHER_MEDIA_KEYS = ("audio_embeds", "video_embeds", "prompt_embeds", "audio_url", "input_audio", "video_url")
 
 
 def read_prompt(path: str, body: Body, reader: PromptReader) -> None:
@@ -82,12 +83,15 @@ def _content(value: Any, role: str, reader: PromptReader) -> None:
 def _part(part: Body, role: str, reader: PromptReader) -> None:
     """Read a part by its type; without a type (or with a uuid) by its content, as vLLM does."""
     kind = part.get("type")
-    if kind == "text" and "uuid" not in part:
+    named = part.get("uuid") is not None
+    if kind == "text" and not named:
         reader.text(part.get("text"), role)
         return
-    if not isinstance(kind, str) or "uuid" in part:
+    if not isinstance(kind, str) or named:
         if any(key in part for key in _IMAGE_KEYS):
             reader.images = True
+            return
+        if any(key in part for key in _OTHER_MEDIA_KEYS):
             return
         kind = kind if isinstance(kind, str) else "text"
     if kind in _IMAGE_KINDS:
