@@ -4,7 +4,6 @@ Needs the package `mcp`, which the console's own image does not have. There is n
 that started it, or listens on loopback.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from console.prometheus import Prometheus, Unknown
 from console.routers import Routers
 from console.spans import BadSpan, span_seconds, until_seconds
 from observability.why_ttft.answer import Windows, as_text
+from platform_contracts.log_lines import timestamp
 from router_service.records.explain import explain as explain_record
 
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True)
@@ -96,10 +96,7 @@ def _of_the_platform(prometheus: Prometheus) -> list[Callable[..., Any]]:
         found = await prometheus.changes(start, end)
         if isinstance(found, Unknown):
             return found.reason
-        stamp = "%Y-%m-%dT%H:%M:%SZ"
-        return (
-            "\n".join(f"{time.strftime(stamp, time.gmtime(one.at))} {one.words}" for one in found) or "none"
-        )
+        return "\n".join(f"{timestamp(one.at)} {one.words}" for one in found) or "none"
 
     return [why_ttft, verdict, changes]
 
