@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +12,11 @@ from urllib.parse import quote
 
 import httpx
 
+from router_service.cli import what_if
 from router_service.cli.lint import lint
 from router_service.cli.rule_tests import run_rule_tests
 from router_service.config import BadConfig, RouterConfig, load
+from router_service.forecast.engine_fit import CannotFit
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.dry_run import dry_run_idle
 from router_service.records.edge_line import explain_edge_line
@@ -64,6 +67,23 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     replaying.add_argument("file", type=Path, help="the router's log")
     replaying.add_argument("--json", action="store_true", help="print JSON")
     replaying.set_defaults(run=_replay)
+
+    asking = commands.add_parser(
+        "what-if", help="the first tokens of a recorded load on other numbers of engines"
+    )
+    asking.add_argument(
+        "--config", type=Path, required=True, help="the configuration that the load was recorded with"
+    )
+    asking.add_argument("file", type=Path, help="the router's log")
+    asking.add_argument("--engines", type=int, help="default: as many as were recorded")
+    asking.add_argument("--rate", type=float, default=1.0, help="how many times faster the requests arrive")
+    asking.add_argument("--pool", help="default: the configuration's default pool")
+    asking.add_argument(
+        "--slots", type=int, help="requests that an engine runs at once; default: the recorded limit"
+    )
+    asking.add_argument("--objective-seconds", type=float, default=2.0, help="of the time to first token")
+    asking.add_argument("--json", action="store_true", help="print JSON")
+    asking.set_defaults(run=_what_if)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -232,6 +252,26 @@ def _replay(options: argparse.Namespace) -> int:
     else:
         print(printable(as_text(result)))
     return 1 if result.different else 0
+
+
+def _what_if(options: argparse.Namespace) -> int:
+    config: RouterConfig = load(options.config)
+    pool = options.pool or config.policy.default_pool
+    if pool not in config.policy.pools:
+        raise BadInput(
+            f"--pool {pool}: not a pool of {options.config} (pools: {', '.join(config.policy.pools)})"
+        )
+    for name in ("engines", "slots", "rate", "objective_seconds"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise BadInput(f"--{name.replace('_', '-')} {value:g}: must be over 0")
+    question = what_if.Question(pool, options.engines, options.slots, options.objective_seconds, options.rate)
+    try:
+        found = what_if.forecast(_records(options.file), config, question)
+    except (what_if.NoLoad, CannotFit) as problem:
+        raise BadInput(f"{options.file}: {problem}") from problem
+    print(what_if.as_json(found) if options.json else printable(what_if.as_text(found)))
+    return 0
 
 
 def _text(path: Path) -> str:
