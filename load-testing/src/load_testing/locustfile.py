@@ -74,6 +74,8 @@ class Generator(User):
         options: Namespace = self.environment.parsed_options
         workload = workloads.load(options.workload)
         shares, index = _share(self.environment)
+        if workload.recorded and shares > 1:
+            sys.exit("a recorded load has one generator: unset LOAD_WORKERS")
         run = Run(
             workload=workload,
             rate_per_second=(options.rate or workload.rate_per_second) / shares,

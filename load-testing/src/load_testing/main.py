@@ -9,6 +9,7 @@ COMMANDS = {
         "load_testing.capacity",
         "find the highest rate that keeps the objectives (`make capacity`)",
     ),
+    "from-records": ("load_testing.from_records", "write a workload from the router's decision records"),
     "compare": ("load_testing.compare", "compare two runs, with intervals"),
     "bench": ("load_testing.bench.run", "measure the router's own cost beside its peers (`make bench`)"),
     "plan": ("load_testing.capacity_plan", "print what a fleet needs beside its GPUs"),

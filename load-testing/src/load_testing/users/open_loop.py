@@ -12,7 +12,7 @@ from load_testing.measure.arrivals import schedule
 from load_testing.measure.outcome import Outcome, RequestRecord
 from load_testing.users import prompts
 from load_testing.users.client import Client
-from load_testing.workloads import RequestKind, Workload
+from load_testing.workloads import Arrival, RequestKind, Workload
 
 LATE_SECONDS = 0.05  # seconds after which a send is late; more than 1 % late sends invalidate a run
 
@@ -37,37 +37,48 @@ class Run:
     def dispatch(self) -> None:
         """Send every request on time until :attr:`stopped`, then wait for the last response."""
         began = time.perf_counter()
-        for offset, kind, seed in self._plan():
+        for offset, kind, seed, arrival in self._plan():
             if self.stopped():
                 break
             self.planned += 1
             due = began + offset
             pause = due - time.perf_counter()
             gevent.sleep(pause if pause > 0 else 0)
-            self._greenlets.append(gevent.spawn(self._session, kind, seed, due))
+            self._greenlets.append(gevent.spawn(self._session, kind, seed, due, arrival))
             if len(self._greenlets) > 1000:
                 self._greenlets = [g for g in self._greenlets if not g.dead]
         gevent.joinall(self._greenlets)
 
-    def _plan(self) -> Iterator[tuple[float, RequestKind, int]]:
-        """Yield (seconds from start, kind, seed of its prompt). A whole session is one arrival."""
+    def _plan(self) -> Iterator[tuple[float, RequestKind, int, Arrival | None]]:
+        """Yield (seconds from start, kind, seed of its prompt, recorded request). A whole session is one arrival.
+
+        Recorded requests keep their distances, scaled to the rate.
+        """
         draws = random.Random(self.seed)
+        speed = self.rate_per_second / self.workload.rate_per_second
+        for arrival in self.workload.recorded:
+            if arrival.at / speed > self.duration_seconds:
+                return
+            yield arrival.at / speed, arrival.kind(), draws.getrandbits(48), arrival
+        if self.workload.recorded:
+            return
         kinds = self.workload.requests
         weights = [kind.weight for kind in kinds]
         turns_per_arrival = sum(k.weight * k.turns for k in kinds) / sum(weights)
         segments = self.workload.segments(self.rate_per_second / turns_per_arrival, self.duration_seconds)
         for offset in schedule(segments, self.workload.arrivals, self.seed):
-            yield offset, draws.choices(kinds, weights)[0], draws.getrandbits(48)
+            yield offset, draws.choices(kinds, weights)[0], draws.getrandbits(48), None
 
-    def _session(self, kind: RequestKind, seed: int, due: float) -> None:
+    def _session(self, kind: RequestKind, seed: int, due: float, arrival: Arrival | None) -> None:
         draws = random.Random(f"{seed}{prompts.salt()}")
         messages: list[dict[str, str]] = []
         if kind.shared_prefix_words:
-            prefix = prompts.shared_prefix(
-                kind.name, draws.randrange(kind.prefixes), kind.shared_prefix_words
-            )
+            of = arrival.prefix if arrival is not None else kind.name
+            prefix = prompts.shared_prefix(of, draws.randrange(kind.prefixes), kind.shared_prefix_words)
             messages.append({"role": "system", "content": prefix})
         session_id = f"load-{seed:012x}" if kind.turns > 1 else ""
+        if arrival is not None:
+            session_id = arrival.session
         for turn in itertools.count(1):
             messages.append({"role": "user", "content": prompts.text(draws, kind.prompt_words.draw(draws))})
             answer = self._request(kind, messages, session_id, due)

@@ -28,6 +28,11 @@ def text(draws: random.Random, words: int) -> str:
     return " ".join(draws.choices(_WORDS, k=words))
 
 
+def mean_word_characters() -> float:
+    """Return the mean length of a word with the space after it."""
+    return sum(map(len, _WORDS)) / len(_WORDS) + 1
+
+
 def shared_prefix(kind: str, index: int, words: int) -> str:
     """Return the ``index``-th shared prefix of a kind: the same text in every process and run of one salt."""
     return text(random.Random(f"{kind}/{index}/{salt()}"), words)

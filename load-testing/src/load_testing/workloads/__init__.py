@@ -55,6 +55,31 @@ class RequestKind(_Strict):
     accept_statuses: tuple[int, ...] = Field((200,), description="statuses that are no failure")
 
 
+class Arrival(_Strict):
+    """One recorded request, with text of the recorded length instead of its own."""
+
+    at: float = Field(ge=0, description="seconds after the first request")
+    model: str
+    words: int = Field(gt=0, description="length of the prompt")
+    max_tokens: int = Field(gt=0, description="tokens of the recorded answer")
+    stream: bool = True
+    session: str = Field("", description="requests of one session send the same x-session-id")
+    prefix: str = Field("", description="requests with the same one begin with the same words")
+    prefix_words: int = Field(0, ge=0, description="how many of the words")
+
+    def kind(self) -> RequestKind:
+        """Return the request as a kind of its own."""
+        rest = max(self.words - self.prefix_words, 1)
+        return RequestKind(
+            name="recorded",
+            model=self.model,
+            prompt_words=Words(low=rest, high=rest),
+            shared_prefix_words=self.prefix_words,
+            max_tokens=self.max_tokens,
+            stream=self.stream,
+        )
+
+
 class Slo(_Strict):
     """Limits that a request must keep to count towards goodput, and the required share."""
 
@@ -72,8 +97,17 @@ class Workload(_Strict):
     arrivals: Literal["poisson", "constant"] = "poisson"
     rate_per_second: float = Field(gt=0, description="peak rate, replaced by RATE")
     duration_seconds: float = Field(gt=0, description="replaced by DURATION")
-    requests: tuple[RequestKind, ...] = Field(min_length=1)
+    requests: tuple[RequestKind, ...] = ()
+    recorded: tuple[Arrival, ...] = Field(
+        (), description="instead of `requests`: what to send when (from-records)"
+    )
     slo: Slo = Slo()
+
+    @model_validator(mode="after")
+    def _has_requests(self) -> "Workload":
+        if bool(self.requests) == bool(self.recorded):
+            raise ValueError("requests: list the kinds of requests, or give recorded ones, not both")
+        return self
 
     def described(self, local: bool) -> str:
         """Return the description of the workload."""
@@ -85,16 +119,17 @@ class Workload(_Strict):
 
 
 def load(name: str) -> Workload:
-    """Read ``workloads/<name>/workload.yaml``.
+    """Read ``workloads/<name>/workload.yaml``, or the file ``name`` if it ends with ``.yaml``.
 
     Raises:
         BadWorkload: there is no such workload, or the file is invalid.
     """
-    path = FOLDER / name / "workload.yaml"
+    path = Path(name) if name.endswith(".yaml") else FOLDER / name / "workload.yaml"
     known = ", ".join(sorted(p.parent.name for p in FOLDER.glob("*/workload.yaml")))
     if not path.is_file():
-        raise BadWorkload(f'WORKLOAD: "{name}" is not a workload (known: {known})')
+        raise BadWorkload(f'WORKLOAD: "{name}" is not a workload (known: {known}, or a .yaml file)')
     try:
-        return Workload.model_validate(yaml.safe_load(path.read_text()))
+        return Workload.model_validate(yaml.load(path.read_text(), yaml.CSafeLoader))
     except (ValidationError, yaml.YAMLError) as error:
-        raise BadWorkload(f"{path.relative_to(FOLDER.parent.parent)}: {error}") from error
+        shown = path.relative_to(FOLDER.parent.parent) if path.is_relative_to(FOLDER) else path
+        raise BadWorkload(f"{shown}: {error}") from error
