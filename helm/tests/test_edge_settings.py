@@ -76,7 +76,16 @@ def test_every_setting_of_the_charts_schema_changes_the_envoy_configuration() ->
             "budgets": {"host": "b"}, "tracing": {"collector": {"host": "c"}},
         }
     ).model_dump()  # fmt: skip
-    before = render_without_routes(Settings.model_validate(full), MOUNTED_AT, ROUTES).files
+    # An idle timeout applies either with TLS or without.
+    bases = [full, {**full, "tls": {"certificate_file": "/c", "private_key_file": "/k"}}]
+
+    def rendered(change: dict[str, Any]) -> list[Any]:
+        return [
+            render_without_routes(Settings.model_validate(merged(base, change)), MOUNTED_AT, ROUTES).files
+            for base in bases
+        ]
+
+    before = rendered({})
     without_effect = []
     # Whole sections, choices and lists go through their parts; drain_seconds is an argument of Envoy; api_version has only
     # one value.
@@ -89,8 +98,10 @@ def test_every_setting_of_the_charts_schema_changes_the_envoy_configuration() ->
         new = changed.get(
             path, f"{value}x" if isinstance(value, str) else ["b"] if isinstance(value, list) else 0
         )
-        values = merged(full, nested(path, value + 1 if isinstance(value, int | float) and new == 0 else new))
-        if render_without_routes(Settings.model_validate(values), MOUNTED_AT, ROUTES).files == before:
+        if (
+            rendered(nested(path, value + 1 if isinstance(value, int | float) and new == 0 else new))
+            == before
+        ):
             without_effect.append(path)
     assert without_effect == []
 
