@@ -61,6 +61,11 @@ MAY_BE_EMPTY = (
         "this stack has no rules; test_changes_listed.py reads it",
     ),
     MayBeEmpty(
+        "router_held_requests",
+        "router-service",
+        "no pool of this stack holds requests; test_from_zero.py of the router reads it",
+    ),
+    MayBeEmpty(
         "router_class_",
         "router-service",
         "this stack configures no classes; test_classes_of_requests.py of the router reads these metrics",

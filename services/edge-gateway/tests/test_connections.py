@@ -122,8 +122,8 @@ def test_a_drained_http2_connection_still_answers_a_request(edge: Edge, upstream
         received = b""
         while GOAWAY_HEAD not in received:
             received += client.socket.recv(65536)
-        client.socket.sendall(request)
         assert upstream.count == 0
+        client.socket.sendall(request)
         client.protocol.receive_data(received[: received.index(GOAWAY_HEAD) - 3])
         assert status_on(client) == 200
 
