@@ -56,9 +56,11 @@ class PodHere:
         self.agent_url = f"http://127.0.0.1:{agent_port}"
         (folder / "model.yaml").write_text(model)
         (folder / "models").mkdir()
+        (folder / "start").mkdir()
         self._moves = {
             "/etc/model/model.yaml": str(folder / "model.yaml"),
             "/models": str(folder / "models"),
+            "/start/": f"{folder / 'start'}/",
             "http://127.0.0.1:8000": f"http://127.0.0.1:{self.engine_port}",
             "--port=8001": f"--port={agent_port}",
             "$(POD_NAME)": "smollm2-0",
@@ -132,6 +134,7 @@ def test_the_engine_pod_loads_warms_answers_traces_and_drains_as_the_chart_says(
             with pod.running_engine() as engine:
                 status = httpx.get(f"{pod.agent_url}/status").json()
                 assert status["engine"]["warm_up"], "ready means warm"
+                assert all(seconds > 0 for seconds in status["start"]["seconds"].values()), status["start"]
                 assert httpx.get(pod.probes["liveness"]).status_code == 200
                 _chart_test_asks(pod.engine_port)
                 _sends_a_span(pod.engine_port, collector)
