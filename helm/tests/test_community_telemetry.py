@@ -81,7 +81,7 @@ def test_an_environment_without_them_is_refused_with_the_remedy(environment: str
 @pytest.mark.parametrize(
     ("kind", "name", "chart"),
     [
-        ("community", "loki", "llm-loki-0.1.0"),
+        ("community", "loki", "llm-loki-0.2.0-rc.1"),
         ("community", "prometheus", "llm-prometheus-0.1.0"),
         ("own", "kps", "kube-prometheus-stack-88.5.3"),
         ("own", "tempo", "tempo-2.2.4"),

@@ -77,21 +77,24 @@ def _with_facts(text: str, release: str, given: Sequence[ValuesOption]) -> str:
     return text
 
 
+def namespaces(helm: Path) -> list[str]:
+    """Return the namespaces of the telemetry releases of both kinds."""
+    return sorted({one["namespace"] for one in _telemetry(helm)})
+
+
 def in_the_way(helm: Path, listed: str, releases: Iterable[Release]) -> list[str]:
     """Return one line for each installed telemetry release that is not among ``releases``, with its remedy.
 
     ``listed`` is the JSON of `helm list`. Charts of both kinds share release names, and Helm cannot turn one
     chart's StatefulSet into another's.
     """
-    document = yaml.safe_load((helm / "releases.yaml").read_text())
-    telemetry = [one for one in document["releases"] if one.get("telemetry") == "own"] + document["community"]
+    telemetry = {(one["name"], one["namespace"], one["chart"]) for one in _telemetry(helm)}
     wanted = {(release.name, release.namespace): release.chart.name for release in releases}
     lines = []
-    for found in json.loads(listed or "[]"):
+    for found in json.loads(listed):
         key = (found["name"], found["namespace"])
         chart = _name_of(found["chart"])
-        ours = any((one["name"], one["namespace"], one["chart"]) == (*key, chart) for one in telemetry)
-        if ours and wanted.get(key) != chart:
+        if (*key, chart) in telemetry and wanted.get(key) != chart:
             lines.append(
                 f"{found['name']} in {found['namespace']} is of chart {found['chart']}, the other kind of telemetry: "
                 f"remove it with helm uninstall {found['name']} -n {found['namespace']} (its volumes stay)"
@@ -99,12 +102,18 @@ def in_the_way(helm: Path, listed: str, releases: Iterable[Release]) -> list[str
     return lines
 
 
+def _telemetry(helm: Path) -> list[dict[str, Any]]:
+    document = yaml.safe_load((helm / "releases.yaml").read_text())
+    own = [one for one in document["releases"] if one.get("telemetry") == "own"]
+    return [*own, *document["community"]]
+
+
 def _name_of(chart: str) -> str:
-    """Return the name in ``NAME-VERSION``, as `helm list` shows charts."""
-    return chart.rpartition("-")[0]
+    """Return the name in ``NAME-VERSION``, as `helm list` shows charts; a version may have a hyphen too."""
+    return re.sub(r"-v?\d+\.\d+\.\d+.*$", "", chart)
 
 
-def all_releases(helm: Path, environment: str) -> list[Release]:
+def community_releases(helm: Path, environment: str) -> list[Release]:
     """Return the community's releases of an environment, for their removal."""
-    found: list[dict[str, Any]] = environment_entries(helm, environment, "community")
+    found = environment_entries(helm, environment, "community")
     return [Release(one["name"], helm / "community" / one["chart"], one["namespace"], ()) for one in found]

@@ -86,8 +86,11 @@ def _deploy(options: argparse.Namespace, releases: list[Release], charts: list[U
     missing, known = lacks(cluster, needs)
     missing_charts, known_charts = lacking_charts(cluster, charts)
     missing, known = missing_charts + missing, known_charts + known
-    listed = _helm(options, "list", "--all-namespaces", "--output", "json", *options.helm_context)
-    missing += community_telemetry.in_the_way(HELM, listed, releases)
+    for namespace in community_telemetry.namespaces(
+        HELM
+    ):  # a deployer may see no Secrets of other namespaces
+        listed = _helm(options, "list", "--namespace", namespace, "--output", "json", *options.helm_context)
+        missing += community_telemetry.in_the_way(HELM, listed, releases)
     for line in known:
         print(f"  note: {line}")
     for line in missing:
@@ -174,7 +177,7 @@ def _undeploy(options: argparse.Namespace, releases: list[Release]) -> int:
     own = {(release.name, release.namespace) for release in releases}
     releases = [
         one
-        for one in community_telemetry.all_releases(HELM, options.environment)
+        for one in community_telemetry.community_releases(HELM, options.environment)
         if (one.name, one.namespace) not in own
     ] + releases
     watch = PodWatch(Cluster(options.kubectl), _say)
