@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from platform_contracts.configuration_versions import KEY, Renamed, take_renamed, version_is_known
 from platform_contracts.yaml_document import Document, Place, Problem, read
@@ -16,13 +14,15 @@ from router_service.config.compile import compile_policy, compile_when
 from router_service.config.model import Configuration
 from router_service.config.rules_model import RuleSection, RulesFile, RuleTest
 from router_service.config.time_ladder import check_time_ladder
+from router_service.config.typed import typed as _typed
+from router_service.config.unchecked import at as _at
+from router_service.config.unchecked import listed as _list
+from router_service.config.unchecked import mapping as _mapping
+from router_service.config.unchecked import must_be_pool as _must_be_pool
 from router_service.routing.conditions.request import is_glob
 from router_service.routing.hashing import digest
 from router_service.routing.policy import ANY_MODEL, Policy
 from router_service.routing.vocabulary import Reason
-
-Model = TypeVar("Model", bound=BaseModel)
-
 
 class BadConfig(Exception):
     """The configuration cannot be used. ``problems`` lists all mistakes; the text has one line per mistake."""
@@ -125,102 +125,6 @@ def redis_password(path: Path, values: Configuration) -> str | None:
             return password
         problem = f"is empty; {remedy}"
     raise BadConfig([Problem(str(file), 1, 1, "", problem)])
-
-
-def _typed(document: Document, model: type[Model]) -> Model | None:
-    data = {} if document.data is None else document.data
-    if not isinstance(data, dict):
-        document.problem((), f"must be a mapping with the keys {', '.join(model.model_fields)}")
-        return None
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        for found in error.errors():
-            if found["type"] == "string_type" and isinstance(found["input"], list):
-                continue  # The other form of a key that takes a text or a list; that form's own mistakes are listed.
-            place = _real_place(document, found["loc"])
-            document.problem(place, _sentence(found, model))
-        return None
-
-
-def _real_place(document: Document, loc: tuple[str | int, ...]) -> Place:
-    """Drop the names of union members and mapping keys, which pydantic adds to its path."""
-    place: Place = ()
-    data = {} if document.data is None else document.data
-    for index, part in enumerate(loc):
-        if part == "[key]":  # The key itself is wrong, not its value.
-            continue
-        last = index == len(loc) - 1
-        if isinstance(data, Mapping) and (part in data or last):
-            data = data.get(part)
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
-            continue
-        place = (*place, part)
-    return place
-
-
-def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
-    kind, value, context = found["type"], found["input"], found.get("ctx", {})
-    shown = json.dumps(value, default=str, ensure_ascii=False)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    if kind == "extra_forbidden":
-        known = _fields_at(model, found["loc"][:-1])
-        near = get_close_matches(str(found["loc"][-1]), known, 1)
-        return f"is not a known key ({f'did you mean {near[0]}? ' if near else ''}known: {', '.join(known)})"
-    if kind == "missing":
-        return "is missing and has no default"
-    if isinstance(value, str) and "://" in value and "@" in value:
-        return "an address must not contain a user or password (the value is not shown)"
-    if kind == "string_pattern_mismatch":
-        return f"{shown} must match {context['pattern']}"
-    if kind == "literal_error":
-        return f"{shown} is not one of {context['expected']}"
-    said = str(found["msg"]).removeprefix("Input ").removeprefix("Value error, ")
-    return f"{shown} {said}" if said.startswith(("should", "must")) else f"{shown}: {said}"
-
-
-def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """Return the known keys at the location of an unknown key, by following its path through the model."""
-    current: Any = model
-    for part in loc:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            fields = current.model_fields
-            if part in fields:
-                current = fields[str(part)].annotation
-                continue
-        current = _inner_model(current)
-        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = current.model_fields[str(part)].annotation
-    current = _inner_model(current)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def _inner_model(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _inner_model(argument)
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            return found
-    return annotation
-
-
-def _at(data: Any, *place: str | int) -> Any:
-    """Return the value at a location in unchecked data, or None."""
-    for part in place:
-        if isinstance(data, Mapping):
-            data = data.get(part)
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
-            return None
-    return data
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _check_pools(document: Document) -> None:
@@ -372,15 +276,3 @@ def _must_be_class(document: Document, place: Place, main: Document) -> None:
     classes = _mapping(_at(main.data, "classes"))
     if isinstance(value, str) and value not in classes:
         document.problem(place, f'"{value}" is not one of `classes` (known: {_list(classes)})')
-
-
-def _must_be_pool(document: Document, place: Place, pools: Mapping[str, Any]) -> None:
-    value = _at(document.data, *place)
-    if isinstance(value, str) and value not in pools:
-        near = get_close_matches(value, [str(pool) for pool in pools], 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        document.problem(place, f'"{value}" is not a pool ({hint}known: {_list(pools)})')
-
-
-def _list(names: Iterable[Any]) -> str:
-    return ", ".join(sorted(str(name) for name in names)) or "none"
