@@ -24,6 +24,7 @@ from router_service.routing.hashing import digest
 from router_service.routing.policy import ANY_MODEL, Policy
 from router_service.routing.vocabulary import Reason
 
+
 class BadConfig(Exception):
     """The configuration cannot be used. ``problems`` lists all mistakes; the text has one line per mistake."""
 
