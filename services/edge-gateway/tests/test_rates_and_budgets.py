@@ -282,6 +282,7 @@ def test_several_choices_and_an_absent_limit_are_part_of_the_estimate(
         {"prompt": "a", "n": 20},
         {"prompt": "a", "best_of": 20},
         {"prompt": ["a"] * 5, "n": 4},
+        {"prompt": [""] * 1_000_000, "n": 128, "max_tokens": 1_000_000},  # 1.28e+20 in Lua
     ],
 )
 def test_every_prompt_and_every_choice_is_reserved(

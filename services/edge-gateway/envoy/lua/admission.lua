@@ -92,6 +92,11 @@ local function first_wrong_field(rule, kind, length, value, odd)
   return nil
 end
 
+-- Lua writes numbers from 1e14 with an exponent, which the rate limit service does not read.
+local function digits(number)
+  return ("%.0f"):format(number)
+end
+
 -- Returns the tokens to reserve: the prompt by its size (audio does not count), and the longest completion for every
 -- prompt and every choice. If a body has several limits, the largest counts, whichever the engine reads. If it has
 -- none, the second result is the limit that the router shall write into the body.
@@ -229,8 +234,8 @@ function envoy_on_request(handle)
   if code then return refuse(handle, "400", code, param, message) end
   if tokens then
     local metadata = handle:streamInfo():dynamicMetadata()
-    metadata:set("edge", "reserve", tostring(tokens))
-    if assumed then metadata:set("edge", "assumed", tostring(assumed)) end
+    metadata:set("edge", "reserve", digits(tokens))
+    if assumed then metadata:set("edge", "assumed", digits(assumed)) end
     if is_anthropic(path) then metadata:set("edge", "api", "anthropic") end
   end
 end
@@ -239,7 +244,7 @@ end
 if BUDGETS then
   local function used(report)
     local prompt, completion = (report or ""):match("^prompt=(%d+),completion=(%d+)$")
-    return prompt and tostring(tonumber(prompt) + tonumber(completion))
+    return prompt and digits(tonumber(prompt) + tonumber(completion))
   end
 
   function envoy_on_response(handle)
