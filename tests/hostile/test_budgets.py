@@ -1,13 +1,12 @@
 """Attack: streams that their client leaves early, and a frozen store. A budget stays exact to the token."""
 
 import asyncio
-import re
 import time
-from typing import Any
 
 import httpx
 import pytest
 
+from harness.attacks.streams import BODIES, DELTA, LEFT_AFTER, WORDS, left_early
 from harness.servers.edges import CHAT, redis_frozen
 from harness.stacks.attacked import ASSUMED_TOKENS, BUDGET, FULL, Attacked, unharmed_neighbour
 from harness.waiting import eventually
@@ -15,29 +14,6 @@ from harness.waiting import eventually
 pytestmark = pytest.mark.service
 
 STREAMS = 40 if FULL else 4
-LEFT_AFTER = 25
-WORDS = {"messages": [{"role": "user", "content": "Count to a thousand."}]}
-BODIES: dict[str, dict[str, Any]] = {
-    CHAT: {**WORDS, "max_tokens": 600},
-    "/v1/completions": {"prompt": "Count to a thousand.", "max_tokens": 600},
-    "/v1/messages": {**WORDS, "max_tokens": 600},
-    "/v1/responses": {"input": "Count to a thousand.", "max_output_tokens": 600},
-}
-_DELTA = re.compile(r'data: \{.*("delta":|"text":")')
-
-
-def left_early(stack: Attacked, path: str) -> str:
-    """Read the beginning of a stream, leave, and return the request's id."""
-    body = {**BODIES[path], "model": "m", "stream": True, "ignore_eos": True}
-    url, headers = stack.edge.url + path, stack.headers("metered")
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as answer:
-        assert answer.status_code == 200, answer.read()
-        deltas = 0
-        for line in answer.iter_lines():
-            deltas += bool(_DELTA.match(line))
-            if deltas == LEFT_AFTER:
-                break
-        return str(answer.headers["x-request-id"])
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -75,7 +51,7 @@ def without_a_limit(stack: Attacked, client: str) -> tuple[int, str]:
         assert answer.status_code == 200, answer.read()
         chunks = 0
         for line in answer.iter_lines():
-            chunks += bool(_DELTA.match(line))
+            chunks += bool(DELTA.match(line))
             if chunks == ASSUMED_TOKENS + 50:
                 break
         return chunks, str(answer.headers["x-request-id"])

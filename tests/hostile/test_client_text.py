@@ -2,28 +2,16 @@
 
 import json
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from harness.attacks.bodies import CANARY, CHAT_BODY, LONG, long_texts
 from harness.clients.raw_http import exchange
 from harness.servers.edges import CHAT
 from harness.stacks.attacked import ATTACK_SECONDS, KEYS, MIB, Attacked, unharmed_neighbour
 
 pytestmark = pytest.mark.service
-
-CANARY = "CaNaRyTeXt"
-LONG = CANARY * (4 * MIB // len(CANARY))
-CHAT_BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
-
-
-def bodies() -> Iterator[bytes]:
-    """Bodies with 4 MB of text in one field that could reach a record, an error or a log."""
-    for name in ("model", "user", "cache_salt", "service_tier", "tool_choice", LONG[:MIB]):
-        yield json.dumps({**CHAT_BODY, name: LONG}).encode()
-    yield json.dumps({**CHAT_BODY, "messages": [{"role": LONG, "content": "hi"}]}).encode()
-    yield json.dumps({**CHAT_BODY, "metadata": {LONG: LONG}, "model": "unknown"}).encode()
 
 
 def test_text_of_megabytes_is_bounded_in_edge_and_router(attacked: Attacked) -> None:
@@ -34,7 +22,7 @@ def test_text_of_megabytes_is_bounded_in_edge_and_router(attacked: Attacked) -> 
     with unharmed_neighbour(attacked, "text"), httpx.Client(timeout=30) as client:
         began = time.monotonic()
         while time.monotonic() - began < ATTACK_SECONDS or sent < 40:
-            for body in bodies():
+            for body in long_texts():
                 for url, headers in (
                     (attacked.edge.url, attacked.headers("fast")),
                     (attacked.router, {"content-type": "application/json"}),

@@ -3,41 +3,14 @@
 import asyncio
 import time
 
-import httpx
 import pytest
 
-from harness.servers.edges import CHAT
-from harness.stacks.attacked import ATTACK_SECONDS, ENGINE_SLOTS, Attacked, unharmed_neighbour
+from harness.attacks.streams import CLIENTS, flood
+from harness.stacks.attacked import ATTACK_SECONDS, Attacked, unharmed_neighbour
 from harness.waiting import eventually
 
 # The attacker reads thousands of events a second, so the short form measures little but the machine.
 pytestmark = [pytest.mark.service, pytest.mark.full]
-
-CLIENTS = 3 * ENGINE_SLOTS
-
-
-async def flood(stack: Attacked, seconds: float) -> dict[str, int]:
-    """Keep 60 requests of 3 s each under way, three for every two slots; count how they end."""
-    ends: dict[str, int] = {}
-    body = {
-        "model": "m",
-        "messages": [{"role": "user", "content": "hi"}],
-        "max_tokens": 300,
-        "ignore_eos": True,
-        "stream": True,
-    }
-    until = time.monotonic() + seconds
-
-    async def one(client: httpx.AsyncClient) -> None:
-        while time.monotonic() < until:
-            answer = await client.post(stack.edge.url + CHAT, json=body, headers=stack.headers("fast"))
-            ends[str(answer.status_code)] = ends.get(str(answer.status_code), 0) + 1
-            await asyncio.sleep(0.3 if answer.status_code == 503 else 0)
-
-    limits = httpx.Limits(max_connections=CLIENTS)
-    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
-        await asyncio.gather(*(one(client) for _ in range(CLIENTS)))
-    return ends
 
 
 def test_a_flood_of_one_client_leaves_slots_and_the_queue_to_another(attacked: Attacked) -> None:

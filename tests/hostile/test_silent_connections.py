@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from harness.attacks.connections import OPENINGS, is_open
 from harness.stacks.attacked import ATTACK_SECONDS, FULL, MIB, Attacked, unharmed_neighbour
 from harness.waiting import eventually
 
@@ -15,27 +16,6 @@ pytestmark = pytest.mark.service
 CONNECTIONS = 900 if FULL else 300
 HEAD_SECONDS = 10.0
 """The default `timeouts.request_headers_seconds` and `timeouts.http2_idle_seconds`."""
-
-OPENINGS = {
-    "nothing": b"",
-    "half a head": b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-a: ",
-    "a preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "settings of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
-    "a refused request": b"GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n",
-    "a health check": b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n",
-}
-
-
-def is_open(client: socket.socket) -> bool:
-    """Return whether the edge has not closed a connection."""
-    try:
-        while data := client.recv(65536):
-            del data
-    except BlockingIOError:
-        return True
-    except ConnectionError:
-        return False
-    return False
 
 
 def test_silent_connections_do_not_harm_and_are_closed(attacked: Attacked) -> None:

@@ -5,33 +5,10 @@ import time
 import httpx
 import pytest
 
-from harness.servers.edges import CHAT
+from harness.attacks.bodies import TINY_ITEMS
 from harness.stacks.attacked import ATTACK_SECONDS, MIB, Attacked, unharmed_neighbour
 
 pytestmark = pytest.mark.service
-
-ITEMS = 1_000_000
-
-
-def items(item: bytes, count: int = ITEMS) -> bytes:
-    return b"[" + item + (b"," + item) * (count - 1) + b"]"
-
-
-BODIES = {
-    "token ids, unknown model": ("/v1/completions", b'{"model":"unknown","prompt":%b}' % items(b"1")),
-    "empty prompts": ("/v1/completions", b'{"model":"m","prompt":%b}' % items(b'""')),
-    "empty lists": ("/v1/embeddings", b'{"model":"m","input":%b}' % items(b"[]")),
-    "parts": (CHAT, b'{"model":"m","messages":[{"role":"user","content":%b}]}' % items(b"{}")),
-    "messages": (CHAT, b'{"model":"m","messages":%b}' % items(b"{}")),
-    "stop strings": (
-        CHAT,
-        b'{"model":"unknown","messages":[{"role":"user","content":"a"}],"stop":%b}' % items(b'""'),
-    ),
-    "nested lists": (
-        CHAT,
-        b'{"model":"m","messages":[{"role":"user","content":"a"}],"x":%b}' % items(b"[[[]]]", 300_000),
-    ),
-}
 
 
 def test_a_million_tiny_items_do_not_hold_the_router(attacked: Attacked) -> None:
@@ -41,9 +18,9 @@ def test_a_million_tiny_items_do_not_hold_the_router(attacked: Attacked) -> None
     sent = 0
     with unharmed_neighbour(attacked, "tiny items"), httpx.Client(timeout=60) as client:
         began = time.monotonic()
-        while time.monotonic() - began < ATTACK_SECONDS or sent < 2 * len(BODIES):
-            kind = list(BODIES)[sent % len(BODIES)]
-            path, body = BODIES[kind]
+        while time.monotonic() - began < ATTACK_SECONDS or sent < 2 * len(TINY_ITEMS):
+            kind = list(TINY_ITEMS)[sent % len(TINY_ITEMS)]
+            path, body = TINY_ITEMS[kind]
             answer = client.post(attacked.edge.url + path, content=body, headers=attacked.headers("fast"))
             statuses[kind] = answer.status_code
             sent += 1

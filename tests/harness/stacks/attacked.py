@@ -32,12 +32,14 @@ from harness.servers.edges import (
     running_rate_limit_service,
     running_redis,
 )
+from harness.servers.span_collector import SpanReceiver
 from harness.stacks.local import ROOT
 from harness.waiting import eventually
 
 MODEL = "m"
 MIB = 1024 * 1024
 BUDGET = 60_000
+DAILY_BUDGET = 1_000_000_000
 ASSUMED_TOKENS = 400
 NEIGHBOUR_RATE = 6.0
 NEIGHBOUR_TOKENS = 20
@@ -48,8 +50,12 @@ KEYS = {
     "attacker": ["sk-hostile-attacker-0123456789abcdef"],
     "fast": ["sk-hostile-fast-0123456789abcdef0123"],
     "metered": ["sk-hostile-metered-0123456789abcdef01"],
+    "daily": ["sk-hostile-daily-0123456789abcdef012"],
+    "bystander": ["sk-hostile-bystander-0123456789abcdef"],
 }
-"""`attacker` has the default rate of a client, `fast` none, `metered` a token budget."""
+"""`attacker` has the default rate of a client, `fast` and `bystander` none, `metered` a token budget of a minute, `daily`
+one of a day, which is counted exactly.
+"""
 
 ALONE_REQUESTS = 24
 FULL = os.environ.get("FULL") == "1"
@@ -108,6 +114,10 @@ class Attacked:
         level = self.redis("hget", f"edge:{{{client}}}:tokens", "level")
         return BUDGET - float(level or BUDGET)
 
+    def spent_today(self, client: str = "daily") -> int:
+        """Return the tokens that a client's counter of the day has."""
+        return int(self.redis("hget", f"edge:{{{client}}}:day", "used") or 0)
+
     def redis(self, *command: str) -> str:
         """Run a command of redis-cli and return its output."""
         asked = ["redis-cli", "-p", str(self.redis_port), *command]
@@ -125,8 +135,8 @@ def _sum(url: str, name: str, *labels: str) -> float:
 
 
 @contextlib.contextmanager
-def attacked_stack(directory: Path) -> Iterator[Attacked]:
-    """Run the stack until the block ends."""
+def attacked_stack(directory: Path, spans: SpanReceiver | None = None) -> Iterator[Attacked]:
+    """Run the stack until the block ends. Every span of the edge and the router goes to ``spans``."""
     engines = [free_port(), free_port()]
     router, binaries = free_port(), Path(sys.executable).parent
     limits = {
@@ -135,11 +145,16 @@ def attacked_stack(directory: Path) -> Iterator[Attacked]:
             "neighbour": WIDE,
             "fast": WIDE,
             "metered": {**WIDE, "tokens_per_minute": BUDGET},
+            "daily": {**WIDE, "tokens_per_day": DAILY_BUDGET},
+            "bystander": WIDE,
         },
     }
     # The engines' model has 2,048 tokens: a shorter assumed completion shows that it limits an answer.
     budgets_section = {"timeout_seconds": 2.0, "assumed_max_tokens": ASSUMED_TOKENS}
     settings: dict[str, Any] = {"limits": limits, "budgets": budgets_section}
+    if spans:
+        collector = {"host": "127.0.0.1", "port": spans.grpc_port}
+        settings["tracing"] = {"sample_ratio": 1.0, "collector": collector}
     file = directory / "router.yaml"
     (directory / "rules.yaml").write_text(yaml.safe_dump({"rules": _RULES}))
     with contextlib.ExitStack() as stack:
@@ -153,7 +168,10 @@ def attacked_stack(directory: Path) -> Iterator[Attacked]:
             stack.enter_context(running(simulator, log=directory / f"engine-{port}.log", ready=ready))
         redis_port = stack.enter_context(running_redis(directory / "redis"))
         budgets, metrics = stack.enter_context(running_rate_limit_service(directory, settings, redis_port))
-        file.write_text(yaml.safe_dump(_router_configuration(router, engines, budgets)))
+        configuration = _router_configuration(router, engines, budgets)
+        if spans:
+            configuration["telemetry"] = {"otlp_endpoint": f"http://127.0.0.1:{spans.http_port}"}
+        file.write_text(yaml.safe_dump(configuration))
         process = stack.enter_context(
             running(
                 [binaries / "router-service", "serve", "--config", file],
@@ -217,13 +235,25 @@ def unharmed_neighbour(stack: Attacked, name: str) -> Iterator[Neighbour]:
     Raises:
         AssertionError: fewer than 99 % of its requests succeeded, or its 95th percentile more than doubled.
     """
-    path = (
-        stack.directory / f"neighbour-{re.sub('[^a-z0-9]+', '-', name.lower())}-{time.monotonic_ns()}.jsonl"
-    )
+    with served_neighbour(stack, name) as neighbour:
+        yield neighbour
+    assert neighbour.figures["p95_attacked"] <= 2 * neighbour.figures["p95_alone"], neighbour.figures
+
+
+@contextlib.contextmanager
+def served_neighbour(
+    stack: Attacked, name: str, client: str = "neighbour", alone: int = ALONE_REQUESTS
+) -> Iterator[Neighbour]:
+    """Measure a second client for ``alone`` requests alone, then during the block.
+
+    Raises:
+        AssertionError: fewer than 99 % of its requests succeeded.
+    """
+    path = stack.directory / f"{client}-{re.sub('[^a-z0-9]+', '-', name.lower())}-{time.monotonic_ns()}.jsonl"
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "harness.chaos.load", "--model", MODEL),
-            *("--url", stack.edge.url + CHAT, "--key", KEYS["neighbour"][0], "--out", str(path)),
+            *("--url", stack.edge.url + CHAT, "--key", KEYS[client][0], "--out", str(path)),
             *("--rate", str(NEIGHBOUR_RATE), "--tokens", str(NEIGHBOUR_TOKENS)),
         ],
         stdin=subprocess.PIPE,
@@ -231,7 +261,7 @@ def unharmed_neighbour(stack: Attacked, name: str) -> Iterator[Neighbour]:
     )
     load = Load(process, path)
     try:
-        load.settle(ALONE_REQUESTS)
+        load.settle(alone)
         neighbour = Neighbour(load, time.time())
         yield neighbour
         attack_ended = time.time()
@@ -240,14 +270,13 @@ def unharmed_neighbour(stack: Attacked, name: str) -> Iterator[Neighbour]:
         if process.poll() is None:
             process.kill()
             process.wait()
-    alone = [answer for answer in found if answer.ended_at < neighbour.attack_began]
+    alone_answers = [answer for answer in found if answer.ended_at < neighbour.attack_began]
     during = [answer for answer in found if neighbour.attack_began <= answer.sent_at <= attack_ended]
-    neighbour.figures.update(_figures(alone, during))
-    print(f"{name}: {json.dumps(neighbour.figures)}")
     failures = [(answer.ending, answer.status, answer.detail) for answer in during if answer.ending != "good"]
+    neighbour.figures.update(_figures(alone_answers, during), failed=len(failures))
+    print(f"{name}: {json.dumps(neighbour.figures)}")
     assert len(during) >= NEIGHBOUR_RATE * 2, f"the neighbour sent only {len(during)} requests meanwhile"
     assert len(failures) <= len(during) / 100, failures[:5]
-    assert neighbour.figures["p95_attacked"] <= 2 * neighbour.figures["p95_alone"], neighbour.figures
 
 
 def _figures(alone: list[Answer], during: list[Answer]) -> dict[str, float]:
