@@ -6,7 +6,7 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["harness.stacks.endings", "harness.stacks.fixtures"]
+pytest_plugins = ["harness.clients.certificate_store", "harness.stacks.endings", "harness.stacks.fixtures"]
 
 # A script without a terminal may start the tests with SIGINT ignored, and their processes would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
