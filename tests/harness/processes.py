@@ -46,6 +46,21 @@ def running(
     Raises:
         DidNotStart: it ended early, or ``ready()`` stayed false for ``ready_seconds``.
     """
+    with launched(command, log=log, stop_seconds=stop_seconds, env=env, cwd=cwd) as process:
+        wait_until_ready(process, log, ready, ready_seconds)
+        yield process
+
+
+@contextlib.contextmanager
+def launched(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    log: Path,
+    stop_seconds: float = 10.0,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``command`` like `running`, without waiting until it is ready."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             [os.fspath(part) for part in command],
@@ -57,23 +72,40 @@ def running(
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + ready_seconds
-        while not ready():
-            if process.poll() is not None:
-                raise DidNotStart(f"{command[0]} ended with {process.returncode}:\n{tail(log)}")
-            if time.monotonic() > deadline:
-                raise DidNotStart(f"{command[0]} was not ready after {ready_seconds} s:\n{tail(log)}")
-            time.sleep(0.05)
         yield process
     finally:
         end(process, stop_seconds)
 
 
-def end(process: subprocess.Popen[bytes], stop_seconds: float = 10.0) -> None:
-    """Stop a process started by :func:`running`: SIGTERM first, then SIGKILL to its process group."""
+def wait_until_ready(
+    process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool], seconds: float = 20.0
+) -> None:
+    """Wait until ``ready()`` is true.
+
+    Raises:
+        DidNotStart: the process ended early, or was not ready within ``seconds``.
+    """
+    command = process.args[0] if isinstance(process.args, list) else process.args
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if process.poll() is not None:
+            raise DidNotStart(f"{command!s} ended with {process.returncode}:\n{tail(log)}")
+        if time.monotonic() > deadline:
+            raise DidNotStart(f"{command!s} was not ready after {seconds} s:\n{tail(log)}")
+        time.sleep(0.05)
+
+
+def terminate(process: subprocess.Popen[bytes]) -> None:
+    """Send SIGTERM to a process, even if SIGSTOP has stopped it. Does not wait."""
     if process.poll() is None:
         process.send_signal(signal.SIGCONT)
         process.terminate()
+
+
+def end(process: subprocess.Popen[bytes], stop_seconds: float = 10.0) -> None:
+    """Stop a process started by :func:`running`: SIGTERM first, then SIGKILL to its process group."""
+    if process.poll() is None:
+        terminate(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(stop_seconds)
     with contextlib.suppress(ProcessLookupError):

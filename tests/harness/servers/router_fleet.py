@@ -14,7 +14,7 @@ import redis
 import yaml
 
 from harness.ports import free_port
-from harness.processes import answers, running
+from harness.processes import answers, launched, terminate, wait_until_ready
 from harness.waiting import eventually
 
 BIN = Path(sys.executable).parent
@@ -25,7 +25,10 @@ MODEL = "smollm2-135m-instruct"
 
 
 class Part:
-    """One process that a test starts, freezes, kills and restarts, always on the same port."""
+    """One process that a test starts, freezes, kills and restarts, always on the same port.
+
+    ``launch`` does not wait, so several parts start at the same time. Reading ``url`` waits until the part is ready.
+    """
 
     def __init__(self, command: list[Any], log: Path, ready: Callable[[], bool], port: int) -> None:
         self.command = command
@@ -34,9 +37,11 @@ class Part:
         self.port = port
         self._open = contextlib.ExitStack()
         self.process: subprocess.Popen[bytes] | None = None
+        self._starting = False
 
     @property
     def url(self) -> str:
+        self.wait()
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -44,8 +49,29 @@ class Part:
         assert self.process is not None
         return self.process.pid
 
+    def launch(self) -> None:
+        """Start it without waiting until it is ready."""
+        self.process = self._open.enter_context(launched(self.command, log=self.log))
+        self._starting = True
+
+    def wait(self) -> None:
+        """Wait until a launched part is ready.
+
+        Raises:
+            DidNotStart: it ended, or was not ready in time.
+        """
+        if self._starting and self.process is not None:
+            self._starting = False
+            wait_until_ready(self.process, self.log, self.ready)
+
     def start(self) -> None:
-        self.process = self._open.enter_context(running(self.command, log=self.log, ready=self.ready))
+        self.launch()
+        self.wait()
+
+    def terminate(self) -> None:
+        """Send SIGTERM; ``end`` waits for the process."""
+        if self.process is not None:
+            terminate(self.process)
 
     def end(self) -> None:
         """Stop it with SIGTERM, as a rollout does."""
@@ -54,11 +80,13 @@ class Part:
 
     def kill(self) -> None:
         """Kill it at once, as a crash does."""
+        self.wait()
         os.kill(self.pid, signal.SIGKILL)
         self.end()
 
     def freeze(self) -> None:
         """Freeze it: its connections stay open and nothing responds."""
+        self.wait()
         os.kill(self.pid, signal.SIGSTOP)
         eventually(lambda: f"/proc/{self.pid}/stat" and self._state() == "T", "the process is stopped")
 
@@ -145,16 +173,28 @@ class Fleet:
         self.engines: dict[str, Engine] = {}
         self.routers: list[RouterPart] = []
         self.redis: Part | None = None
+        self._parts: list[Part] = []
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._open.close()
+        with self._open:
+            for router in self.routers:
+                router.terminate()
+            for router in self.routers:
+                router.end()
+            for part in self._parts:
+                part.terminate()
+
+    def wait(self) -> None:
+        """Wait until every launched part is ready."""
+        for part in self._parts:
+            part.wait()
 
     def add_engine(self, name: str, *options: str, port: int | None = None) -> Engine:
-        """Start an engine simulator."""
+        """Launch an engine simulator; the next router, or the first use of its ``url``, waits for it."""
         port = port or free_port()
         command = [
             *(BIN / "engine-simulator", "serve", "--port", str(port), "--seed", "7", "--model", MODEL),
@@ -168,7 +208,7 @@ class Fleet:
         return engine
 
     def add_redis(self, *options: str) -> Part:
-        """Start a Redis."""
+        """Launch a Redis; the next router waits for it."""
         port = free_port()
 
         def ready() -> bool:
@@ -194,7 +234,9 @@ class Fleet:
             "pools": {
                 "general": {
                     "models": [MODEL],
-                    "backends": {name: {"url": engine.url} for name, engine in self.engines.items()},
+                    "backends": {
+                        name: {"url": f"http://127.0.0.1:{engine.port}"} for name, engine in self.engines.items()
+                    },
                 }
             },
             "routing": {"default_pool": "general"},
@@ -221,6 +263,7 @@ class Fleet:
 
         ``wrapper`` goes before the command (``env X=y``).
         """
+        self.wait()
         port = port or free_port()
         path = self.folder / f"router-{len(self.routers)}.yaml"
         path.write_text(yaml.safe_dump(self.configuration(port, **sections)))
@@ -228,6 +271,7 @@ class Fleet:
         log = self.folder / f"router-{len(self.routers)}.jsonl"
         router = RouterPart(command, log, answers(f"http://127.0.0.1:{port}/readyz"), port)
         self._keep(router)
+        router.wait()
         self.routers.append(router)
         expected = len(self.engines) if wait_usable is None else wait_usable
         eventually(lambda: router.usable() == expected, f"{expected} backends are usable")
@@ -235,14 +279,16 @@ class Fleet:
 
     def rewrite(self, router: RouterPart, **sections: Any) -> None:
         """Replace a router's configuration file atomically, as a ConfigMap update does."""
+        self.wait()
         path = Path(router.command[-1])
         new = path.with_suffix(".new")
         new.write_text(yaml.safe_dump(self.configuration(router.port, **sections)))
         new.replace(path)
 
     def _keep(self, part: Part) -> None:
-        part.start()
         self._open.callback(part.end)
+        part.launch()
+        self._parts.append(part)
 
 
 @contextlib.contextmanager
