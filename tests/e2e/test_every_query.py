@@ -94,7 +94,8 @@ def allowed(text: str) -> bool:
 
 @pytest.fixture(scope="module")
 def count(observed_stack: Observed) -> Callable[[str], int]:
-    """Return how many series an expression has now."""
+    """Return how many series an expression has, after half a minute of traffic."""
+    observed_stack.wait_for_history()
 
     @cache
     def ask(expression: str) -> int:

@@ -42,6 +42,7 @@ def test_a_page_has_commands_their_output_and_a_picture_and_no_dead_link(page) -
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_its_commands_answer_within_a_minute(page, observed_stack: Observed) -> None:  # type: ignore[no-untyped-def]
+    observed_stack.wait_for_history()
     answer = observed_stack.ask("Say hello.")
     request_id = answer.headers["x-request-id"]
     eventually(

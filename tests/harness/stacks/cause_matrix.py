@@ -3,6 +3,7 @@
 A scenario injects one cause (`cause_scenarios`). This module asserts nothing about the report; the test does.
 """
 
+import math
 import random
 import statistics
 import time
@@ -75,7 +76,8 @@ class Quiet:
 
     @property
     def noise_seconds(self) -> float:
-        return max(map(abs, self.changes_seconds))
+        """Return the largest change without a fault, NaN if no control was run."""
+        return max(map(abs, self.changes_seconds), default=math.nan)
 
 
 @dataclass
@@ -115,8 +117,11 @@ def variables(scenario: type[Scenario], folder: Path) -> dict[str, str]:
     }
 
 
-def run(stack: Stack, kind: type[Scenario], seed: int, trials: int) -> Result:
-    """Run a scenario ``trials`` times; the first trial lasts until verdict and alert appear."""
+def run(stack: Stack, kind: type[Scenario], seed: int, trials: int, *, control: bool = True) -> Result:
+    """Run a scenario ``trials`` times; the first trial lasts until verdict and alert appear.
+
+    ``control``: measure windows without a fault first. Without it, the result has no noise.
+    """
     scenario = kind(random.Random(seed))
     result = Result(scenario, seed)
     port = int(stack.environment["EDGE_PORT"])
@@ -126,7 +131,8 @@ def run(stack: Stack, kind: type[Scenario], seed: int, trials: int) -> Result:
         try:
             scenario.begin(platform)
             time.sleep(10)
-            result.quiet = _quiet(platform, scenario, windows=trials if trials > 1 else 2)
+            if control:
+                result.quiet = _quiet(platform, scenario, windows=max(trials, 2))
             for number in range(trials):
                 result.trials.append(_trial(platform, scenario, result.watched if number == 0 else None))
                 if number + 1 < trials:

@@ -30,7 +30,7 @@ def vllm_stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def observed_stack(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Observed]:
-    """A simulator stack whose alerts and rules run thirty times as fast and whose spans are kept, after half a
-    minute of mixed traffic. Its users leave it as they found it."""
+    """A simulator stack whose alerts and rules run thirty times as fast and whose spans are kept, under mixed
+    traffic. Its users leave it as they found it."""
     with until_last_user(request, observed(tmp_path_factory.mktemp("observed-stack"))) as platform:
         yield platform

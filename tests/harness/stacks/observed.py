@@ -30,6 +30,11 @@ class Observed:
     stack: Stack
     platform: Platform
     spans: SpanReceiver
+    traffic_from: float
+
+    def wait_for_history(self) -> None:
+        """Wait until the traffic has lasted `TRAFFIC_SECONDS`, so that the windows of queries contain some."""
+        time.sleep(max(0.0, self.traffic_from + TRAFFIC_SECONDS - time.monotonic()))
 
     def ask(self, content: str, *, stream: bool = True, **headers: str) -> httpx.Response:
         """Send one chat completion through the edge."""
@@ -74,8 +79,7 @@ def observed(folder: Path) -> Iterator[Observed]:
                 platform = Platform(stack, stopwatch)
                 time.sleep(3)
                 _failures(platform)
-                time.sleep(TRAFFIC_SECONDS)
-                yield Observed(stack, platform, spans)
+                yield Observed(stack, platform, spans, time.monotonic())
                 platform.close()
 
 
