@@ -7,12 +7,12 @@ import json
 import random
 import re
 import statistics
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from harness.background import Background
 
 _ANSWER = re.compile(rb'"content":\s?"[^"]')
 """Text of an answer in a chunk, not a thought."""
@@ -53,7 +53,7 @@ class Timing:
         return self.headers.get("x-request-id", "")
 
 
-class Stopwatch:
+class Stopwatch(Background):
     """Sends ``per_second`` requests a second, evenly spaced with jitter, until the block ends.
 
     ``next_ask`` makes each request; it may be replaced while this runs.
@@ -62,6 +62,7 @@ class Stopwatch:
     def __init__(
         self, port: int, key: str, model: str, per_second: float, next_ask: Callable[[], Ask], seed: int
     ) -> None:
+        super().__init__()
         self.next_ask = next_ask
         self.paused = False
         self.timings: list[Timing] = []
@@ -70,18 +71,9 @@ class Stopwatch:
         self._model = model
         self.per_second = per_second
         self._random = random.Random(seed)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(60)
+    def work(self) -> None:
+        asyncio.run(self._run())
 
     def ended_between(self, start: float, end: float) -> list[Timing]:
         """Return the requests that ended between two epoch times."""
@@ -90,7 +82,7 @@ class Stopwatch:
     async def _run(self) -> None:
         running: set[asyncio.Task[None]] = set()
         due = time.monotonic()
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             if not self.paused:
                 task = asyncio.create_task(self._one(self.next_ask()))
                 running.add(task)

@@ -9,17 +9,16 @@ import os
 import random
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import yaml
 
+from harness.background import Background
 from harness.stacks.faults import MODEL, SimulatedEngine, pid_of
 from harness.stacks.local import ROOT, Stack
 from harness.waiting import eventually
@@ -81,7 +80,7 @@ class Seen:
 
 
 @dataclass
-class Watcher:
+class Watcher(Background):
     """Reads the changes every two seconds while the block runs, as an open page would."""
 
     stack: Stack
@@ -89,18 +88,7 @@ class Watcher:
     seen: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(60)
+        super().__init__()
 
     def find(self, expected: Expected, within_seconds: float = 60.0) -> Seen | None:
         """Return the listed change nearest to ``expected``, None if there is none near it."""
@@ -108,9 +96,9 @@ class Watcher:
         near = [one for one in fits if abs(one.change.at - expected.at) <= within_seconds]
         return min(near, key=lambda one: abs(one.change.at - expected.at), default=None)
 
-    def _run(self) -> None:
+    def work(self) -> None:
         with Prometheus(self.stack.url("PROMETHEUS_PORT"), timeout_seconds=20) as prometheus:
-            while not self._stop.wait(2.0):
+            while not self.stop.wait(2.0):
                 now = time.time()
                 for change in read_changes(prometheus, max(self.began, now - 240), now):
                     if not any(_same(change, one.change) for one in self.seen):

@@ -10,16 +10,15 @@ import json
 import os
 import random
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from harness.background import Background
 from harness.servers.router_fleet import UNTIL_CLEARED
 from harness.stacks.local import Stack
 
@@ -55,7 +54,7 @@ def frozen(pid: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-class DutyCycle:
+class DutyCycle(Background):
     """Lets a process run only part of the time, like a used-up CPU quota or a busy event loop.
 
     It alternates between about ``freeze_seconds`` stopped and ``run_seconds`` running. Each length is
@@ -64,6 +63,7 @@ class DutyCycle:
     """
 
     def __init__(self, pid: int, freeze_seconds: float, run_seconds: float, seed: int) -> None:
+        super().__init__()
         self.pid = pid
         self.freeze_seconds = freeze_seconds
         self.run_seconds = run_seconds
@@ -72,36 +72,24 @@ class DutyCycle:
         self.seen_stopped = 0
         self.began = 0.0
         self._random = random.Random(seed)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="duty-cycle", daemon=True)
 
     @property
     def frozen_share(self) -> float:
         """Return the share of the time in which the process was stopped."""
         return self.frozen_seconds / max(time.monotonic() - self.began, 1e-9)
 
-    def __enter__(self) -> Self:
+    def work(self) -> None:
         self.began = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not self.stop.is_set():
                 os.kill(self.pid, signal.SIGSTOP)
                 began = time.monotonic()
-                self._stop.wait(self.freeze_seconds * self._random.uniform(0.6, 1.4))
+                self.stop.wait(self.freeze_seconds * self._random.uniform(0.6, 1.4))
                 self.seen_stopped += is_stopped(self.pid)
                 os.kill(self.pid, signal.SIGCONT)
                 self.frozen_seconds += time.monotonic() - began
                 self.freezes += 1
-                self._stop.wait(self.run_seconds * self._random.uniform(0.6, 1.4))
+                self.stop.wait(self.run_seconds * self._random.uniform(0.6, 1.4))
         except ProcessLookupError:
             return
         finally:
@@ -142,7 +130,7 @@ class SimulatedEngine:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0] == name)
 
 
-class Neighbours:
+class Neighbours(Background):
     """Load from other users of the engines, who bypass edge and router: ``streams`` concurrent streams on
     each engine.
 
@@ -150,6 +138,7 @@ class Neighbours:
     """
 
     def __init__(self, urls: list[str], streams: int, max_tokens: int, prompt: str, **more: Any) -> None:
+        super().__init__()
         self.finished = 0
         self.failed = 0
         self._urls = urls
@@ -161,33 +150,16 @@ class Neighbours:
             "ignore_eos": True,
             **more,
         }
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="neighbours", daemon=True)
-        self._task: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def work(self) -> None:
+        asyncio.run(self._until_stopped())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        def cancel() -> None:
-            if self._task is not None:
-                self._task.cancel()
-
-        self._loop.call_soon_threadsafe(cancel)
-        self._thread.join(30)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._task = self._loop.create_task(self._all())
-        with contextlib.suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(self._task)
-        self._loop.close()
-
-    async def _all(self) -> None:
-        await asyncio.gather(*(self._one(url) for url in self._urls for _ in range(self._streams)))
+    async def _until_stopped(self) -> None:
+        streams = [asyncio.create_task(self._one(url)) for url in self._urls for _ in range(self._streams)]
+        await asyncio.to_thread(self.stop.wait)
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
 
     async def _one(self, url: str) -> None:
         address = urlsplit(url)
