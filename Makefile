@@ -40,13 +40,13 @@ demo: ## Replay the tour: short, long, sticky and refused requests, each explain
 test: ## Run all tests and list what was skipped and why (ARGS=FILE, FULL=1: long forms, STRICT=1: skip no missing program)
 	@$(PYTHON) scripts/run-tests
 
-test-cluster: ## Try the platform and its faults on the cluster of KUBECONFIG (tests/cluster)
+test-cluster: ## Test the platform and inject faults on the cluster of KUBECONFIG (tests/cluster)
 	@$(PYTHON) scripts/test-cluster
 
 check: ## Check format, lint, types and the import rules
 	@$(PYTHON) scripts/check-code
 
-bench: ## Measure the router's own cost beside its peers (SCALE=1: over the number of backends)
+bench: ## Measure the router's own cost next to other routers (SCALE=1: over the number of backends)
 	@$(PYTHON) scripts/run-measurement bench
 
 load: ## Drive load through the running stack (WORKLOAD= RATE= DURATION= TARGET=)

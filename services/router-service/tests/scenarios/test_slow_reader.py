@@ -43,7 +43,7 @@ def engine() -> Iterator[ScriptedEngine]:
 
 
 def event(number: int) -> bytes:
-    """One event of ``BLOCK_BYTES``, like no other."""
+    """Return a unique event of ``BLOCK_BYTES``."""
     begin = b'data: {"id":"%06d","choices":[{"index":0,"delta":{"content":"' % number
     end = b'"}}]}\n\n'
     return begin + b"%d" % (number % 10) * (BLOCK_BYTES - len(begin) - len(end)) + end
