@@ -15,7 +15,6 @@ import hcl2
 
 SMALL_PROVIDERS = ("tls", "time", "null", "cloudinit")
 _KEPT = {"count", "for_each", "depends_on", "provider", "lifecycle", "dynamic", "timeouts", "provisioner"}
-_SKIPPED = {"name", "dynamic", "content"}
 
 
 def adapt(into: Path, schema: dict[str, Any], missing: set[str]) -> list[str]:
