@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ TIERS = {
 """Each tier's marks and how its tests are spread. Tests of real processes run one at a time."""
 
 BEHIND, BESIDE = ("programs", "untimed"), "service"
-"""The first tiers run behind the last, one after another: their results do not depend on time, and its tests mostly wait."""
+"""The first tiers run behind the last, at the same time: their results do not depend on time, and its tests mostly wait."""
 
 NICENESS = 10
 """Added to the priority of the tiers that run behind, so that they take only CPU time that the other leaves."""
@@ -100,42 +99,24 @@ class TierRun:
 
 
 class Background:
-    """Tiers that run one after another at low priority. ``finish`` waits for them and returns their results."""
+    """Tiers that run at the same time at low priority. ``finish`` waits for them and returns their results."""
 
     def __init__(self, names: Sequence[str], arguments: list[str]) -> None:
-        self._names = names
-        self._arguments = arguments
-        self._runs: list[TierRun] = []
-        self._lock = threading.Lock()
-        self._interrupted = False
-        self._pool = ThreadPoolExecutor(1)
-        self._seconds = self._pool.submit(self._run)
-
-    def _run(self) -> list[float]:
-        seconds = []
-        for name in self._names:
-            with self._lock:
-                if self._interrupted:
-                    break
-                self._runs.append(TierRun(name, self._arguments, behind=True))
-            seconds.append(self._runs[-1].wait())
-        return seconds
+        self._runs = {name: TierRun(name, arguments, behind=True) for name in names}
+        self._pool = ThreadPoolExecutor(len(self._runs))
+        self._seconds = {name: self._pool.submit(run.wait) for name, run in self._runs.items()}
 
     def interrupt(self) -> None:
-        """Interrupt the running tier like Ctrl-C, start no other one, and wait until it has ended."""
-        with self._lock:
-            self._interrupted = True
-            if self._runs:
-                self._runs[-1].interrupt()
+        """Interrupt the running tiers like Ctrl-C and wait until they have ended."""
+        for run in self._runs.values():
+            run.interrupt()
         self._pool.shutdown()
 
     def finish(self) -> dict[str, Tier]:
         """Wait for every tier, then print the outputs and repeat a few failures; return the results by name."""
-        seconds = self._seconds.result()
+        seconds = {name: took.result() for name, took in self._seconds.items()}
         self._pool.shutdown()
-        return {
-            name: run.finish(took) for name, run, took in zip(self._names, self._runs, seconds, strict=True)
-        }
+        return {name: run.finish(seconds[name]) for name, run in self._runs.items()}
 
 
 def report_of(report: str) -> Path:
