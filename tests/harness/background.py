@@ -1,8 +1,11 @@
 """Work in a thread for as long as a block lasts."""
 
+import asyncio
+import contextlib
 import threading
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 
 class Background:
@@ -30,3 +33,36 @@ class Background:
     ) -> None:
         self.stop.set()
         self._thread.join(self.join_seconds)
+
+
+@contextlib.contextmanager
+def served(
+    start: Callable[[], Coroutine[Any, Any, asyncio.Server]], prepare: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Run the server that ``start`` opens on an event loop in a new thread until the block ends.
+
+    ``prepare`` is called in that thread first.
+    """
+    loop = asyncio.new_event_loop()
+
+    def run() -> None:
+        prepare()
+        loop.run_forever()
+
+    async def stop(server: asyncio.Server) -> None:
+        server.close()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(stop(server), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from edge_gateway import drain as drain_module
+from harness.background import Background
 from harness.ports import free_port
 from harness.servers.edges import CHAT, GOOD_BODY, Edge, running_edge
 from harness.servers.recording_upstream import Manner, RecordingUpstream
@@ -181,26 +182,18 @@ OPEN_STREAMS = 20
 CHUNKS = 40
 
 
-class Clients:
+class Clients(Background):
     """Paced short requests and always-open streams to ``url`` in a thread, until the block ends."""
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
+        super().__init__()
         self._url, self._headers = url, headers
         self.problems: list[str] = []
         self.requests = 0
         self.streams = 0
-        self._stop = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run()))
 
-    def __enter__(self) -> "Clients":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-        self._loop.close()
+    def work(self) -> None:
+        asyncio.run(self._run())
 
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
@@ -210,7 +203,7 @@ class Clients:
     async def _paced(self, client: httpx.AsyncClient) -> None:
         tasks: set[asyncio.Task[None]] = set()
         due = time.monotonic()
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             tasks.add(asyncio.create_task(self._one(client)))
             due += 1 / REQUESTS_PER_SECOND
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -226,7 +219,7 @@ class Clients:
             self.problems.append(f"failed: {error!r}")
 
     async def _stream(self, client: httpx.AsyncClient) -> None:
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             self.streams += 1
             try:
                 answer = await client.post(self._url, json=STREAM)

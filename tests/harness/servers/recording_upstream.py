@@ -10,8 +10,10 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from harness.background import served
 from harness.ports import free_port
 
 CLONE_NEWNET = 0x40000000
@@ -170,32 +172,11 @@ def recording_upstream(
     By default it listens on a free loopback port. ``namespace`` is a network namespace of ``ip netns``.
     """
     upstream = RecordingUpstream(port or free_port(), host)
-    loop = asyncio.new_event_loop()
 
     async def start() -> asyncio.Server:
         return await asyncio.start_server(
             upstream.serve, host, upstream.port, limit=64 << 20, ssl=tls, backlog=1024
         )
 
-    def run() -> None:
-        if namespace:
-            _enter(namespace)
-        loop.run_forever()
-
-    async def stop(server: asyncio.Server) -> None:
-        server.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    try:
+    with served(start, partial(_enter, namespace) if namespace else lambda: None):
         yield upstream
-    finally:
-        asyncio.run_coroutine_threadsafe(stop(server), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()

@@ -7,9 +7,9 @@ It parses no HTTP beyond that check.
 import asyncio
 import contextlib
 import itertools
-import threading
 from collections.abc import Iterator, Sequence
 
+from harness.background import served
 from harness.ports import free_port
 
 CHECK_SECONDS = 0.1
@@ -76,26 +76,11 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 def tcp_front(targets: Sequence[int], check: str = "/healthz") -> Iterator[TcpFront]:
     """Run the load balancer in a new thread until the block ends; ``check`` is the health check's path."""
     front = TcpFront(targets, check)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
+    watching: list[asyncio.Task[None]] = []
 
-    async def start() -> "tuple[asyncio.Server, asyncio.Task[None]]":
-        server = await asyncio.start_server(front.serve, "127.0.0.1", front.port, backlog=1024)
-        return server, asyncio.create_task(front.watch())
+    async def start() -> asyncio.Server:
+        watching.append(asyncio.create_task(front.watch()))
+        return await asyncio.start_server(front.serve, "127.0.0.1", front.port, backlog=1024)
 
-    async def stop(server: asyncio.Server) -> None:
-        server.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    server, _ = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    try:
+    with served(start):
         yield front
-    finally:
-        asyncio.run_coroutine_threadsafe(stop(server), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
