@@ -63,7 +63,7 @@ def rendered(case: str) -> Rendered:
 
 
 def golden_files(case: str) -> dict[str, str]:
-    """Return a case's files without the digest of the route table, which changes with every change of the table."""
+    """Return a case's files without the digest of the route table, because every change of the table changes it."""
     version = re.compile(r"^version_info: '[0-9a-f]{16}'$", re.MULTILINE)
     return {
         name: version.sub("version_info: 'digest'", text, count=1)

@@ -1,4 +1,4 @@
-"""The simulator as a process: vLLM's answers, its metrics, and every fault as it is felt from outside."""
+"""The simulator as a process: vLLM's answers, its metrics, and the effect of every fault on a client."""
 
 import asyncio
 import json

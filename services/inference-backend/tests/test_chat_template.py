@@ -1,4 +1,4 @@
-"""The chat template of the Mistral model file: its own raises on a system message, this one folds it into a user turn."""
+"""The chat template of the Mistral model file adds a system message to a user turn; the model's template refuses it."""
 
 from pathlib import Path
 

@@ -91,7 +91,7 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
     "BackendStateUnknown": (state("unknown"), state("idle")),
     "PoolHasNoUsableBackend": (
         gauge('router_usable_backends{pool="p",instance="r1"}', 0),
-        # one replica that sees none does not make it so: another one still routes there
+        # one replica sees no usable backend, but another one still routes there
         {
             'router_usable_backends{pool="p",instance="r1"}': is_(0),
             'router_usable_backends{pool="p",instance="r2"}': is_(1),

@@ -1,4 +1,4 @@
-"""Breaker, retry budget and waiting line keep their bounds under any sequence of events."""
+"""Breaker, retry budget and queue keep their bounds under any sequence of events."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -158,7 +158,7 @@ def test_requests_flow_while_redis_fails_and_pins_come_back(
     known = homes(router, sessions=SESSIONS[:100])
     time.sleep(0.3)
     client = redis.Redis(port=server.port, socket_timeout=5)
-    # One slow answer of Redis under load is enough to call it down for a second.
+    # One slow answer of Redis under load marks the store as down for a second.
     eventually(lambda: router.metric("router_affinity_store_up") == 1, "the store is up before it is broken")
     heal = break_it(fleet, client)
     seen_down = False

@@ -62,7 +62,7 @@ MESSAGE = (
 
 @pytest.fixture(scope="session")
 def clients_python() -> Path:
-    """The Python of the client packages' own environment, installed from its lock when that has changed."""
+    """Return the Python of the client packages' environment, installed again if its lock file has changed."""
     folder = ROOT / ".venv-clients"
     python, mark = folder / "bin" / "python", folder / ".lock-digest"
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()

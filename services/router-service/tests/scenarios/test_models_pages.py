@@ -1,4 +1,4 @@
-"""The models pages and probes: what the engines say of a model, names with slashes, HEAD and HTTP/1.0."""
+"""The models pages and probes: fields that engines report, names with slashes, HEAD and HTTP/1.0."""
 
 import socket
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The real upstream against an engine that sends any bytes, and lies with them."""
+"""The real upstream with an engine that sends arbitrary and contradictory bytes."""
 
 import asyncio
 
