@@ -1,6 +1,5 @@
 """checkov on every rendered chart: helm/checkov.yaml allows each finding for named objects, with a reason."""
 
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -8,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.checkov import failed_checks
 from harness.kubernetes.tools import tool
 
 pytestmark = pytest.mark.programs
 
 HELM = Path(__file__).resolve().parents[1]
-CHECKOV = HELM.parent / ".venv-tools" / "bin" / "checkov"
 ROOT_POD = """
 apiVersion: v1
 kind: Pod
@@ -27,20 +26,8 @@ spec:
 
 def findings(folder: Path) -> dict[str, set[str]]:
     """Return the objects of every failed check, by its id."""
-    if not CHECKOV.exists():
-        pytest.fail("no .venv-tools: python3 scripts/install-dependencies tools")
-    done = subprocess.run(
-        [CHECKOV, "-d", folder, "--framework", "kubernetes", "--quiet", "--compact", "-o", "json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    report = json.loads(done.stdout)
-    assert report["summary"]["parsing_errors"] == 0
-    assert report["summary"]["passed"] > 0
     found: dict[str, set[str]] = {}
-    for check in report["results"]["failed_checks"]:
+    for check in failed_checks(folder, "kubernetes"):
         kind, _, name = check["resource"].split(".", 2)
         found.setdefault(check["check_id"], set()).add(f"{kind}.{name}")
     return found

@@ -1,16 +1,15 @@
 """checkov over all Terraform: nothing but what infrastructure/checkov.yaml gives a reason for."""
 
-import json
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from harness.checkov import failed_checks
+
 pytestmark = pytest.mark.programs
 
 INFRASTRUCTURE = Path(__file__).resolve().parents[1]
-CHECKOV = INFRASTRUCTURE.parent / ".venv-tools" / "bin" / "checkov"
 
 OPEN_BUCKET = """
 resource "aws_s3_bucket" "this" {
@@ -30,23 +29,8 @@ resource "aws_security_group_rule" "this" {
 
 def findings(folder: Path) -> dict[str, list[str]]:
     """Return file and line of every failed check, by its id."""
-    if not CHECKOV.exists():
-        pytest.fail("no .venv-tools: python3 scripts/install-dependencies tools")
-    done = subprocess.run(
-        [
-            *(CHECKOV, "-d", folder, "--framework", "terraform", "--download-external-modules", "false"),
-            *("--quiet", "--compact", "-o", "json"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    report = json.loads(done.stdout)
-    assert report["summary"]["parsing_errors"] == 0
-    assert report["summary"]["passed"] > 0
     found: dict[str, list[str]] = {}
-    for check in report["results"]["failed_checks"]:
+    for check in failed_checks(folder, "terraform", "--download-external-modules", "false"):
         place = f"{check['file_path']}:{check['file_line_range'][0]} {check['check_name']}"
         found.setdefault(check["check_id"], []).append(place)
     return found
