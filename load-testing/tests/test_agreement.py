@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness.chaos.world import steady_load
+from harness.stacks.asked_platform import load_key
 from harness.stacks.local import ROOT, Stack, running_stack
 from load_testing.reports.summary import MAX_LATE_RATIO
 from load_testing.users.prompts import text
@@ -50,7 +51,7 @@ def test_report_prometheus_and_an_independent_client_agree(slow_engines: Stack, 
     prompts.write_text("\n".join(text(draws, draws.randint(8, 40)) for _ in range(500)))
     options = ("--prompts", str(prompts))
     with steady_load(
-        slow_engines, tmp_path / "other.jsonl", RATE, TOKENS, *options, url=slow_engines.edge
+        load_key(slow_engines), tmp_path / "other.jsonl", RATE, TOKENS, *options, url=slow_engines.edge
     ) as other:
         time.sleep(SECONDS)
         answers = other.finish()

@@ -36,7 +36,7 @@ def nothing_left(stack: Stack) -> bool:
 
 def test_every_part_is_ready_and_status_says_so(sim_stack: Stack) -> None:
     eventually(lambda: sim_stack.run("show-status").returncode == 0, "every part is ready", 60)
-    rows = sim_stack.states()
+    rows = {row["part"]: row for row in json.loads(sim_stack.run("show-status", "--json").stdout)}
     assert {"edge", "router", "backend-a", "backend-b", "agent-a", "agent-b", "redis"} <= rows.keys()
     assert {"prometheus", "alertmanager"} <= rows.keys()
     for row in rows.values():
@@ -165,7 +165,9 @@ def test_down_leaves_no_process_and_no_port_even_after_the_supervisor_was_killed
     eventually(lambda: nothing_left(own_stack), "nothing is left", 60)
     repaired = own_stack.run("start-stack")
     assert repaired.returncode == 0, repaired.stderr
-    assert all(row["why"] is None for row in own_stack.states().values())
+    eventually(
+        lambda: all(row["why"] is None for row in own_stack.states().values()), "every part is ready", 60
+    )
     down = own_stack.down()
     assert down.returncode == 0
     assert "its ports are free" in down.stdout

@@ -1,6 +1,5 @@
 """Engines restart under constant load: no request fails, no stream is cut, no request reaches a cold engine."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -11,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
+from harness.chaos.load import Answer, Ending
+from harness.chaos.world import steady_load
+from harness.stacks.asked_platform import load_key
 from harness.stacks.local import ROOT, Stack, new_stack
 from harness.waiting import eventually
 
@@ -26,65 +28,34 @@ MODEL = "smollm2-135m-instruct"
 ENGINES = ("backend-a", "backend-b")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seen:
-    """What clients observed: successful requests by backend, and a description of every other outcome."""
+    """What clients observed."""
 
-    good: int = 0
-    backends: Counter[str] = field(default_factory=Counter)
-    bad: list[str] = field(default_factory=list)
+    answers: Sequence[Answer]
 
+    @property
+    def bad(self) -> list[Answer]:
+        return [one for one in self.answers if one.ending is not Ending.GOOD]
 
-async def _ask(http: httpx.AsyncClient, stack: Stack, key: str, number: int, tokens: int, seen: Seen) -> None:
-    body = {
-        "model": MODEL,
-        "messages": [{"role": "user", "content": f"Tell me of the number {number}"}],
-        "max_tokens": tokens,
-        "min_tokens": tokens,
-        "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    headers = {"authorization": f"Bearer {key}"}
-    try:
-        async with http.stream(
-            "POST", f"{stack.edge}/v1/chat/completions", json=body, headers=headers
-        ) as answer:
-            text = (await answer.aread()).decode()
-    except httpx.HTTPError as error:
-        seen.bad.append(f"{number}: {type(error).__name__} {error}")
-        return
-    events = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
-    if answer.status_code != 200 or not events or events[-1] != "[DONE]":
-        seen.bad.append(f"{number}: {answer.status_code} {text[-200:]}")
-        return
-    usage = next(json.loads(event)["usage"] for event in reversed(events[:-1]) if '"usage":{' in event)
-    if usage["completion_tokens"] != tokens:
-        seen.bad.append(f"{number}: {usage['completion_tokens']} of {tokens} tokens")
-        return
-    seen.good += 1
-    seen.backends[answer.headers["x-route-backend"]] += 1
+    @property
+    def backends(self) -> Counter[str]:
+        """Return the number of successful requests by backend."""
+        return Counter(one.backend for one in self.answers if one.ending is Ending.GOOD)
+
+    @property
+    def good(self) -> int:
+        return self.backends.total()
 
 
-async def _load(stack: Stack, rate: float, tokens: int, done: Callable[[], bool], after: float) -> Seen:
+def _load(stack: Stack, rate: float, tokens: int, done: Callable[[], bool], after: float) -> Seen:
     """Send at a constant rate, independent of the responses, until ``after`` seconds after ``done``."""
-    seen = Seen()
-    key = stack.client_environment()["OPENAI_API_KEY_LOAD"]
-    limits = httpx.Limits(max_connections=None)
-    tasks: set[asyncio.Task[None]] = set()
-    async with httpx.AsyncClient(timeout=120, limits=limits, trust_env=False) as http:
-        due = time.monotonic()
-        number = 0
-        until: float | None = None
-        while until is None or time.monotonic() < until:
-            if until is None and done():
-                until = time.monotonic() + after
-            number += 1
-            tasks.add(asyncio.create_task(_ask(http, stack, key, number, tokens, seen)))
-            due += 1 / rate
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-        await asyncio.gather(*tasks)
-    return seen
+    path = stack.run_dir / f"load-{time.monotonic_ns()}.jsonl"
+    options = ("--silence-seconds", "120")
+    with steady_load(load_key(stack), path, rate, tokens, *options, url=stack.edge) as load:
+        eventually(done, "the restart is over", 600, 0.2)
+        time.sleep(after)
+        return Seen(load.finish())
 
 
 def _measured(run: Callable[[], Seen]) -> Seen:
@@ -95,7 +66,7 @@ def _measured(run: Callable[[], Seen]) -> Seen:
     """
     seen = run()
     for _ in range(2):
-        if not seen.bad or not all('"code":"overloaded"' in problem for problem in seen.bad):
+        if not seen.bad or not all(one.detail == "overloaded" for one in seen.bad):
             break
         print(f"\n{len(seen.bad)} of {seen.good + len(seen.bad)} refused for overload; measured again")
         time.sleep(5)
@@ -123,7 +94,7 @@ def _restart_once(stack: Stack, rate: float, tokens: int, names: Sequence[str]) 
         stderr=subprocess.STDOUT,
         text=True,
     )
-    seen = asyncio.run(_load(stack, rate, tokens, lambda: restart.poll() is not None, after=3))
+    seen = _load(stack, rate, tokens, lambda: restart.poll() is not None, after=3)
     said = restart.communicate(timeout=60)[0]
     assert restart.returncode == 0, said
     after = stack.states()
@@ -213,7 +184,7 @@ def _stop_once(stack: Stack) -> Seen:
     watching = threading.Thread(target=stop_and_watch)
     watching.start()
     try:
-        return asyncio.run(_load(stack, 25, 16, back.is_set, after=3))
+        return _load(stack, 25, 16, back.is_set, after=3)
     finally:
         over.set()
         watching.join()
@@ -254,7 +225,7 @@ def test_engines_that_are_all_down_start_together(sim_stack: Stack) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "backend-a, backend-b: not running, so nothing to drain" in done.stdout
     assert "drained" not in done.stdout.replace("to drain", "")
-    assert all(row["why"] is None for row in sim_stack.states().values())
+    eventually(lambda: all(row["why"] is None for row in sim_stack.states().values()), "all is ready", 60)
 
 
 @pytest.mark.service
@@ -268,7 +239,7 @@ def test_one_engine_restarts_while_the_other_is_down(sim_stack: Stack) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert sim_stack.states()["backend-a"]["state"] == "STOPPED"
     assert sim_stack.run("restart-engines", "backend-a").returncode == 0
-    assert all(row["why"] is None for row in sim_stack.states().values())
+    eventually(lambda: all(row["why"] is None for row in sim_stack.states().values()), "all is ready", 60)
 
 
 @pytest.mark.service

@@ -3,23 +3,21 @@
 Until there is a release, the one before is a commit of this repository. Its router runs with this checkout's packages.
 """
 
-import asyncio
 import io
 import json
 import subprocess
 import tarfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from harness.servers.edges import Edge, running_edge
-from harness.servers.router_fleet import BIN, MODEL, Fleet, RouterPart
+from harness.chaos.load import Ending
+from harness.chaos.world import steady_load
+from harness.servers.edges import CLIENT_KEY, running_edge
+from harness.servers.router_fleet import BIN, Fleet, RouterPart
 from harness.waiting import eventually
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(180)]
@@ -44,62 +42,6 @@ def before(tmp_path: Path) -> list[str]:
         archive.extractall(tmp_path / "before")
     source = tmp_path / "before/services/router-service/src"
     return ["/usr/bin/env", f"PYTHONPATH={source}"]
-
-
-@dataclass
-class Seen:
-    """What clients observed: complete answers, the backends of each session, and every other outcome."""
-
-    good: int = 0
-    replicas: set[str] = field(default_factory=set)
-    sessions: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
-    lost: list[str] = field(default_factory=list)
-
-
-async def _ask(http: httpx.AsyncClient, edge: Edge, number: int, seen: Seen) -> None:
-    session = number % SESSIONS
-    body = {
-        "model": MODEL, "stream": True, "max_tokens": TOKENS, "min_tokens": TOKENS, "ignore_eos": True,
-        "messages": [{"role": "user", "content": f"Tell me of the number {number}"}],
-    }  # fmt: skip
-    headers = edge.headers(x_session_id=f"session-{session}")
-    try:
-        async with http.stream(
-            "POST", f"{edge.url}/v1/chat/completions", json=body, headers=headers
-        ) as answer:
-            text = (await answer.aread()).decode()
-    except httpx.HTTPError as error:
-        seen.lost.append(f"{number}: {type(error).__name__} {error}")
-        return
-    if answer.status_code != 200 or not text.rstrip().endswith("data: [DONE]") or '"error"' in text:
-        seen.lost.append(f"{number}: {answer.status_code} {text[-200:]}")
-        return
-    seen.good += 1
-    seen.sessions[session].add(answer.headers["x-route-backend"])
-
-
-async def _load(edge: Edge, upgrade: Callable[[], None]) -> Seen:
-    """Send at a constant rate during ``upgrade`` and two seconds before and after it; retry nothing."""
-    seen = Seen()
-    tasks: set[asyncio.Task[None]] = set()
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as http:
-        start = time.monotonic()
-        upgrading: asyncio.Task[None] | None = None
-        until: float | None = None
-        number = 0
-        while until is None or time.monotonic() < until:
-            if upgrading is None and time.monotonic() > start + 2:
-                upgrading = asyncio.create_task(asyncio.to_thread(upgrade))
-            if upgrading is not None and upgrading.done() and until is None:
-                until = time.monotonic() + 2
-            number += 1
-            tasks.add(asyncio.create_task(_ask(http, edge, number, seen)))
-            await asyncio.sleep(max(0.0, start + number / RATE - time.monotonic()))
-        await asyncio.gather(*tasks)
-        assert upgrading is not None
-        await upgrading
-    return seen
 
 
 def _replayed(router: RouterPart, log: Path, prefix: Sequence[str] = ()) -> dict[str, Any]:
@@ -142,10 +84,19 @@ def test_routers_are_upgraded_under_load_without_a_lost_request(before: list[str
                     eventually(lambda now=router: now.usable() == 2, "it uses both engines")  # type: ignore[misc]
                     eventually(lambda now=router: edge.is_healthy(now.port), "the edge uses it")  # type: ignore[misc]
 
-            seen = asyncio.run(_load(edge, upgrade))
-    print(f"\n{seen.good} good, {len(seen.lost)} lost")
-    assert seen.lost == []
-    assert {len(backends) for backends in seen.sessions.values()} == {1}
+            options = ("--sessions", str(SESSIONS))
+            with steady_load(
+                CLIENT_KEY, tmp_path / "load.jsonl", RATE, TOKENS, *options, url=edge.url
+            ) as load:
+                load.settle()
+                upgrade()
+                time.sleep(2)
+                answers = load.finish()
+    print(f"\n{len(answers)} answers")
+    assert [one for one in answers if one.ending is not Ending.GOOD] == []
+    # The load numbers its sessions in turn.
+    backends = [{one.backend for one in answers[number::SESSIONS]} for number in range(SESSIONS)]
+    assert {len(names) for names in backends} == {1}
     replayed = 0
     for router, old, new in _pairs(routers):
         for log, prefix in ((old, before), (old, ()), (new, ())):
@@ -153,4 +104,4 @@ def test_routers_are_upgraded_under_load_without_a_lost_request(before: list[str
             assert result["total"] > 0, "this release of this router served requests"
             assert (result["same"], result["cannot_tell"]) == (result["total"], 0)
         replayed += _replayed(router, old)["total"] + _replayed(router, new)["total"]
-    assert replayed == seen.good
+    assert replayed == len(answers)

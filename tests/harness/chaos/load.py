@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 PROMPT = "Tell me of the number {number}"
-END_SECONDS = 40.0  # Seconds without data after which a request counts as unanswered.
+SILENCE_SECONDS = 40.0
 
 
 class Ending(StrEnum):
@@ -149,7 +149,7 @@ async def run(options: argparse.Namespace) -> None:
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), over.set)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=20)
-    timeout = httpx.Timeout(END_SECONDS, connect=5.0)
+    timeout = httpx.Timeout(options.silence_seconds, connect=5.0)
     tasks: set[asyncio.Task[None]] = set()
     with options.out.open("a", buffering=1) as out:
 
@@ -183,6 +183,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
     parser.add_argument("--prompts", type=Path, help="file with one prompt per line, used in turn")
     parser.add_argument("--sessions", type=int, default=0, help="number of sessions; 0: no session ids")
+    parser.add_argument(
+        "--silence-seconds",
+        type=float,
+        default=SILENCE_SECONDS,
+        help="without data, the request is unanswered",
+    )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.said = options.prompts.read_text().splitlines() if options.prompts else [PROMPT]

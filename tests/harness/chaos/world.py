@@ -114,15 +114,13 @@ class Load:
 
 
 @contextlib.contextmanager
-def steady_load(
-    stack: Stack, path: Path, rate: float, tokens: int, *options: str, url: str
-) -> Iterator[Load]:
+def steady_load(key: str, path: Path, rate: float, tokens: int, *options: str, url: str) -> Iterator[Load]:
     """Send requests at a constant rate until the block ends or ``finish`` is called; results go to ``path``."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "harness.chaos.load", "--model", MODEL),
             *("--url", f"{url}/v1/chat/completions"),
-            *("--key", stack.client_environment()["OPENAI_API_KEY_LOAD"]),
+            *("--key", key),
             *("--rate", str(rate), "--tokens", str(tokens), "--out", str(path), *options),
         ],
         stdin=subprocess.PIPE,
@@ -234,7 +232,8 @@ class World:
         self._loads += 1
         path = self.stack.run_dir / f"load-{self._loads}.jsonl"
         options = ("--sessions", str(sessions))
-        with steady_load(self.stack, path, rate, tokens, *options, url=url or self.stack.edge) as load:
+        key = self.stack.client_environment()["OPENAI_API_KEY_LOAD"]
+        with steady_load(key, path, rate, tokens, *options, url=url or self.stack.edge) as load:
             yield load
 
     def rules_at_scale(self, more_targets: Mapping[str, list[str]] | None = None) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.ports import free_port
-from platform_tools.local_stack.settings import DEFAULT_PORTS
+from platform_tools.local_stack.commands import as_json
+from platform_tools.local_stack.settings import DEFAULT_PORTS, load_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 UP_SECONDS = {"sim": 150.0, "vllm": 500.0}
@@ -64,8 +65,8 @@ class Stack:
         return [sys.executable, str(ROOT / "scripts" / script), *arguments]
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """Return every part's row of `make status`, by name."""
-        rows = json.loads(self.run("show-status", "--json").stdout)
+        """Return every part's row of `make status`, by name. Starts no process, because tests poll it under load."""
+        rows = json.loads(as_json(load_settings(ROOT, self.environment)))
         return {row["part"]: row for row in rows}
 
     def down(self) -> subprocess.CompletedProcess[str]:
