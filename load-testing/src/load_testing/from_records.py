@@ -98,7 +98,9 @@ def _records(log: Path) -> Iterator[dict[str, Any]]:
                     record = json.loads(line)
                 except ValueError:
                     continue
-                if isinstance(record, dict) and "config_hash" in record and "tokens" in record:
+                if not isinstance(record, dict) or "shadow_of" in record:  # A copy is no request of a client.
+                    continue
+                if "config_hash" in record and "tokens" in record:
                     yield record
     except OSError as error:
         raise BadLog(f"{log}: cannot be read: {error}") from error

@@ -13,6 +13,7 @@ from fastapi import APIRouter, FastAPI
 from router_service.accounting.batch import Batch
 from router_service.accounting.cache_homes import CacheHomes
 from router_service.accounting.completion import Completion, event_line, running_record
+from router_service.accounting.shadow_completion import ShadowCompletion
 from router_service.api.endpoint import InferenceEndpoint
 from router_service.api.pages import Readiness, make_pages
 from router_service.api.record_pages import Lookup
@@ -107,6 +108,8 @@ class Router:
             self.metrics.observe_decide,
             Random(),
         )
+        self.shadows = ShadowCompletion(self.lines.write, values.affinity.ttl_seconds)
+        self.pipeline.shadows.report_to(self.shadows, self.shadows.metrics.left_out)
         # Separate connections: a probe must not take a connection that a request could use.
         self.probe = HttpProbe(UpstreamPool(keep_alive_seconds()), values.health.timeout_seconds)
         self.health = HealthLoop(
@@ -144,7 +147,8 @@ class Router:
 
     def _metrics(self) -> list[Counter | Histogram | Gauge]:
         settled = [] if self.settlements is None else [self.settlements.counter]
-        return [*self.metrics.everything(), self.hinted, self.changes, *settled, *gauges(self._sources())]
+        counted = [*self.metrics.everything(), *self.shadows.metrics.everything(), self.hinted, self.changes]
+        return [*counted, *settled, *gauges(self._sources())]
 
     def _sources(self) -> Sources:
         """Return the functions from which scraped metrics read their values."""
@@ -191,7 +195,7 @@ class Router:
 
     def _record_here(self, request_id: str) -> dict[str, Any] | None:
         """Return the record of a request that this router handled or is handling, with what it waits for."""
-        record = self._ring_now().get(request_id)
+        record = self._ring_now().get(request_id) or self.shadows.ring.get(request_id)
         job = self.pipeline.running.get(request_id)
         return record if job is None else running_record(job, *self.pipeline.waits_for(job))
 
@@ -241,6 +245,7 @@ class Router:
             if self.hints is not None:
                 await self.hints.close()
             await self.sessions.close()
+            self.pipeline.shadows.stop()
             await self.upstream.close()
             self.finished.flush()
             await asyncio.to_thread(self.spans.close)
@@ -284,6 +289,7 @@ class Router:
         self.fleet.reconfigure(list(values.pools), bounds(values))
         self.ring.reconfigure(values.decisions.ring, values.decisions.ring_bytes)
         self.completion.reconfigure(values.telemetry.slow_first_token_seconds, values.affinity.ttl_seconds)
+        self.shadows.reconfigure(values.affinity.ttl_seconds)
         self.health.reconfigure(probe_pace(values))
         self.probe.timeout_seconds = values.health.timeout_seconds
         self.sessions.reconfigure(values.affinity.ttl_seconds)

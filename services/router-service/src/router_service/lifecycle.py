@@ -1,8 +1,9 @@
 """One router process from start to end: start, drain, abort. Owns the signals and uvicorn's server.
 
-At SIGTERM: (1) readiness fails at once, and every response closes its connection; (2) requests are still accepted for
-`server.settle_seconds`, or until no more arrive; (3) the listener closes, and running requests get
-`timeouts.total_seconds`; (4) requests that still run are ended with an error. A second signal goes to step 4 at once.
+At SIGTERM: (1) readiness fails at once, copies of requests are dropped, and every response closes its connection;
+(2) requests are still accepted for `server.settle_seconds`, or until no more arrive; (3) the listener closes, and running
+requests get `timeouts.total_seconds`; (4) requests that still run are ended with an error. A second signal goes to step 4
+at once.
 """
 
 import asyncio
@@ -87,6 +88,7 @@ class Lifecycle:
         router = self._router
         values = router.config.values
         router.readiness.drain()
+        router.pipeline.shadows.stop()
         self._draining.begin()
         router.log("info", "draining", settle_seconds=values.server.settle_seconds)
         await asyncio.sleep(values.server.settle_seconds)

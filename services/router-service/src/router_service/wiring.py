@@ -93,6 +93,8 @@ def pipeline_settings(config: RouterConfig, replica: str = "") -> Settings:
         replica=replica.encode("latin-1", "replace"),
         rules=[rule.model_dump(mode="json", exclude_defaults=True) for rule in config.rules],
         routing=_routing(values),
+        shadow_slots=values.limits.shadow_slots,
+        shadow_body_bytes=values.limits.shadow_body_bytes,
     )
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+SHADOW = "(shadow)"
+"""Stands for the client of copies of requests: no client pays for them, and their engines are not idle."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -62,7 +65,7 @@ def _usage(record: dict[str, Any]) -> Usage | None:
     return Usage(
         pool=record["pool"],
         backend=attempts[-1]["backend"],
-        client=record["client_id"] or "(no client)",
+        client=SHADOW if "shadow_of" in record else record["client_id"] or "(no client)",
         model=record["model"],
         rule=record["rule"],
         began=began + min(before, record["total_ms"]) / 1e3,

@@ -15,6 +15,7 @@ from router_service.pipeline.job import Job
 from router_service.records.record import DecisionRecord
 from router_service.records.ring import Ring
 from router_service.routing.client_text import bounded, recordable_model
+from router_service.routing.shadowing import noted
 from router_service.routing.vocabulary import AffinityState, Outcome, Reason
 from router_service.telemetry.request_metrics import RequestMetrics, RequestSample
 from router_service.telemetry.spans import SpanSink
@@ -34,43 +35,12 @@ MAX_VALUE_BYTES = 8 * 1024
 """Maximum size of one value in a log line about the router itself: enough for a traceback."""
 
 
-class Completion:
-    """Called once per request, after its end. No caller waits for it."""
+class Recorder:
+    """Makes the decision record of a finished job, and remembers per pool what is usual and who served which prefix."""
 
-    def __init__(
-        self,
-        ring: Ring,
-        metrics: RequestMetrics,
-        write_line: Callable[[bytes], None],
-        spans: SpanSink,
-        slow_first_token_seconds: float,
-        homes: CacheHomes,
-        settle: Callable[[Job], None] | None = None,
-    ) -> None:
-        self._settle = settle
+    def __init__(self, homes: CacheHomes) -> None:
         self.homes = homes
-        self.ring = ring
-        self._slow_first_token_seconds = slow_first_token_seconds
-        self._metrics = metrics
-        self._write_line = write_line
-        self._spans = spans
         self._baselines = Baselines()
-
-    def reconfigure(self, slow_first_token_seconds: float, cache_seconds: float) -> None:
-        """Set the time after which a first token counts as slow, and how long a prefix cache is expected."""
-        self._slow_first_token_seconds = slow_first_token_seconds
-        self.homes.lifetime_seconds = cache_seconds
-
-    def __call__(self, job: Job) -> None:
-        if job.cut_off and self._settle is not None:
-            self._settle(job)
-        record = self.record(job)
-        slow = self._measure(job, record)
-        text = log_text(record)
-        self.ring.add(record, text)
-        self._write_line((_FAILED if failed(record.outcome) else _ENDED) + text[1:] + b"\n")
-        if self._spans.enabled and (job.trace.sampled or slow or failed(record.outcome)):
-            self._spans.export(request_span(job, record))
 
     def record(self, job: Job) -> DecisionRecord:
         """Return the decision record of a finished job."""
@@ -112,6 +82,44 @@ class Completion:
         if first.affinity is not AffinityState.OFF or first.policy != Reason.PREFIX_AFFINITY:
             return ""
         return self.homes.served(prefix, decision.chosen.name, job.ended)
+
+
+class Completion(Recorder):
+    """Called once per request, after its end. No caller waits for it."""
+
+    def __init__(
+        self,
+        ring: Ring,
+        metrics: RequestMetrics,
+        write_line: Callable[[bytes], None],
+        spans: SpanSink,
+        slow_first_token_seconds: float,
+        homes: CacheHomes,
+        settle: Callable[[Job], None] | None = None,
+    ) -> None:
+        super().__init__(homes)
+        self._settle = settle
+        self.ring = ring
+        self._slow_first_token_seconds = slow_first_token_seconds
+        self._metrics = metrics
+        self._write_line = write_line
+        self._spans = spans
+
+    def reconfigure(self, slow_first_token_seconds: float, cache_seconds: float) -> None:
+        """Set the time after which a first token counts as slow, and how long a prefix cache is expected."""
+        self._slow_first_token_seconds = slow_first_token_seconds
+        self.homes.lifetime_seconds = cache_seconds
+
+    def __call__(self, job: Job) -> None:
+        if job.cut_off and self._settle is not None:
+            self._settle(job)
+        record = self.record(job)
+        slow = self._measure(job, record)
+        text = log_text(record)
+        self.ring.add(record, text)
+        self._write_line((_FAILED if failed(record.outcome) else _ENDED) + text[1:] + b"\n")
+        if self._spans.enabled and (job.trace.sampled or slow or failed(record.outcome)):
+            self._spans.export(request_span(job, record))
 
     def _measure(self, job: Job, record: DecisionRecord) -> bool:
         slow = record.first_token_ms is not None and (
@@ -179,6 +187,7 @@ def _begun(job: Job) -> DecisionRecord:
         job.request_id, inbound.path.path, inbound.received_epoch, job.settings.policy.hash
     )
     record.client_id = job.client_id
+    record.shadow_of = job.shadow_of
     record.replica = job.settings.replica.decode("latin-1")
     record.edge_attempt = job.edge_attempt
     record.trace_id = job.trace.trace_id
@@ -191,6 +200,8 @@ def _begun(job: Job) -> DecisionRecord:
     record.attempts = job.attempts
     if job.decide_seconds:
         record.decide_ms = job.decide_seconds * 1e3
+    if job.shadow is not None:
+        record.shadow = noted(job.shadow.pool, job.request_id, job.shadow.left_out)
     return record
 
 

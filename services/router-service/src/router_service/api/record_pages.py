@@ -83,7 +83,7 @@ def add_client_pages(pages: APIRouter, lookup: Lookup) -> None:
         if record is None:
             record = (await lookup.elsewhere(wanted)).record
         client = safe_name(request.headers.get("x-client-id", "").encode("latin-1"))
-        if record is None or record.get("client_id", "") != client:
+        if record is None or "shadow_of" in record or record.get("client_id", "") != client:
             message = f"no request {bounded(wanted, 128)} of this client is remembered"
             response = _error(404, message, "request_not_found")
         else:

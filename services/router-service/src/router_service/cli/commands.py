@@ -32,6 +32,12 @@ class BadInput(Exception):
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the arguments of every command but ``serve``."""
+    _add_deciding(commands)
+    _add_recorded(commands)
+
+
+def _add_deciding(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that check and try a configuration."""
     check = commands.add_parser("check", help="validate and lint a configuration, run its rule tests")
     check.add_argument("--config", type=Path, required=True)
     check.set_defaults(run=_check)
@@ -48,6 +54,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     decide.add_argument("--client", default="", help="client id of the request")
     decide.set_defaults(run=_decide)
 
+
+def _add_recorded(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that read records."""
     explaining = commands.add_parser("explain", help="describe what happened to a request")
     explaining.add_argument("id", help="the request's x-request-id")
     where = explaining.add_mutually_exclusive_group()
@@ -67,6 +76,25 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     replaying.add_argument("file", type=Path, help="the router's log")
     replaying.add_argument("--json", action="store_true", help="print JSON")
     replaying.set_defaults(run=_replay)
+
+    comparing = commands.add_parser(
+        "compare-pools", help="the ledgers of two pools, part by part, with 95 % confidence intervals"
+    )
+    comparing.add_argument("file", type=Path, help="the router's log")
+    comparing.add_argument("a", help="a pool")
+    comparing.add_argument("b", help="the pool to compare with it")
+    comparing.add_argument(
+        "--kind",
+        choices=("auto", "requests", "copies"),
+        default="auto",
+        help="copies: those of A's requests that a shadow sent to B; requests: clients' requests in both; "
+        "auto: copies if there are any",
+    )
+    comparing.add_argument(
+        "--last", type=int, default=20_000, help="latest records of each pool that are compared"
+    )
+    comparing.add_argument("--json", action="store_true", help="print JSON")
+    comparing.set_defaults(run=_compare_pools)
 
     asking = commands.add_parser(
         "what-if", help="the first tokens of a recorded load on other numbers of engines"
@@ -154,7 +182,8 @@ def _decide(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     if options.log is not None:
-        found = [r for r in _records(options.log) if r is not None and r.get("request_id") == options.id]
+        records = _records(options.log, copies=True)
+        found = [r for r in records if r is not None and r.get("request_id") == options.id]
         if not found:
             raise BadInput(f"{options.log} has no decision record of {options.id}")
         return _print_explained(found[-1], str(options.log))
@@ -243,6 +272,7 @@ def _replay(options: argparse.Namespace) -> int:
                     "different": result.different,
                     "cannot_tell": result.cannot_tell,
                     "ignored_lines": result.ignored_lines,
+                    "copies": dict(result.copies),
                     "moves": moves,
                     "newly_refused": dict(result.newly_refused),
                 },
@@ -274,6 +304,22 @@ def _what_if(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare_pools(options: argparse.Namespace) -> int:
+    from router_service.cli import compare_pools as pools  # imports numpy, which a router does not need
+
+    if options.last < 1:
+        raise BadInput(f"--last {options.last}: must be at least 1")
+    if options.a == options.b:
+        raise BadInput(f"{options.a} and {options.b} are the same pool; name two")
+    try:
+        records = _records(options.file, copies=True)
+        found = pools.compare_pools(records, options.a, options.b, options.kind, options.last)
+    except pools.NothingToCompare as problem:
+        raise BadInput(f"{options.file}: {problem}") from problem
+    print(pools.as_json(found) if options.json else printable(pools.as_text(found)))
+    return 0
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text()
@@ -281,8 +327,10 @@ def _text(path: Path) -> str:
         raise BadInput(f"{path}: cannot be read: {error}") from error
 
 
-def _records(path: Path) -> Iterator[Mapping[str, Any] | None]:
-    """Yield each line of a log as a record, or None for other lines."""
+def _records(path: Path, *, copies: bool = False) -> Iterator[Mapping[str, Any] | None]:
+    """Yield each line of a log as a record, or None for other lines. Records of ``copies`` count as other lines unless
+    they are asked for.
+    """
     try:
         with path.open("rb") as lines:  # Read line by line: a log may be larger than memory.
             for line in lines:
@@ -292,7 +340,8 @@ def _records(path: Path) -> Iterator[Mapping[str, Any] | None]:
                     fields = json.loads(line)
                 except (ValueError, RecursionError):
                     fields = None
-                yield fields if isinstance(fields, dict) and "config_hash" in fields else None
+                is_record = isinstance(fields, dict) and "config_hash" in fields
+                yield fields if is_record and (copies or "shadow_of" not in fields) else None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error}") from error
 

@@ -23,6 +23,7 @@ def lint(config: RouterConfig) -> list[str]:
         *_useless_model_lists(policy),
         *_unknown_paths(config),
         *_useless_fallbacks(policy),
+        *_useless_shadows(policy),
         *_overlapping_keywords(policy),
         *_untested(config),
     ]
@@ -152,6 +153,30 @@ def _useless_fallbacks(policy: Policy) -> list[str]:
                 found.append(f"fallback {other} of pool {name} serves none of its models")
             elif missing:
                 found.append(f"fallback {other} of pool {name} does not serve {', '.join(sorted(missing))}")
+    return found
+
+
+def _useless_shadows(policy: Policy) -> list[str]:
+    """Find shadows that copy nothing, and shadow pools that clients' requests reach without a rule."""
+    found = []
+    for rule in policy.rules:
+        shadow = rule.shadow
+        if shadow is None:
+            continue
+        pool = policy.pools[shadow.pool]
+        names = ", ".join(sorted({target.pool for target in rule.targets}))
+        models = {model for target in rule.targets for model in policy.pools[target.pool].served}
+        if not shadow.percent:
+            found.append(f"rule {rule.name} copies nothing: percent of its shadow is 0")
+        elif not any(pool.serves(model) for model in models) and not pool.serves_any:
+            found.append(f"rule {rule.name} copies nothing: {pool.name} serves no model of {names}")
+        others = [other for other in policy.pools.values() if other is not pool]
+        own = sorted(model for model in pool.served if not any(other.serves(model) for other in others))
+        if own and not any(target.pool == pool.name for one in policy.rules for target in one.targets):
+            found.append(
+                f"requests for {', '.join(own)} go to {pool.name}, the shadow pool of rule {rule.name}: no other pool "
+                "serves these models"
+            )
     return found
 
 

@@ -14,7 +14,7 @@ from router_service.routing.classes import Classes
 from router_service.routing.conditions import Condition, kinds, make
 from router_service.routing.policy import Policy, Pool
 from router_service.routing.privacy import Privacy
-from router_service.routing.rules import Group, Rule, RuleRefusal, Target, Timeouts
+from router_service.routing.rules import Group, Rule, RuleRefusal, Shadow, Target, Timeouts
 
 _JOINS = ("all", "any", "not")
 
@@ -140,4 +140,5 @@ def _rule(rule: RuleSection, base: Timeouts) -> Rule:
         engine_fields={str(name): value for name, value in rule.engine_fields.items()},
         refusal=refusal,
         request_class=rule.request_class or "",
+        shadow=None if rule.shadow is None else Shadow(rule.shadow.pool, rule.shadow.percent),
     )

@@ -13,6 +13,7 @@ from router_service.config import former_keys
 from router_service.config.compile import compile_policy, compile_when
 from router_service.config.model import Configuration
 from router_service.config.rules_model import RuleSection, RulesFile, RuleTest
+from router_service.config.shadow_checks import check_shadows
 from router_service.config.time_ladder import check_time_ladder
 from router_service.config.typed import typed as _typed
 from router_service.config.unchecked import at as _at
@@ -77,6 +78,7 @@ def load(path: Path) -> RouterConfig:
         _check_clients(main)
         _check_classes(main)
         check_time_ladder(main, rules)
+        check_shadows(main, rules)
     problems = [*main.problems, *rules.problems]
     if problems or values is None or rules_values is None:
         raise BadConfig(problems)
@@ -259,7 +261,7 @@ def _check_rules(document: Document, main: Document) -> None:
             )
 
 
-_ROUTING_KEYS = ("split_by", "policy", "timeouts", "resume", "engine_fields", "request_class")
+_ROUTING_KEYS = ("split_by", "policy", "timeouts", "resume", "engine_fields", "request_class", "shadow")
 
 
 def _check_action(document: Document, rule: Mapping[str, Any], place: Place) -> None:

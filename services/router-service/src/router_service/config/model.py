@@ -219,6 +219,15 @@ class Limits(Section):
         gt=0,
         description="other classes may use a class's kept slots after it has sent no request for this time",
     )
+    shadow_slots: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="most copies of requests (`shadow` of a rule) that this router runs at once",
+    )
+    shadow_body_bytes: int = Field(
+        1024 * 1024, ge=1, description="requests with a larger body are not copied"
+    )
 
 
 class Breaker(Section):

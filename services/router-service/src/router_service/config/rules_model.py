@@ -31,6 +31,17 @@ class Refuse(Section):
     message: str = Field(min_length=1, max_length=500, description="error message for the client")
 
 
+class ShadowSection(Section):
+    """Copies of a rule's requests for another pool. No client gets their answers."""
+
+    pool: str = Field(
+        description="pool that gets the copies: not one of the rule's own, and not one that itself has a shadow"
+    )
+    percent: float = Field(
+        ge=0, le=100, description="share of the rule's requests that are copied, chosen by the request id"
+    )
+
+
 EngineControl = Literal["priority", "kv_transfer_params", "ec_transfer_params", "data_parallel_rank"]
 
 
@@ -54,6 +65,9 @@ class RuleSection(Section):
     )
     engine_fields: dict[EngineControl, Any] = Field(
         {}, description="engine controls that are set in the request; clients cannot set them"
+    )
+    shadow: ShadowSection | None = Field(
+        None, description="copy requests to another pool and drop the answers (docs/shadow-traffic.md)"
     )
 
 

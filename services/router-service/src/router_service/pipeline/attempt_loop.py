@@ -3,7 +3,7 @@
 Must not write to the client or end the request: it raises a `RequestEnd`, and `Pipeline.handle` does both.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from router_service.pipeline import ends, resume
 from router_service.pipeline.answer import Answer
@@ -17,14 +17,18 @@ from router_service.routing.decision import Decision
 from router_service.routing.snapshot import Attempt, BackendView
 from router_service.routing.vocabulary import Unroutable
 
+if TYPE_CHECKING:
+    from router_service.pipeline.shadows import Shadows
+
 
 class AttemptLoop:
     """Makes attempts until one completes the response. After :meth:`stop` it makes no retries."""
 
-    def __init__(self, fleet: Fleet, placement: Placement, attempts: Attempts) -> None:
+    def __init__(self, fleet: Fleet, placement: Placement, attempts: Attempts, shadows: "Shadows") -> None:
         self._fleet = fleet
         self._placement = placement
         self._attempts = attempts
+        self._shadows = shadows
         self._stopping = False
 
     def stop(self) -> None:
@@ -32,8 +36,7 @@ class AttemptLoop:
         self._stopping = True
 
     async def run(self, job: Job, relay: Relay, body: dict[str, Any]) -> Answer | None:
-        """Return the complete response, or None if only the end of a broken stream was missing and has been
-        written.
+        """Return the complete response, or None if only the end of a broken stream was missing and has been written.
 
         Raises:
             Refused: no backend answered. Rejected: the last backend answered with an error status.
@@ -57,6 +60,8 @@ class AttemptLoop:
                 if last is None:
                     raise Refused(_unroutable(decision, job))
                 break
+            if attempt == "first" and decision.rule is not None and decision.rule.shadow is not None:
+                self._shadows.offer(job, decision, body)
             last = await self._attempts.run(job, relay, decision, body, continuation)
             if continuation is not None:
                 _note_resume(job, last, continuation)

@@ -5,7 +5,7 @@ health.
 import asyncio
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from router_service.openai_api.body_edit import PieceEditor
 from router_service.openai_api.delivered import delivered_tokens
@@ -13,7 +13,6 @@ from router_service.openai_api.event_stream import EventStream
 from router_service.pipeline.answer import Answer
 from router_service.pipeline.ends import FAULTS, WORKS_NO_MORE, End
 from router_service.pipeline.engine_request import engine_request
-from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.job import Job
 from router_service.pipeline.output_limit import Card, missing_limit, no_card
 from router_service.pipeline.recipient import Recipient
@@ -23,10 +22,19 @@ from router_service.pipeline.watchdog import Alarms, Watchdog
 from router_service.ports import ConnectFailed, Exchange, Upstream
 from router_service.records.record import AttemptRecord
 from router_service.routing.decision import Decision
-from router_service.routing.snapshot import BackendView
+from router_service.routing.snapshot import BackendView, PoolView
 
 if TYPE_CHECKING:
     from router_service.pipeline.resume import Continuation
+
+
+class Counts(Protocol):
+    """What attempts are counted in: the fleet, or the copies of requests."""
+
+    pools: dict[str, PoolView]
+
+    def end(self, backend: BackendView, healthy: bool | None, client: str, class_name: str = "") -> None:
+        """Count an attempt out; ``healthy`` None: the attempt says nothing about the backend."""
 
 
 class Attempts:
@@ -35,7 +43,7 @@ class Attempts:
     ``card`` returns what the engines report about a model.
     """
 
-    def __init__(self, fleet: Fleet, upstream: Upstream, homes: ResponseHomes | None = None) -> None:
+    def __init__(self, fleet: Counts, upstream: Upstream, homes: ResponseHomes | None = None) -> None:
         self.running: dict[Answer, tuple[Job, Decision]] = {}
         self._fleet = fleet
         self._upstream = upstream
@@ -195,7 +203,10 @@ class Attempts:
             try:
                 await answer.done
             except asyncio.CancelledError:
-                answer.stop(End.CLIENT_GONE, "cancelled")
+                # Cancelling the wait has resolved `done`, so `stop` would do nothing.
+                exchange.abort()
+                answer.clock.stop()
+                answer.end, answer.error = End.CLIENT_GONE, "cancelled"
                 raise
             if answer.end is End.STALE and not relay.gone and not redialled:
                 redialled = True

@@ -10,16 +10,20 @@ from time import perf_counter, time
 from typing import Any
 
 from router_service.config import RouterConfig
+from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline import headers as fields
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.headers import RawHeaders
 from router_service.pipeline.sessions import SessionPins, decide_with_pin
 from router_service.pipeline.settings import Settings
+from router_service.pipeline.shadows import keeps_state
 from router_service.records.record import DecisionRecord
 from router_service.routing.decide import decide
 from router_service.routing.decision import Decision
 from router_service.routing.features import Features, Sender, extract_features
+from router_service.routing.policy import Policy
 from router_service.routing.session_sources import SessionSources
+from router_service.routing.shadowing import not_copied, noted, shadow_of
 from router_service.routing.snapshot import BackendView, PoolView, Snapshot
 
 
@@ -60,7 +64,7 @@ async def dry_run(
         decision, _ = await decide_with_pin(features, snapshot, settings.policy, now, pins)
     else:
         decision = decide(features, snapshot, settings.policy, now)
-    record = _record(features, decision, settings.policy.hash, time())
+    record = _record(features, decision, settings.policy, body, time())
     record.decide_ms = (perf_counter() - now) * 1e3
     return record.as_dict(whole=True)
 
@@ -104,7 +108,7 @@ def dry_run_idle(
         lower,
         Sender(
             client_id or lower.get("x-client-id", ""),
-            str(uuid.uuid5(uuid.NAMESPACE_OID, repr(sorted(body)))),
+            lower.get("x-request-id") or str(uuid.uuid5(uuid.NAMESPACE_OID, repr(sorted(body)))),
             session_id,
             source,
         ),
@@ -113,15 +117,26 @@ def dry_run_idle(
     )
     now = time()
     decision = decide(features, Snapshot(pools), config.policy, now)
-    return _record(features, decision, config.policy.hash, now), decision
+    return _record(features, decision, config.policy, body, now), decision
 
 
-def _record(features: Features, decision: Decision, config_hash: str, now: float) -> DecisionRecord:
-    """Record a decision like a real request's, without the request's text; ``now`` is epoch seconds."""
+def _record(
+    features: Features, decision: Decision, policy: Policy, body: Mapping[str, Any], now: float
+) -> DecisionRecord:
+    """Record a decision like a real request's, without the request's text; ``now`` is epoch seconds.
+
+    Slots, the pool's load and the size of the body, which may leave a copy out, are not considered.
+    """
     features.headers = None
     features.user_text = None
-    record = DecisionRecord(features.request_id, features.path, now, config_hash)
+    record = DecisionRecord(features.request_id, features.path, now, policy.hash)
     record.client_id = features.client_id
     record.features = features
     record.decided(decision)
+    shadow = shadow_of(decision, features.request_id)
+    if shadow is not None:
+        path = INFERENCE_PATHS.get(features.path)
+        stateful = path is not None and keeps_state(path, body)
+        because = not_copied(shadow, decision, features.model, policy, stateful=stateful)
+        record.shadow = noted(shadow.pool, features.request_id, because)
     return record

@@ -13,6 +13,7 @@ from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.recipient import HeadMaker
 from router_service.pipeline.response_homes import Home
 from router_service.pipeline.settings import Settings
+from router_service.pipeline.shadow_copy import Copy
 from router_service.ports import Upstream
 from router_service.records.record import AttemptRecord
 from router_service.routing.decision import Decision
@@ -62,7 +63,8 @@ class Job:
     ``reserved_tokens`` is the edge's `x-edge-max-tokens`, "" if the request has a limit or no budget.
     ``opened``: the client has the head of a response. ``cut_off``: the client did not get the end of the answer, and
     so the edge did not get the token counts. ``delivered`` counts the tokens of such an answer where the engine does
-    not report them in every event.
+    not report them in every event. ``shadow`` is its copy, None if no shadow takes it. ``shadow_of`` is the request of
+    which this one is the copy, "" for requests.
     """
 
     inbound: Inbound
@@ -108,6 +110,8 @@ class Job:
     opened: bool = False
     cut_off: bool = False
     delivered: DeliveredTokens | None = None
+    shadow: Copy | None = None
+    shadow_of: str = ""
 
     def sent_again(self, attempt: bytes) -> None:
         """Record that the edge repeats this request because another router did not answer it.

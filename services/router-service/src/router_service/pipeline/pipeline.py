@@ -27,11 +27,12 @@ from router_service.pipeline.relay import Relay
 from router_service.pipeline.response_homes import SOURCE, ResponseHomes
 from router_service.pipeline.sessions import SessionPins
 from router_service.pipeline.settings import Settings
+from router_service.pipeline.shadows import Shadows
 from router_service.pipeline.stored_responses import StoredResponses
 from router_service.ports import Upstream
 from router_service.routing.features import Sender, extract_features
 from router_service.routing.prompt_reader import Excessive
-from router_service.routing.vocabulary import Outcome
+from router_service.routing.vocabulary import NotCopied, Outcome
 from router_service.telemetry.trace_context import continued
 
 
@@ -71,7 +72,8 @@ class Pipeline:
         self._attempts = Attempts(fleet, upstream, self._homes)
         self._stored = StoredResponses(fleet, self._homes, self._attempts)
         self._placement = Placement(fleet, pins, observe_decide)
-        self._loop = AttemptLoop(fleet, self._placement, self._attempts)
+        self.shadows = Shadows(fleet, upstream)
+        self._loop = AttemptLoop(fleet, self._placement, self._attempts, self.shadows)
 
     def reconfigure(self, settings: Settings) -> None:
         """Use new settings for requests that begin after this call."""
@@ -80,6 +82,7 @@ class Pipeline:
     def use_cards(self, card: Card) -> None:
         """Read the lengths of models from ``card``; before this call none is known."""
         self._attempts.card = card
+        self.shadows.use_cards(card)
 
     async def handle(self, inbound: Inbound, relay: Relay) -> None:
         """Answer one request and report it, whatever happens."""
@@ -105,6 +108,8 @@ class Pipeline:
         finally:
             self._loop.end_retry(job)
             self.fleet.budget.leave()
+            if job.shadow is not None and job.outcome is Outcome.CANCELLED:
+                job.shadow.stop(NotCopied.CLIENT_LEFT, "the client of the request left")
             self._close(job)
 
     def refuse_now(self, inbound: Inbound, relay: Relay, refusal: Refusal) -> None:

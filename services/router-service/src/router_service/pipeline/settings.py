@@ -13,7 +13,8 @@ class Settings:
     """The settings of the pipeline from one configuration; swapped as a whole on reload. ``replica`` is this router's name.
 
     ``rules`` are the rules as they are written, for people to read. ``routing`` are the sections of the configuration
-    that rules refer to.
+    that rules refer to. ``shadow_slots`` is how many copies of requests run at once; requests with more than
+    ``shadow_body_bytes`` are not copied.
     """
 
     policy: Policy
@@ -26,3 +27,5 @@ class Settings:
     replica: bytes = b""
     rules: Sequence[Mapping[str, Any]] = ()
     routing: Mapping[str, Any] = field(default_factory=dict)
+    shadow_slots: int = 8
+    shadow_body_bytes: int = 1024 * 1024

@@ -43,6 +43,18 @@ _PARTS = {
     "unexplained": "not explained by any part",
 }
 
+_LEFT_OUT = {
+    "stateful": "its engine keeps the response or has the previous one",
+    "body_size": "its body is larger than limits.shadow_body_bytes",
+    "model_not_served": "the pool does not serve the model",
+    "same_pool": "the request itself went to this pool",
+    "no_slot": "limits.shadow_slots copies were already running",
+    "pool_full": "the pool had no free slot",
+    "none_ready": "no backend of the pool was ready",
+    "client_left": "its client left",
+    "draining": "the router was shutting down",
+}
+
 _WAITS = {
     "backend": "a free backend",
     "start": "an engine to start",
@@ -54,9 +66,8 @@ _WAITS = {
 
 def explain(record: Mapping[str, Any]) -> str:
     """Return several lines of plain text about one record (the JSON of the log or of ``/debug``)."""
-    return "\n".join(
-        [*_asked(record), *_decided(record), *_attempts(record), *_times(record), *_ended(record)]
-    )
+    parts = (_asked, _decided, _shadow, _attempts, _times, _ended)
+    return "\n".join(line for part in parts for line in part(record))
 
 
 def _asked(r: Mapping[str, Any]) -> list[str]:
@@ -126,6 +137,19 @@ def _decided(r: Mapping[str, Any]) -> list[str]:
             sent = ", ".join(f"{count} of class {name}" for name, count in sorted(r["went_ahead"].items()))
             lines.append(f"  Sent to the pool while it waited: {sent}.")
     return lines
+
+
+def _shadow(r: Mapping[str, Any]) -> list[str]:
+    """Return what became of the request's copy, or of which request this is the copy."""
+    if r.get("shadow_of"):
+        return [f"  A copy of {r['shadow_of']} (shadow of rule {r.get('rule')}): no client got its answer."]
+    shadow = r.get("shadow")
+    if not shadow:
+        return []
+    if shadow.get("left_out"):
+        why = _LEFT_OUT.get(shadow["left_out"], shadow["left_out"])
+        return [f"  Not copied to the shadow pool {shadow['pool']}: {why} ({shadow['left_out']})."]
+    return [f"  A copy for the shadow pool {shadow['pool']}: {shadow['request_id']}."]
 
 
 def _cache(r: Mapping[str, Any]) -> list[str]:

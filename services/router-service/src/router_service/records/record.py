@@ -61,7 +61,9 @@ _SCORE = attrgetter("score")
 
 
 class DecisionRecord:
-    """All fields of one request. ``started_at`` is epoch seconds."""
+    """All fields of one request. ``started_at`` is epoch seconds. ``shadow`` is about its copy, None if no shadow takes it;
+    ``shadow_of`` is the id of the request that it is a copy of, "" for requests.
+    """
 
     __slots__ = (
         "attempts",
@@ -85,6 +87,8 @@ class DecisionRecord:
         "queue_position",
         "replica",
         "request_id",
+        "shadow",
+        "shadow_of",
         "started_at",
         "status",
         "tokens_cached",
@@ -129,6 +133,8 @@ class DecisionRecord:
         self.outcome: Outcome | None = None
         self.verdict = Verdict.NONE
         self.detail = ""
+        self.shadow: dict[str, Any] | None = None
+        self.shadow_of = ""
 
     def decided(self, decision: Decision) -> None:
         """Store a decision. ``rule``, ``candidates`` and replay use the first one. A later one (a retry) only changes
@@ -183,6 +189,10 @@ class DecisionRecord:
         }
         if self.decision is not None and self.decision.class_name:
             fields["class"] = self.decision.class_name
+        if self.shadow is not None:
+            fields["shadow"] = self.shadow
+        if self.shadow_of:
+            fields["shadow_of"] = self.shadow_of
         if self.held_ms:
             fields["held_ms"] = _ms(self.held_ms)
         if self.went_ahead:

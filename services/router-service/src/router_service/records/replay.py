@@ -12,6 +12,7 @@ from router_service.routing.decide import decide
 from router_service.routing.decision import Decision
 from router_service.routing.features import Features
 from router_service.routing.policy import Policy
+from router_service.routing.shadowing import not_copied, shadow_of
 from router_service.routing.snapshot import BackendView, PoolView, Snapshot
 from router_service.routing.vocabulary import REFUSALS, RejectedBecause
 
@@ -125,13 +126,14 @@ class Replay:
     move.
 
     The pool of a refused request is :data:`REFUSED`. ``newly_refused`` counts by client the requests that were not
-    refused before.
+    refused before. ``copies`` counts by shadow pool the requests that a shadow takes, as far as records can tell.
     """
 
     total: int = 0
     same: int = 0
     cannot_tell: int = 0
     ignored_lines: int = 0
+    copies: Counter[str] = field(default_factory=Counter)
     moves: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str, str, str], list[str]] = field(default_factory=dict)
     newly_refused: Counter[str] = field(default_factory=Counter)
@@ -159,6 +161,12 @@ def replay(records: Iterable[Mapping[str, Any] | None], policy: Policy, examples
             result.cannot_tell += 1
             continue
         result.total += 1
+        shadow = shadow_of(decision, record["request_id"])
+        if (
+            shadow is not None
+            and not_copied(shadow, decision, record["model"], policy, stateful=False) is None
+        ):
+            result.copies[shadow.pool] += 1
         # Compare with the pool that the rules chose: retries and fallbacks depend on backends, not on rules.
         before = REFUSED if record["reason"] in REFUSALS else record.get("first_pool") or record["pool"]
         after = REFUSED if decision.reason in REFUSALS else decision.first_pool
@@ -191,4 +199,8 @@ def as_text(result: Replay) -> str:
     if result.newly_refused:
         by_client = ", ".join(f"{client} {count}" for client, count in result.newly_refused.most_common())
         lines.append(f"newly refused, by client: {by_client}")
+    for pool, count in result.copies.most_common():
+        lines.append(
+            f"copied to the shadow pool {pool}: {count} of {result.total} requests, if its slots allow"
+        )
     return "\n".join(lines)

@@ -76,6 +76,18 @@ class RuleRefusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """Sends copies of ``percent`` (0 to 100) of a rule's requests to ``pool``; their answers are dropped."""
+
+    pool: str
+    percent: float
+
+    def takes(self, rule: str, request_id: str) -> bool:
+        """Return whether a request of ``rule`` is copied: always the same for one request id."""
+        return unit("shadow", rule, request_id) * 100.0 < self.percent
+
+
+@dataclass(frozen=True, slots=True)
 class Timeouts:
     """The four timeouts of a request, in seconds."""
 
@@ -89,7 +101,8 @@ class Timeouts:
 class Rule:
     """A compiled rule. ``timeouts`` and ``policy`` are None if the rule does not override them.
 
-    A rule with a ``refusal`` has no targets. ``request_class`` is "" if the rule sets none.
+    A rule with a ``refusal`` has no targets. ``request_class`` is "" if the rule sets none. ``shadow`` None: no request is
+    copied.
     """
 
     name: str
@@ -102,6 +115,7 @@ class Rule:
     engine_fields: Mapping[str, Any] = field(default_factory=dict)
     refusal: RuleRefusal | None = None
     request_class: str = ""
+    shadow: Shadow | None = None
     matches: Test = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

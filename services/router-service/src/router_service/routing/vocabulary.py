@@ -78,6 +78,20 @@ class Unroutable(StrEnum):
     MODEL_NOT_ALLOWED = "model_not_allowed"
 
 
+class NotCopied(StrEnum):
+    """Why a request that a rule's shadow takes was not copied."""
+
+    STATEFUL = "stateful"  # its engine keeps the response, or has the previous one
+    BODY_SIZE = "body_size"  # over limits.shadow_body_bytes
+    MODEL_NOT_SERVED = "model_not_served"
+    SAME_POOL = "same_pool"  # a fallback sent the request itself to the shadow's pool
+    NO_SLOT = "no_slot"  # limits.shadow_slots copies were running
+    POOL_FULL = "pool_full"  # its backends are at their limit, or requests wait for them
+    NONE_READY = "none_ready"
+    CLIENT_LEFT = "client_left"
+    DRAINING = "draining"
+
+
 class AffinityState(StrEnum):
     """The effect of session affinity on a request."""
 

@@ -7,7 +7,7 @@ LOG_FIELDS: dict[str, str] = {
     "time": "RFC 3339, UTC",
     "level": "info, warning, error",
     "service": "always `router-service`",
-    "event": "what happened; `request` for the line that each request writes",
+    "event": "what happened; `request` for the line that each request writes, `shadow` for that of a copy",
     "request_id": "the id that every component uses",
     "trace_id": "W3C trace id",
 }
@@ -56,6 +56,8 @@ RECORD_FIELDS: dict[str, str] = {
     "held_ms": "time in the queue while no backend was ready, if it waited for an engine to start",
     "class": "class of the request, if classes are configured",
     "went_ahead": "number of requests of each class that were sent to the pool while this one waited",
+    "shadow": "the shadow pool that takes a copy of the request: `request_id` of the copy, or why it was `left_out`",
+    "shadow_of": "only in records of copies: the request that was copied",
     "attempts": "calls to backends: backend, outcome, status, connect_ms, first_byte_ms, detail",
     "ttft_ledger_ms": "parts of the time to first token; `unexplained` is signed",
     "decide_ms": "time to decide",

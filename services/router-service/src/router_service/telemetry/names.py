@@ -204,6 +204,25 @@ HINTS = Metric(
     "Hints about failing backends: sent to other replicas, or received from them and probed.",
     ("direction",),
 )
+SHADOW_REQUESTS = Metric(
+    "router_shadow_requests_total",
+    "counter",
+    "Finished copies of requests (`shadow` of a rule) by how they ended. No other metric of requests counts copies.",
+    ("pool", "outcome"),
+)
+SHADOW_LEFT_OUT = Metric(
+    "router_shadow_left_out_total",
+    "counter",
+    "Requests that a shadow takes and that were not copied, by the reason.",
+    ("pool", "because"),
+)
+SHADOW_TTFT = Metric(
+    "router_shadow_ttft_seconds",
+    "histogram",
+    "Time to first token of copied streams, from the copy's start in the router.",
+    ("pool",),
+    _LATENCY,
+)
 SETTLEMENTS = Metric(
     "router_budget_settlements_total",
     "counter",
@@ -291,7 +310,7 @@ LABELS: dict[str, str] = {
     "prompt_bucket": "size of the prompt in characters, five ranges",
     "affinity": "session: off, placed, kept, broken; without one, prefix: prefix_new, prefix_kept, prefix_moved",
     "slow": "true, false",
-    "because": "closed list: why decisions reject the backend",
+    "because": "closed lists: why decisions reject the backend, why a request was not copied",
     "result": "ok, failed",
     "kind": "closed lists: of tokens, of changes",
     "hash": "one at a time, of the configuration or of a rule",

@@ -1,0 +1,368 @@
+"""Copies of requests: which ones, when, in which slots, and that nothing of the copied request changes."""
+
+import asyncio
+import cProfile
+import pstats
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from time import perf_counter
+from typing import Any
+
+import orjson
+import pytest
+
+from router_service.accounting.cache_homes import CacheHomes
+from router_service.accounting.completion import Completion
+from router_service.openai_api.paths import INFERENCE_PATHS
+from router_service.pipeline.fleet import Fleet
+from router_service.pipeline.inbound import Inbound
+from router_service.pipeline.job import Job
+from router_service.pipeline.line import Bounds
+from router_service.pipeline.pipeline import Pipeline
+from router_service.pipeline.settings import Settings
+from router_service.ports import Endpoint, Health
+from router_service.records.ring import Ring
+from router_service.resilience.breaker import BreakerSettings
+from router_service.routing.conditions import make
+from router_service.routing.policy import Policy, Pool
+from router_service.routing.rules import Group, Rule, Shadow, Target
+from router_service.routing.session_sources import SessionSources
+from router_service.routing.vocabulary import NotCopied, Outcome, State
+from router_service.telemetry.request_metrics import RequestMetrics
+from router_service.telemetry.spans import SpanSink
+from router_service.upstream.fake import FakeUpstream, Script
+
+TOKEN, DONE = b'data: {"id":"1","choices":[{"delta":{"content":"a"}}]}\n\n', b"data: [DONE]\n\n"
+STREAM = ((b"content-type", b"text/event-stream"),)
+WHOLE = Script(200, STREAM, (TOKEN, DONE))
+SILENT = Script(200, STREAM, (TOKEN,), "silence")
+CHAT = "/v1/chat/completions"
+
+
+class Client:
+    """A relay that stores its output and can disconnect."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.data = b""
+        self._listener = None
+
+    def listen(self, listener) -> None:
+        self._listener = listener
+
+    def start(self, status, headers) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def finish(self, trailers=()) -> None:
+        self.data += b"(end)"
+
+    def abort(self) -> None:
+        pass
+
+    def leave(self) -> None:
+        self.gone = True
+        if self._listener is not None:
+            self._listener.client_gone()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(100_000):
+        if true():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never became true")
+
+
+class World:
+    """A pipeline with the pool `live`, its shadow pool `next`, and their scripted engines."""
+
+    def __init__(self, percent: float = 100.0, limit: int = 4, **settings: Any) -> None:
+        bounds = Bounds(limit, 4, 0.05, 1.0, BreakerSettings(2, 10.0, 0.0), 0.2, 3)
+        self.fleet = Fleet(["live", "next"], bounds, perf_counter)
+        for pool in ("live", "next"):
+            self.fleet.set_endpoints(pool, [Endpoint(pool, f"http://{pool}:1", "")])
+            self.ready(pool)
+        self.upstream = FakeUpstream({f"http://{pool}:1": deque([WHOLE]) for pool in ("live", "next")})
+        pools = {
+            "live": Pool("live", "least_loaded", ("m", "only-live")),
+            "next": Pool("next", "least_loaded", ("m",)),
+        }
+        rule = Rule("all", Group("all", ()), (Target("live"),), shadow=Shadow("next", percent), resume=True)
+        self.finished: list[Job] = []
+        self.copies: list[Job] = []
+        self.left_out: list[tuple[str, NotCopied]] = []
+        self.pipeline = Pipeline(
+            Settings(
+                Policy(pools, (rule,), "live"), 3, frozenset({502, 503}), 0.05,
+                SessionSources(("x-session-id",)), 10**6, **settings,
+            ),
+            self.fleet, self.upstream, None, self.finished.append, lambda seconds: None, Random(1),
+        )  # fmt: skip
+        self.pipeline.shadows.report_to(
+            self.copies.append, lambda pool, because: self.left_out.append((pool, because))
+        )
+
+    def ready(self, pool: str, ready: bool = True) -> None:
+        self.fleet.set_health(pool, pool, Health(ready, State.IDLE if ready else State.WARMING))
+
+    def play(self, pool: str, *scripts: Script) -> None:
+        self.upstream.scripts[f"http://{pool}:1"] = deque(scripts)
+
+    def send(self, client: Client | None = None, path: str = CHAT, number: int = 0, **more: Any) -> Any:
+        headers = [(b"x-request-id", b"id-%d" % number), (b"authorization", b"Bearer sk-secret")]
+        inbound = Inbound.now(INFERENCE_PATHS[path], path.encode(), headers)
+        asked = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}], **more}
+        inbound.body = orjson.dumps(asked)
+        return asyncio.create_task(self.pipeline.handle(inbound, client or Client()))
+
+    async def ask(self, **more: Any) -> Client:
+        client = Client()
+        await self.send(client, **more)
+        return client
+
+    async def settle(self) -> None:
+        await until(lambda: not self.pipeline.shadows.running)
+
+    def hosts(self) -> list[str]:
+        """Return the backends in the order in which they were sent requests."""
+        return [request.split(b"host: ", 1)[1].split(b":")[0].decode() for request in self.upstream.requests]
+
+    def check_unharmed(self) -> None:
+        """Nothing of the fleet counts a copy."""
+        assert [m.view.in_flight for m in self.fleet.members()] == [0, 0]
+        assert [m.breaker.state for m in self.fleet.members()] == ["closed", "closed"]
+        assert self.fleet.budget.active == self.fleet.budget.retrying == 0
+        assert self.fleet.pools["next"].round_robin == 0
+        assert not len(self.fleet.lines["next"].queue)
+        assert not self.fleet.lines["next"].shares.running
+        assert not self.pipeline.shadows.running
+
+
+def run(scenario: Callable[[World], Any], **world: Any) -> World:
+    async def play() -> World:
+        found = World(**world)
+        await scenario(found)
+        await found.settle()
+        found.check_unharmed()
+        return found
+
+    return asyncio.run(play())
+
+
+def test_a_copy_is_sent_after_its_request_with_the_same_body_and_no_key() -> None:
+    async def scenario(world: World) -> None:
+        client = await world.ask()
+        assert client.data == TOKEN + DONE + b"(end)"
+
+    world = run(scenario)
+    assert world.hosts() == ["live", "next"]
+    request, copy = world.upstream.requests
+    assert request.split(b"\r\n\r\n")[1] == copy.split(b"\r\n\r\n")[1]
+    assert b"x-request-id: id-0-shadow\r\n" in copy
+    assert b"sk-secret" not in copy
+    assert [job.outcome for job in (*world.finished, *world.copies)] == [Outcome.OK, Outcome.OK]
+    assert world.finished[0].shadow is not None
+    assert world.copies[0].shadow_of == "id-0"
+    assert world.copies[0].client_id == ""
+    assert not any(name == b"authorization" for name, _ in world.copies[0].inbound.headers)
+    assert world.copies[0].kept is None, "nothing of the answer is kept for a resume"
+
+
+def test_the_request_id_alone_decides_and_the_share_is_the_percent() -> None:
+    shadow = Shadow("next", 20.0)
+    ids = [f"request-{number}" for number in range(4000)]
+    taken = [one for one in ids if shadow.takes("all", one)]
+    assert taken == [one for one in ids if Shadow("next", 20.0).takes("all", one)]
+    assert 700 < len(taken) < 900
+    assert set(taken) < {one for one in ids if Shadow("next", 40.0).takes("all", one)}, "raising keeps them"
+    assert not any(Shadow("next", 0.0).takes("all", one) for one in ids)
+    assert all(Shadow("next", 100.0).takes("all", one) for one in ids)
+
+    async def scenario(world: World) -> None:
+        for number in range(40):
+            await world.ask(number=number)
+            await world.settle()
+
+    world = run(scenario, percent=20.0)
+    expected = [f"id-{n}" for n in range(40) if shadow.takes("all", f"id-{n}")]
+    assert [job.shadow_of for job in world.copies] == expected
+
+
+@pytest.mark.parametrize(
+    ("because", "asked", "settings"),
+    [
+        (NotCopied.STATEFUL, {"path": "/v1/responses", "input": "x"}, {}),
+        (NotCopied.STATEFUL, {"path": "/v1/responses", "store": False, "previous_response_id": "resp_1"}, {}),
+        (NotCopied.MODEL_NOT_SERVED, {"model": "only-live"}, {}),
+        (NotCopied.BODY_SIZE, {}, {"shadow_body_bytes": 20}),
+    ],
+)
+def test_a_request_that_rules_a_copy_out_is_counted(because, asked, settings) -> None:
+    async def scenario(world: World) -> None:
+        await world.ask(**asked)
+
+    world = run(scenario, **settings)
+    assert world.left_out == [("next", because)]
+    assert world.hosts() == ["live"]
+    assert world.finished[0].shadow.left_out is because
+
+
+def test_a_response_that_is_not_stored_is_copied() -> None:
+    async def scenario(world: World) -> None:
+        await world.ask(path="/v1/responses", input="x", store=False)
+
+    assert run(scenario).hosts() == ["live", "next"]
+
+
+def test_copies_have_their_own_slots_and_wait_for_none() -> None:
+    async def scenario(world: World) -> None:
+        world.play("next", SILENT)
+        for number in range(5):
+            client = await world.ask(number=number)
+            assert client.data.endswith(b"(end)")
+        assert len(world.pipeline.shadows.running) == 2
+        assert world.left_out == [("next", NotCopied.NO_SLOT)] * 3
+        world.pipeline.shadows.stop()
+
+    world = run(scenario, shadow_slots=2)
+    assert [job.queued_seconds for job in world.finished] == [0.0] * 5
+    assert [job.queue_position for job in world.finished] == [None] * 5
+
+
+def test_a_pool_that_is_full_or_not_ready_gets_no_copy() -> None:
+    async def scenario(world: World) -> None:
+        backend = world.fleet.pools["next"].backends[0]
+        world.fleet.begin(backend, "client")
+        await world.ask()
+        world.fleet.end(backend, None, "client")
+        world.ready("next", False)
+        await world.ask()
+
+    world = run(scenario, limit=1)
+    assert world.left_out == [("next", NotCopied.POOL_FULL), ("next", NotCopied.NONE_READY)]
+    assert world.hosts() == ["live", "live"]
+
+
+def test_copies_count_against_the_limit_of_their_backend_and_no_request_waits_for_them() -> None:
+    async def scenario(world: World) -> None:
+        world.play("next", SILENT, SILENT, WHOLE)
+        await world.ask(number=1)
+        await world.ask(number=2)
+        assert world.left_out == [("next", NotCopied.POOL_FULL)], "one slot, one copy"
+        assert not world.fleet.must_wait("next", "client", "", perf_counter())
+        assert world.fleet.pools["next"].backends[0].in_flight == 0
+        world.pipeline.shadows.stop()
+
+    run(scenario, limit=1)
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome"),
+    [
+        (None, Outcome.UPSTREAM_ERROR),
+        (Script(500, (), (b"no",)), Outcome.UPSTREAM_ERROR),
+        (Script(503, (), (b"no",)), Outcome.UPSTREAM_ERROR),
+        (Script(400, (), (b'{"detail":"no"}',)), Outcome.CLIENT_ERROR),
+        (Script(200, STREAM, (TOKEN,), "break"), Outcome.TRUNCATED),
+        (Script(200, STREAM, (b'data: {"error":{"message":"dead"}}\n\n',)), Outcome.UPSTREAM_ERROR),
+        (Script(200, STREAM, (TOKEN,)), Outcome.TRUNCATED),
+        (Script(200, (), (b"x" * 3_000_000,)), Outcome.OK),
+    ],
+)
+def test_a_failing_copy_is_tried_once_and_harms_nothing(script, outcome) -> None:
+    async def scenario(world: World) -> None:
+        if script is None:
+            del world.upstream.scripts["http://next:1"]
+        else:
+            world.play("next", script)
+        for number in range(6):
+            client = await world.ask(number=number)
+            assert client.data == TOKEN + DONE + b"(end)"
+            await world.settle()
+
+    world = run(scenario)
+    assert [job.outcome for job in world.copies] == [outcome] * 6
+    assert [len(job.attempts) for job in world.copies] == [1] * 6
+    assert [job.outcome for job in world.finished] == [Outcome.OK] * 6
+
+
+def test_the_copy_ends_with_its_client_and_goes_on_after_a_whole_answer() -> None:
+    async def scenario(world: World) -> None:
+        world.play("live", SILENT, WHOLE)
+        world.play("next", SILENT)
+        client = Client()
+        task = world.send(client, number=1)
+        await until(lambda: len(world.upstream.requests) == 2)
+        client.leave()
+        await task
+        await world.settle()
+        assert [job.outcome for job in world.copies] == [Outcome.CANCELLED]
+        await world.ask(number=2)
+        assert len(world.pipeline.shadows.running) == 1, "its own request is answered"
+        world.pipeline.shadows.stop()
+
+    world = run(scenario)
+    assert [job.detail for job in world.copies] == [
+        "the client of the request left",
+        "the router is shutting down",
+    ]
+
+
+def test_a_draining_router_drops_its_copies_at_once_and_begins_no_more() -> None:
+    async def scenario(world: World) -> None:
+        world.play("next", SILENT)
+        await world.ask(number=1)
+        first = world.send(number=2)
+        await until(lambda: len(world.pipeline.shadows.running) == 2)
+        world.pipeline.shadows.stop()
+        await first
+        await world.ask(number=3)
+
+    world = run(scenario)
+    assert world.left_out[-1] == ("next", NotCopied.DRAINING)
+    assert [job.outcome for job in world.finished] == [Outcome.OK] * 3
+    assert all(job.outcome is Outcome.CANCELLED for job in world.copies)
+
+
+def calls_of_requests(*rules: Rule) -> tuple[int, int]:
+    """Return how many Python functions 50 requests call, from body to record, and how many of them are of shadows."""
+
+    async def count() -> tuple[int, int]:
+        world = World()
+        policy = Policy(world.pipeline.settings.policy.pools, rules, "live")
+        metrics = RequestMetrics()
+        done = Completion(Ring(100), metrics, lambda line: None, SpanSink(None), 2.0, CacheHomes(10.0))
+        pipeline = Pipeline(
+            Settings(policy, 3, frozenset({502}), 0.05, SessionSources(("x-session-id",)), 10**6),
+            world.fleet, world.upstream, None, done, metrics.observe_decide, Random(1),
+        )  # fmt: skip
+        world.pipeline = pipeline
+        await world.ask()
+        profile = cProfile.Profile()
+        profile.enable()
+        for number in range(50):
+            await world.ask(number=number)
+        profile.disable()
+        entries = pstats.Stats(profile).stats.items()  # type: ignore[attr-defined]
+        own = [(file, entry[1]) for (file, _, _), entry in entries if "router_service" in file]
+        of_shadows = sum(calls for file, calls in own if "shadow" in file.rsplit("/", 1)[-1])
+        return sum(calls for file, calls in own if not file.endswith("fake.py")), of_shadows
+
+    return asyncio.run(count())
+
+
+def test_a_request_without_a_shadow_costs_no_call_more() -> None:
+    unmatched = Group("all", (make("stream", False),))
+    plain = Rule("all", Group("all", ()), (Target("live"),))
+    without, with_other = (
+        calls_of_requests(Rule("other", unmatched, (Target("live"),), shadow=shadow), plain)
+        for shadow in (None, Shadow("next", 100.0))
+    )
+    assert without == with_other
+    assert without[1] == 0
+    copied = Rule("all", Group("all", ()), (Target("live"),), shadow=Shadow("next", 100.0))
+    assert calls_of_requests(copied)[1] > 50
