@@ -1800,6 +1800,8 @@ static_resources:
                   local MAX_PARTS = 64
                   local MAX_PART_HEAD_BYTES = 2048
                   local MAX_TEXT_BYTES = 65536
+                  -- A boundary has at most 70 characters. The patterns below try every space, so a longer text costs its square.
+                  local MAX_CONTENT_TYPE_BYTES = 256
 
                   -- Texts that vLLM's request models read as a boolean, in any case.
                   local BOOLEANS = {}
@@ -1807,7 +1809,8 @@ static_resources:
 
                   -- Returns the boundary in a content type; nil if it is no form, or has another parameter.
                   local function form_boundary(content_type)
-                    local kind, rest = (content_type or ""):match("^([^;]-)%s*;%s*(.-)%s*$")
+                    if not content_type or #content_type > MAX_CONTENT_TYPE_BYTES then return nil end
+                    local kind, rest = content_type:match("^([^;]-)%s*;%s*(.-)%s*$")
                     if not kind or kind:lower() ~= "multipart/form-data" then return nil end
                     local name, value = rest:match("^(%w+)=(.+)$")
                     if not name or name:lower() ~= "boundary" then return nil end
@@ -1822,9 +1825,9 @@ static_resources:
                       local name = line:match("^([%w-]+):[^\r\n]*$")
                       if not name then return nil end
                       if name:lower() == "content-disposition" then
-                        local kind, after = line:match(":[ \t]*([%w-]+)(.-)[ \t]*$")
+                        local kind, after = line:match("^[%w-]+:[ \t]*([%w-]+)(.*)$")
                         if parameters or not kind or kind:lower() ~= "form-data" then return nil end
-                        parameters = after
+                        parameters = after:match("^.*[^ \t]") or "" -- `(.-)[ \t]*$` would try every space as the last one
                       end
                     end
                     local found, is_file
@@ -2090,6 +2093,11 @@ static_resources:
                     return nil
                   end
 
+                  -- Lua writes numbers from 1e14 with an exponent, which the rate limit service does not read.
+                  local function digits(number)
+                    return ("%.0f"):format(number)
+                  end
+
                   -- Returns the tokens to reserve: the prompt by its size (audio does not count), and the longest completion for every
                   -- prompt and every choice. If a body has several limits, the largest counts, whichever the engine reads. If it has
                   -- none, the second result is the limit that the router shall write into the body.
@@ -2227,8 +2235,8 @@ static_resources:
                     if code then return refuse(handle, "400", code, param, message) end
                     if tokens then
                       local metadata = handle:streamInfo():dynamicMetadata()
-                      metadata:set("edge", "reserve", tostring(tokens))
-                      if assumed then metadata:set("edge", "assumed", tostring(assumed)) end
+                      metadata:set("edge", "reserve", digits(tokens))
+                      if assumed then metadata:set("edge", "assumed", digits(assumed)) end
                       if is_anthropic(path) then metadata:set("edge", "api", "anthropic") end
                     end
                   end
@@ -2237,7 +2245,7 @@ static_resources:
                   if BUDGETS then
                     local function used(report)
                       local prompt, completion = (report or ""):match("^prompt=(%d+),completion=(%d+)$")
-                      return prompt and tostring(tonumber(prompt) + tonumber(completion))
+                      return prompt and digits(tonumber(prompt) + tonumber(completion))
                     end
 
                     function envoy_on_response(handle)

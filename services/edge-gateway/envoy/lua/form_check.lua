@@ -4,6 +4,8 @@
 local MAX_PARTS = 64
 local MAX_PART_HEAD_BYTES = 2048
 local MAX_TEXT_BYTES = 65536
+-- A boundary has at most 70 characters. The patterns below try every space, so a longer text costs its square.
+local MAX_CONTENT_TYPE_BYTES = 256
 
 -- Texts that vLLM's request models read as a boolean, in any case.
 local BOOLEANS = {}
@@ -11,7 +13,8 @@ for word in ("true false 1 0 on off t f y n yes no"):gmatch("%w+") do BOOLEANS[w
 
 -- Returns the boundary in a content type; nil if it is no form, or has another parameter.
 local function form_boundary(content_type)
-  local kind, rest = (content_type or ""):match("^([^;]-)%s*;%s*(.-)%s*$")
+  if not content_type or #content_type > MAX_CONTENT_TYPE_BYTES then return nil end
+  local kind, rest = content_type:match("^([^;]-)%s*;%s*(.-)%s*$")
   if not kind or kind:lower() ~= "multipart/form-data" then return nil end
   local name, value = rest:match("^(%w+)=(.+)$")
   if not name or name:lower() ~= "boundary" then return nil end
@@ -26,9 +29,9 @@ local function read_part_head(head)
     local name = line:match("^([%w-]+):[^\r\n]*$")
     if not name then return nil end
     if name:lower() == "content-disposition" then
-      local kind, after = line:match(":[ \t]*([%w-]+)(.-)[ \t]*$")
+      local kind, after = line:match("^[%w-]+:[ \t]*([%w-]+)(.*)$")
       if parameters or not kind or kind:lower() ~= "form-data" then return nil end
-      parameters = after
+      parameters = after:match("^.*[^ \t]") or "" -- `(.-)[ \t]*$` would try every space as the last one
     end
   end
   local found, is_file
