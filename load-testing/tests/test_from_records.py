@@ -31,6 +31,7 @@ RECORDS = [
     record(1.0),
     record(2.0, features={"prompt_chars": 30, "session": "", "prefix": ""}),
     record(2.5, pool="other"),
+    record(2.6, shadow_of="a-request"),
     record(4.0, path="/v1/embeddings"),
     record(5.0, tokens={"prompt": None, "completion": None, "cached": None, "reasoning": None}),
 ]

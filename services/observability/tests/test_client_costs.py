@@ -11,7 +11,7 @@ import pytest
 
 from observability.client_costs.prices import PoolPrice
 from observability.client_costs.report import daily, measure
-from observability.client_costs.usage import Usage, usages
+from observability.client_costs.usage import SHADOW, Usage, usages
 from observability.main import main
 
 PRICE = PoolPrice(
@@ -63,6 +63,11 @@ def test_only_requests_that_reached_an_engine_count() -> None:
     ]
     (found,) = usages(lines)
     assert found.ended - found.began == pytest.approx(1.0)
+
+
+def test_a_copy_of_a_request_is_charged_to_no_client() -> None:
+    copy = record("", 100, 10, shadow_of="a-request")
+    assert [usage.client for usage in usages([record("alice", 100, 10), copy])] == ["alice", SHADOW]
 
 
 def run(
