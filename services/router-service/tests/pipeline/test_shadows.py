@@ -328,6 +328,27 @@ def test_a_draining_router_drops_its_copies_at_once_and_begins_no_more() -> None
     assert all(job.outcome is Outcome.CANCELLED for job in world.copies)
 
 
+def test_a_large_shadow_pool_is_used_without_counting_in_its_order() -> None:
+    async def scenario(world: World) -> None:
+        names = [f"next{number}" for number in range(12)]
+        world.fleet.set_endpoints("next", [Endpoint(name, f"http://{name}:1", "") for name in names])
+        for name in names:
+            world.fleet.set_health("next", name, Health(True, State.IDLE))
+            world.play(name, WHOLE)
+        standing = world.fleet.pools["next"].standing
+        assert standing is not None
+        free = standing.free
+        for number in range(6):
+            await world.ask(number=number)
+            await world.settle()
+        assert standing.free == free
+        world.fleet.set_endpoints("next", [Endpoint("next", "http://next:1", "")])
+
+    world = run(scenario)
+    assert [job.outcome for job in world.copies] == [Outcome.OK] * 6
+    assert all(host.startswith("next") for host in world.hosts()[1::2])
+
+
 def calls_of_requests(*rules: Rule) -> tuple[int, int]:
     """Return how many Python functions 50 requests call, from body to record, and how many of them are of shadows."""
 
