@@ -12,6 +12,7 @@ from time import perf_counter
 
 import orjson
 
+from harness.fake_upstream import FakeUpstream, Script
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import Inbound
@@ -25,7 +26,6 @@ from router_service.routing.policy import Policy, Pool
 from router_service.routing.rules import Timeouts
 from router_service.routing.session_sources import SessionSources
 from router_service.routing.vocabulary import State
-from router_service.upstream.fake import FakeUpstream, Script
 
 FAR = 300.0
 NEAR = 0.2

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from harness.fake_upstream import Ending, FakeUpstream, Script
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import Inbound
@@ -23,7 +24,6 @@ from router_service.routing.policy import Policy, Pool
 from router_service.routing.rules import Group, Rule, Target
 from router_service.routing.session_sources import SessionSources
 from router_service.routing.vocabulary import State
-from router_service.upstream.fake import Ending, FakeUpstream, Script
 
 STREAM = ((b"content-type", b"text/event-stream"),)
 DONE = b"data: [DONE]\n\n"

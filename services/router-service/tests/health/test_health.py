@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from harness.fake_upstream import FakeUpstream, Script
 from harness.scripted_probe import ScriptedProbe
 from router_service.health.http_probe import HttpProbe, read_health
 from router_service.health.loop import HealthLoop, Pace
 from router_service.ports import Health
 from router_service.routing.vocabulary import State
-from router_service.upstream.fake import FakeUpstream, Script
 from router_service.upstream.pool import UpstreamPool
 
 READY = Health(True, State.IDLE)

@@ -8,6 +8,7 @@ from time import perf_counter, time
 import orjson
 import pytest
 
+from harness.fake_upstream import FakeUpstream, Script
 from harness.scripted_request import ANSWERS, DONE, FAR, JSON, NEAR, ROLE, STREAM, TOKEN, Client, play
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.body import MAX_HELD_BYTES
@@ -22,7 +23,6 @@ from router_service.routing.policy import Policy, Pool
 from router_service.routing.rules import Timeouts
 from router_service.routing.session_sources import SessionSources
 from router_service.routing.vocabulary import Outcome, State
-from router_service.upstream.fake import FakeUpstream, Script
 
 
 @pytest.mark.parametrize("path", ANSWERS)

@@ -8,6 +8,7 @@ from time import perf_counter
 
 import orjson
 
+from harness.fake_upstream import FakeUpstream, Script
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import Inbound
@@ -19,7 +20,6 @@ from router_service.ports import Endpoint, Health
 from router_service.routing.policy import Policy, Pool
 from router_service.routing.session_sources import SessionSources
 from router_service.routing.vocabulary import Outcome, State
-from router_service.upstream.fake import FakeUpstream, Script
 
 CLIENTS, BACKENDS, LIMIT = 8, 4, 2
 WHOLE = Script(200, (), (b'{"choices":[]}',))

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from harness.fake_upstream import Script
 from harness.scripted_request import ANSWERS, DONE, FAR, JSON, NEAR, ROLE, STREAM, TOKEN, Client, play
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.pipeline import Pipeline
 from router_service.routing.rules import Timeouts
-from router_service.upstream.fake import Script
 
 WHOLE = Script(200, STREAM, (ROLE, TOKEN, DONE))
 

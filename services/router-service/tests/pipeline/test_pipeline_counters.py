@@ -9,6 +9,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.fake_upstream import FakeUpstream, Script
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.ends import End
 from router_service.pipeline.fleet import Fleet
@@ -24,7 +25,6 @@ from router_service.routing.policy import Policy, Pool
 from router_service.routing.rules import Group, Rule, Target
 from router_service.routing.session_sources import SessionSources
 from router_service.routing.vocabulary import Outcome, State
-from router_service.upstream.fake import FakeUpstream, Script
 
 EVENTS = (b'data: {"id":"1","choices":[{"delta":{"content":"a"}}]}\n\n', b"data: [DONE]\n\n")
 STREAM = ((b"content-type", b"text/event-stream"),)

@@ -2,11 +2,11 @@
 
 import pytest
 
+from harness.fake_upstream import Script
 from harness.stacks.resumed_streams import DONE, GREEDY, STREAM, Backends, answered, events, played
 from router_service.pipeline.job import Job
 from router_service.ports import Health
 from router_service.routing.vocabulary import Outcome, State
-from router_service.upstream.fake import Script
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from harness.fake_upstream import Ending, Script
 from harness.stacks.resumed_streams import DONE, GREEDY, NOT_RESUMED, RULE, STREAM, answered, events
 from router_service.openai_api.event_stream import MAX_HELD_BYTES
 from router_service.routing.rules import Rule
 from router_service.routing.vocabulary import Outcome
-from router_service.upstream.fake import Ending, Script
 
 WHOLE = [*events(True, ["1", "2", ",", "3"], "stop"), DONE]
 """A response without a word boundary: the original request is repeated."""

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from harness.fake_upstream import FakeUpstream, Script
 from router_service.accounting.cache_homes import CacheHomes
 from router_service.accounting.completion import Completion
 from router_service.openai_api.paths import INFERENCE_PATHS
@@ -31,7 +32,6 @@ from router_service.routing.session_sources import SessionSources
 from router_service.routing.vocabulary import NotCopied, Outcome, State
 from router_service.telemetry.request_metrics import RequestMetrics
 from router_service.telemetry.spans import SpanSink
-from router_service.upstream.fake import FakeUpstream, Script
 
 TOKEN, DONE = b'data: {"id":"1","choices":[{"delta":{"content":"a"}}]}\n\n', b"data: [DONE]\n\n"
 STREAM = ((b"content-type", b"text/event-stream"),)

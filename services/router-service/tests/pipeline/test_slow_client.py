@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from time import perf_counter
 
+from harness.fake_upstream import FakeUpstream, Script
 from router_service.openai_api.event_stream import EventStream
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.answer import Answer
@@ -11,7 +12,6 @@ from router_service.pipeline.ends import End
 from router_service.pipeline.recipient import Recipient
 from router_service.pipeline.watchdog import Alarms, Watchdog
 from router_service.routing.rules import Timeouts
-from router_service.upstream.fake import FakeUpstream, Script
 
 URL = "http://e:1"
 PIECES = (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', b"data: [DONE]\n\n")

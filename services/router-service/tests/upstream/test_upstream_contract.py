@@ -5,9 +5,9 @@ from collections import deque
 
 import pytest
 
+from harness.fake_upstream import FakeUpstream, Script
 from harness.servers.upstream_engine import CHUNKED, REQUEST, Sink, exchange
 from router_service.ports import Broken, ConnectFailed, ResponseBroken, StaleConnection
-from router_service.upstream.fake import FakeUpstream, Script
 
 
 @pytest.fixture(params=["real", "fake"])
