@@ -6,12 +6,12 @@ The pipeline fills the slots while the request runs; text is produced only for a
 
 from dataclasses import dataclass
 from math import fsum
-from operator import attrgetter
-from typing import Any
+from operator import itemgetter
+from typing import Any, Final
 
 from platform_contracts.log_lines import timestamp
 from router_service.routing.considered import BEST_KEPT, REJECTED_KEPT
-from router_service.routing.decision import Candidate, Decision
+from router_service.routing.decision import Decision, Seen
 from router_service.routing.features import Features
 from router_service.routing.vocabulary import Outcome, RejectedBecause, Verdict
 
@@ -57,7 +57,16 @@ class AttemptRecord:
         return fields
 
 
-_SCORE = attrgetter("score")
+Considered = tuple[Seen, RejectedBecause | None, float | None]
+"""One backend of a decision, why it was rejected, and its score if it was not. Most decisions are only logged, so that
+these are not made :class:`Candidate` objects."""
+
+_SCORE = itemgetter(2)
+
+_NAME: Final = 0
+_POOL: Final = 1
+_IN_FLIGHT: Final = 2
+_RAMP: Final = 4
 
 
 class DecisionRecord:
@@ -212,9 +221,8 @@ class DecisionRecord:
         first, decision = self.first_decision, self.decision
         if first is None or decision is None:
             return {"rule": None, "pool": None, "reason": "none_available", "candidates": [], "chosen": None}
-        considered = first.candidates
-        candidates = considered if whole else _worth_logging(considered, first)
-        rejected = _rejected(considered, first) if first.rejected or first.hidden else None
+        candidates, cut = (_considered(first), []) if whole else _worth_logging(first)
+        rejected = _rejected(first) if first.rejected or first.hidden else None
         unnamed = sum(sum(counts.values()) for counts in first.hidden.values()) if first.hidden else 0
         unnamed += first.left_out.count if first.left_out is not None else 0
         return {
@@ -224,10 +232,10 @@ class DecisionRecord:
             "pool": decision.pool,
             "policy": decision.policy,
             "reason": decision.reason,
-            "candidates": [_candidate(c) for c in candidates],
-            "candidates_total": len(considered) + unnamed,
+            "candidates": [_candidate(*one) for one in candidates],
+            "candidates_total": len(first.rejected) + len(first.eligible) + unnamed,
             **({"rejected": rejected} if rejected else {}),
-            "snapshot": _snapshot(first, considered, candidates),
+            "snapshot": _snapshot(first, cut),
             "affinity": {
                 "state": first.affinity,
                 "source": self.features.session_source if self.features else "",
@@ -237,34 +245,28 @@ class DecisionRecord:
         }
 
 
-def _snapshot(first: Decision, considered: list[Candidate], kept: list[Candidate]) -> dict[str, Any]:
-    """Return the decision's other inputs, and for the candidates that are left out the sums that policies weigh."""
+def _snapshot(first: Decision, cut: list[Seen]) -> dict[str, Any]:
+    """Return the decision's other inputs, and for eligible backends that are not named the sums that policies weigh."""
     fields: dict[str, Any] = {"round_robin": first.round_robin, "pin": first.pin}
     if first.home:
         fields["home"] = first.home
-    if len(kept) == len(considered) and first.left_out is None:
-        return fields
-    there = {id(candidate) for candidate in kept}
-    cut = [c for c in considered if c.eligible and id(c) not in there]
     unnamed = first.left_out
     if cut or unnamed is not None:
         fields["left_out"] = {
-            "pool": cut[0].pool if cut else first.pool,  # eligible ones are all of one pool
+            "pool": cut[0][_POOL] if cut else first.pool,  # eligible ones are all of one pool
             "count": len(cut) + (unnamed.count if unnamed is not None else 0),
-            "in_flight": sum(c.in_flight for c in cut) + (unnamed.in_flight if unnamed is not None else 0),
-            "capacity": fsum([*(c.ramp for c in cut), unnamed.capacity if unnamed is not None else 0.0]),
+            "in_flight": sum(s[_IN_FLIGHT] for s in cut) + (unnamed.in_flight if unnamed is not None else 0),
+            "capacity": fsum([*(s[_RAMP] for s in cut), unnamed.capacity if unnamed is not None else 0.0]),
         }
     return fields
 
 
-def _rejected(considered: list[Candidate], first: Decision) -> dict[str, dict[str, int]]:
+def _rejected(first: Decision) -> dict[str, dict[str, int]]:
     """Return how many backends were rejected, by pool and reason, named or not."""
     found: dict[str, dict[str, int]] = {}
-    for candidate in considered:
-        if candidate.rejected_because is not None:
-            counts = found.setdefault(candidate.pool, {})
-            because = candidate.rejected_because.value  # orjson takes no enum as a key
-            counts[because] = counts.get(because, 0) + 1
+    for seen, reason in first.rejected:
+        counts = found.setdefault(seen[_POOL], {})
+        counts[reason.value] = counts.get(reason.value, 0) + 1  # orjson takes no enum as a key
     for pool, hidden in (first.hidden or {}).items():
         counts = found.setdefault(pool, {})
         for reason, count in hidden.items():
@@ -276,40 +278,51 @@ def _ms(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _worth_logging(candidates: list[Candidate], decision: Decision) -> list[Candidate]:
-    """Return the candidates of a log line. Eligible candidates are sorted by score; replay takes turns in this order."""
-    if not decision.rejected and len(candidates) <= LOGGED_BEST:
-        return sorted(candidates, key=_SCORE) if len(candidates) > 1 else candidates
-    rejected: list[Candidate] = []
+def _considered(decision: Decision) -> list[Considered]:
+    """Return every backend that the decision names, the rejected ones first."""
+    rejected: list[Considered] = [(seen, because, None) for seen, because in decision.rejected]
+    return rejected + [
+        (seen, None, score) for seen, score in zip(decision.eligible, decision.scores, strict=True)
+    ]
+
+
+def _worth_logging(decision: Decision) -> tuple[list[Considered], list[Seen]]:
+    """Return the backends that a log line names, and the eligible ones that it only counts.
+
+    Eligible backends are sorted by score; replay takes turns in this order.
+    """
+    rejected: list[Considered] = []
     named: dict[tuple[str, RejectedBecause], int] = {}
-    for candidate in candidates:
-        because = candidate.rejected_because
-        if because is None:
-            continue
-        count = named[candidate.pool, because] = named.get((candidate.pool, because), 0) + 1
+    for seen, because in decision.rejected:
+        count = named[seen[_POOL], because] = named.get((seen[_POOL], because), 0) + 1
         if count <= REJECTED_KEPT:
-            rejected.append(candidate)
-    eligible = sorted((c for c in candidates if c.eligible), key=_SCORE)
+            rejected.append((seen, because, None))
+    eligible = sorted(_considered(decision)[len(decision.rejected) :], key=_SCORE)
+    if len(eligible) <= LOGGED_BEST:
+        return rejected + eligible, []
     chosen = decision.chosen.name if decision.chosen is not None else ""
     best = eligible[:LOGGED_BEST]
-    return rejected + best + [c for c in eligible[LOGGED_BEST:] if c.backend == chosen]
+    others = eligible[LOGGED_BEST:]
+    kept = rejected + best + [one for one in others if one[0][_NAME] == chosen]
+    return kept, [seen for seen, _, _ in others if seen[_NAME] != chosen]
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
+def _candidate(seen: Seen, because: RejectedBecause | None, score: float | None) -> dict[str, Any]:
     """Return only the fields that differ from an unloaded, healthy, unlimited backend, to keep the line short."""
+    name, pool, in_flight, limit, ramp, waiting, _, breaker_open = seen
     fields: dict[str, Any] = {
-        "backend": candidate.backend,
-        "pool": candidate.pool,
-        "eligible": candidate.eligible,
-        "rejected_because": candidate.rejected_because,
-        "in_flight": candidate.in_flight,
-        "limit": candidate.limit,
-        "score": None if candidate.score is None else round(candidate.score, 6),
+        "backend": name,
+        "pool": pool,
+        "eligible": because is None,
+        "rejected_because": because,
+        "in_flight": in_flight,
+        "limit": limit,
+        "score": None if score is None else round(score, 6),
     }
-    if candidate.ramp != 1.0:
-        fields["ramp"] = candidate.ramp
-    if candidate.waiting:
-        fields["waiting"] = candidate.waiting
-    if candidate.breaker_open and candidate.eligible:
+    if ramp != 1.0:
+        fields["ramp"] = ramp
+    if waiting:
+        fields["waiting"] = waiting
+    if breaker_open and because is None:
         fields["breaker_open"] = True
     return fields

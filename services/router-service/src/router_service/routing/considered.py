@@ -112,6 +112,8 @@ class Sorted:
         held_back = standing.rejected.get(RejectedBecause.BREAKER_OPEN)
         if held_back and len(held_back) > most_ejected(view, policy):
             return None  # which ones are let through depends on the order of all
+        if not snapshot.tried:
+            return cls(view, standing, ())
         names = (standing.by_name.get(name) for name in snapshot.tried)
         tried = {place for place in names if place is not None and view.backends[place].unusable is None}
         return cls(view, standing, sorted(tried))
@@ -156,7 +158,7 @@ class Sorted:
         decision.scores = [score for _, score in best]
         decision.chosen, decision.place = kept[0], best[0][0]
         if self.count > len(kept):
-            in_flight, capacity = standing.carried((*tried, *(place for place, _ in best)))
+            in_flight, capacity = standing.carried([*tried, *(place for place, _ in best)])
             decision.left_out = LeftOut(self._view.name, self.count - len(kept), in_flight, capacity)
 
     def _ranked(self, choose: Choose, features: Features) -> list[tuple[int, float]]:

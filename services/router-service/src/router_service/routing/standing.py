@@ -122,11 +122,12 @@ class Standing:
 
     def carried(self, but: Sequence[int]) -> tuple[int, float]:
         """Return requests in flight and capacity (the sum of ramps) of the eligible backends, those in ``but`` excluded."""
-        excluded = [place for place in but if self.is_eligible(place)]
-        in_flight = self.in_flight - sum(self._carried[place] for place in excluded)
-        full = len(self.eligible) - len(self.slow) - sum(place not in self.slow for place in excluded)
-        slow = [ramp for place, ramp in self.slow.items() if place not in excluded]
-        return in_flight, fsum([float(full), *slow])
+        in_flight = self.in_flight - sum(map(self._carried.__getitem__, but))
+        others = len(self.eligible) - sum(map(self.is_eligible, but))
+        if not self.slow:
+            return in_flight, float(others)
+        slow = [ramp for place, ramp in self.slow.items() if place not in but]
+        return in_flight, fsum([float(others - len(slow)), *slow])
 
     def state(self) -> tuple[object, ...]:
         """Return everything that decisions read, for comparison with a `Standing` built from scratch."""

@@ -34,14 +34,16 @@ def best(
     for load in standing.loads:
         places = standing.by_load[load]
         first = bisect_left(places, start)
-        for index in range(len(places)):
-            place = places[(first + index) % len(places)]
-            if place in tried:
-                continue
-            found.append((place, _score(load, (place - start) % everyone, everyone)))
-            if len(found) == count:
-                return found
-    return found
+        few = count + len(tried)
+        in_turn = places[first : first + few] + places[: min(first, few)]
+        found += [
+            (place, _score(load, (place - start) % everyone, everyone))
+            for place in in_turn[:few]
+            if place not in tried
+        ]
+        if len(found) >= count:
+            break
+    return found[:count]
 
 
 def _score(load: int, turn: int, count: int) -> float:
