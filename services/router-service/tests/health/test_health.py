@@ -248,3 +248,12 @@ async def test_a_hint_during_a_probe_probes_once_more() -> None:
         assert probe.asked == ["http://a"] * 2, "the first answer may be older than the trouble"
         probe.release()
     assert fleet.of("a") == [REFUSED, REFUSED]
+
+
+async def test_a_probe_expires_although_the_timer_was_set_for_an_earlier_one() -> None:
+    scripts = {"http://a:1": deque([Script()]), "http://b:1": deque([Script(ending="silence")])}
+    probe = HttpProbe(FakeUpstream(scripts), 0.05)
+    assert (await answered(probe, "http://a:1")).ready
+    await asyncio.sleep(0.03)
+    health = await answered(probe, "http://b:1")
+    assert (health.state, health.refused) == (State.UNREACHABLE, False)

@@ -5,6 +5,7 @@ An answer that did not change is not parsed: the agent confirms its entity tag w
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from urllib.parse import quote, urlsplit
 
 import orjson
@@ -26,6 +27,9 @@ class HttpProbe:
         self._upstream = upstream
         self._targets: dict[str, _Target] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._running: dict[_Probe, float] = {}
+        """The running probes, and when each expires on the loop's clock."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, health_url: str, done: Done) -> None:
         """GET ``health_url``: 200 and 304 are ready. The agent's JSON names the state; a bare engine has none."""
@@ -42,6 +46,8 @@ class HttpProbe:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -51,6 +57,27 @@ class HttpProbe:
         """Keep a reference to a task until it ends."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def began(self, probe: "_Probe") -> None:
+        """Let ``probe`` expire in time. One timer serves all probes: setting one for each costs more than the rest."""
+        self._running[probe] = monotonic() + self.timeout_seconds
+        if self._timer is None:
+            self._expire_later(self.timeout_seconds)
+
+    def ended(self, probe: "_Probe") -> None:
+        """Forget a probe."""
+        self._running.pop(probe, None)
+
+    def _expire_later(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = monotonic()
+        for probe in [probe for probe, due in self._running.items() if due <= now]:
+            probe.expire()
+        if self._running and self._timer is None:  # A probe that expired may have begun another one.
+            self._expire_later(max(0.001, min(self._running.values()) - now))
 
 
 class _Target:
@@ -98,7 +125,6 @@ class _Probe:
         "_owner",
         "_status",
         "_target",
-        "_timer",
         "_upstream",
     )
 
@@ -111,12 +137,10 @@ class _Probe:
         self._status = 0
         self._etag = b""
         self._body = b""
-        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Send on an idle connection, or open one."""
-        seconds = self._owner.timeout_seconds
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+        self._owner.began(self)
         exchange = self._upstream.idle(self._target.base)
         if exchange is not None:
             self._send(exchange)
@@ -141,7 +165,8 @@ class _Probe:
         else:
             self._send(exchange)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """End the probe, because the backend did not answer in time."""
         if self._exchange is not None:
             self._exchange.abort()
         self._end(
@@ -154,8 +179,7 @@ class _Probe:
 
     def _end(self, health: Health) -> None:
         done, self._done = self._done, None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._owner.ended(self)
         if done is not None:
             done(health)
 

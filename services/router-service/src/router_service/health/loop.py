@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Protocol
 
 from router_service.ports import Health, HealthProbe
@@ -198,12 +199,11 @@ class HealthLoop:
         self.in_flight += 1
         entry.running = True
         self._probe.begin(entry.health_url, partial(self._ended, entry))
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = monotonic()
         if now >= entry.measure_at:
             turn = len(self._entries) / ROUND_TRIPS_PER_SECOND
             entry.measure_at = now + (turn if turn > self._pace.interval_seconds else 0.0)
-            task = loop.create_task(self._measure(entry))
+            task = asyncio.get_running_loop().create_task(self._measure(entry))
             self._measuring.add(task)
             task.add_done_callback(self._measuring.discard)
 

@@ -35,13 +35,14 @@ RAMP_STEP_SECONDS = 0.05
 class Member:
     """One backend: its view for decisions, its breaker, its endpoint for probes, and its engine's own limit."""
 
-    __slots__ = ("breaker", "endpoint", "gone", "slots", "view")
+    __slots__ = ("breaker", "endpoint", "gone", "health", "slots", "view")
 
     def __init__(self, pool: str, endpoint: Endpoint, bounds: Bounds) -> None:
         self.endpoint = endpoint
         self.view = BackendView(endpoint.name, pool, endpoint.url)
         self.breaker = Breaker(bounds.breaker)
         self.gone = False
+        self.health: Health | None = None
         self.slots: int | None = None
         self.limit(bounds)
 
@@ -147,6 +148,11 @@ class Fleet:
         if backend is None:
             return
         now = self._clock()
+        member = self._members[backend]
+        if health is member.health:  # The probe returns the same object while the answer is the same.
+            backend.seen_at = now
+            return
+        member.health = health
         was_usable = backend.unusable is None
         had_state = backend.seen_at is not None
         backend.state = health.state
@@ -155,7 +161,6 @@ class Fleet:
         backend.unusable = (
             None if health.ready else _REJECTED_BY_STATE.get(health.state, RejectedBecause.NOT_READY)
         )
-        member = self._members[backend]
         more = health.slots is not None and health.slots != member.slots
         if more:
             member.slots = health.slots

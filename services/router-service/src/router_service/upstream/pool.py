@@ -10,6 +10,7 @@ import ssl
 from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from time import monotonic
 from typing import NamedTuple
 
 from router_service.dead_peer import detect_dead_peer
@@ -77,7 +78,7 @@ class UpstreamPool:
         idle = self._idle.get(url)
         if not idle:
             return None
-        oldest_allowed = asyncio.get_running_loop().time() - self._keep_alive_seconds
+        oldest_allowed = monotonic() - self._keep_alive_seconds
         while idle:
             connection = idle.pop()
             if not connection.open:
@@ -101,7 +102,7 @@ class UpstreamPool:
         loop = asyncio.get_running_loop()
 
         def release(connection: UpstreamConnection) -> None:
-            connection.idle_since = loop.time()
+            connection.idle_since = monotonic()
             idle = self._idle.get(url)
             if idle is None:
                 idle = self._idle[url] = deque()
@@ -183,11 +184,10 @@ class UpstreamPool:
             await asyncio.sleep(0)  # lets the transports run their connection_lost
 
     def _reap(self) -> None:
-        loop = asyncio.get_running_loop()
-        oldest_allowed = loop.time() - self._keep_alive_seconds
+        oldest_allowed = monotonic() - self._keep_alive_seconds
         waiting = False
         for idle in self._idle.values():
             while idle and (not idle[0].open or idle[0].idle_since < oldest_allowed):
                 idle.popleft().close()
             waiting = waiting or bool(idle)
-        self._reaper = loop.call_later(1.0, self._reap) if waiting else None
+        self._reaper = asyncio.get_running_loop().call_later(1.0, self._reap) if waiting else None

@@ -6,7 +6,6 @@ acknowledgements by 40 ms.
 """
 
 import asyncio
-import contextlib
 
 from router_service.upstream.address import Address
 from router_service.upstream.tcp_info import tcp_info
@@ -16,10 +15,10 @@ async def round_trip_seconds(address: Address, timeout_seconds: float) -> float 
     """Return the round trip time to ``address``, None if it is unreachable or the system cannot measure it."""
     try:
         async with asyncio.timeout(timeout_seconds):
-            _, writer = await asyncio.open_connection(address.host, address.port)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_connection(asyncio.Protocol, address.host, address.port)
     except (OSError, TimeoutError):
         return None
-    info = tcp_info(writer.transport)
-    with contextlib.suppress(OSError):
-        writer.close()
+    info = tcp_info(transport)
+    transport.close()
     return info.round_trip_seconds or None if info is not None else None
