@@ -115,7 +115,7 @@ async def play(
     policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (), "p", timeouts=timeouts)
     jobs: list[Job] = []
     pipeline = Pipeline(
-        Settings(policy, 3, frozenset({503}), 0.05, SessionSources(("x-session-id",)), 1000),
+        Settings(policy, 3, frozenset({503}), 0.05, SessionSources((b"x-session-id",)), 1000),
         fleet,
         upstream,
         None,

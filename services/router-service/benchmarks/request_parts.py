@@ -145,7 +145,7 @@ def parts(router: Router, job: Job, answer: bytes) -> dict[str, Callable[[], obj
     )
     return {
         "ids, trace context": lambda: router.pipeline.begin(job.inbound),
-        "body to JSON": job.inbound.json,
+        "body to JSON": job.inbound.fields,
         "features": lambda: extract_features(read, where.path, {}, needs=policy.needs),
         "decision": lambda: decide(features, snapshot, policy, 0.0),
         "usage from the answer": lambda: read_report(answer),

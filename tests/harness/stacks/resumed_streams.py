@@ -161,7 +161,7 @@ def played(
         policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (rule,), "p")
         policy = replace(policy, timeouts=replace(policy.timeouts, first_token_seconds=first_token_seconds))
         pipeline = Pipeline(
-            Settings(policy, max_attempts, frozenset({503}), 0.05, SessionSources(("x-session-id",)), 1000),
+            Settings(policy, max_attempts, frozenset({503}), 0.05, SessionSources((b"x-session-id",)), 1000),
             fleet,
             upstream,
             None,

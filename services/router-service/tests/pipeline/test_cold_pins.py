@@ -96,7 +96,7 @@ async def asked_at_once(meanwhile: Callable[[Fleet], None]) -> tuple[list[Job], 
     jobs: list[Job] = []
     policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (), "p")
     pipeline = Pipeline(
-        Settings(policy, 3, frozenset({503}), 1.0, SessionSources(("x-session-id",)), 1000),
+        Settings(policy, 3, frozenset({503}), 1.0, SessionSources((b"x-session-id",)), 1000),
         fleet,
         FakeUpstream({endpoint.url: deque([WHOLE]) for endpoint in endpoints(BACKENDS)}),
         store,

@@ -111,7 +111,7 @@ async def play(
     policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, rules, "p")
     finished: list[Job] = []
     pipeline = Pipeline(
-        Settings(policy, 3, frozenset({502, 503, 504}), 0.05, SessionSources(("x-session-id",)), 1000),
+        Settings(policy, 3, frozenset({502, 503, 504}), 0.05, SessionSources((b"x-session-id",)), 1000),
         fleet,
         upstream,
         None,

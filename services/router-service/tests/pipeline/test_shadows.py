@@ -98,7 +98,7 @@ class World:
         self.pipeline = Pipeline(
             Settings(
                 Policy(pools, (rule,), "live"), 3, frozenset({502, 503}), 0.05,
-                SessionSources(("x-session-id",)), 10**6, **settings,
+                SessionSources((b"x-session-id",)), 10**6, **settings,
             ),
             self.fleet, self.upstream, None, self.finished.append, lambda seconds: None, Random(1),
         )  # fmt: skip
@@ -358,7 +358,7 @@ def calls_of_requests(*rules: Rule) -> tuple[int, int]:
         metrics = RequestMetrics()
         done = Completion(Ring(100), metrics, lambda line: None, SpanSink(None), 2.0, CacheHomes(10.0))
         pipeline = Pipeline(
-            Settings(policy, 3, frozenset({502}), 0.05, SessionSources(("x-session-id",)), 10**6),
+            Settings(policy, 3, frozenset({502}), 0.05, SessionSources((b"x-session-id",)), 10**6),
             world.fleet, world.upstream, None, done, metrics.observe_decide, Random(1),
         )  # fmt: skip
         world.pipeline = pipeline

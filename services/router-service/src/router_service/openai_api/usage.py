@@ -133,17 +133,14 @@ def _last_object(tail: bytes, key: bytes) -> dict[str, object] | None:
     end = len(tail)
     while (at := tail.rfind(key, 0, end)) >= 0:
         end = at
-        window = tail[at + len(key) : at + len(key) + _MAX_OBJECT_BYTES]
-        start = 0
-        while start < len(window) and window[start] in b": \t\r\n":
-            start += 1
-        if window[start : start + 1] != b"{":
+        window = tail[at + len(key) : at + len(key) + _MAX_OBJECT_BYTES].lstrip(b": \t\r\n")
+        if not window.startswith(b"{"):
             continue
-        stop = start
+        stop = 0
         while (stop := window.find(b"}", stop) + 1) > 0:
-            if window.count(b"{", start, stop) == window.count(b"}", start, stop):
+            if window.count(b"{", 0, stop) == window.count(b"}", 0, stop):
                 try:
-                    parsed = orjson.loads(window[start:stop])
+                    parsed = orjson.loads(window[:stop])
                 except orjson.JSONDecodeError:
                     break
                 return parsed if isinstance(parsed, dict) else None

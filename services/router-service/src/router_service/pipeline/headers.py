@@ -89,14 +89,14 @@ def safe_name(value: bytes | None) -> str:
     return value.decode("latin-1")
 
 
-def session_of(by_name: Mapping[bytes, bytes], names: Sequence[str]) -> tuple[str, str]:
+def session_of(by_name: Mapping[bytes, bytes], names: Sequence[bytes]) -> tuple[str, str]:
     """Return the session's id and the header that carried it; two empty texts if none of ``names`` is
     present.
     """
     for name in names:
-        value = by_name.get(name.encode("ascii"))
+        value = by_name.get(name)
         if value is not None and (session := safe_name(value)):
-            return session, "header:" + name
+            return session, "header:" + name.decode("ascii")
     return "", ""
 
 

@@ -150,12 +150,12 @@ class Job:
         decision = self.decision
         if decision is not None:
             chosen = decision.chosen
-            found.append(
-                (b"x-route-backend", chosen.name.encode("latin-1", "replace") if chosen else b"none")
+            found += (
+                (b"x-route-backend", chosen.name.encode("latin-1", "replace") if chosen else b"none"),
+                (b"x-route-rule", decision.rule_name.encode("latin-1", "replace")),
+                (b"x-route-reason", decision.reason.encode("ascii")),
+                (b"x-route-attempts", b"%d" % len(self.attempts)),
             )
-            found.append((b"x-route-rule", decision.rule_name.encode("latin-1", "replace")))
-            found.append((b"x-route-reason", decision.reason.encode("ascii")))
-            found.append((b"x-route-attempts", b"%d" % len(self.attempts)))
         return found
 
     def head_maker(self, decision: Decision) -> HeadMaker:

@@ -10,12 +10,12 @@ MAX_FIELD_CHARS = 1024
 
 @dataclass(frozen=True, slots=True)
 class SessionSources:
-    """Names of headers (lower case) and paths of body fields, each in the order in which they are read.
+    """Names of headers (lower case, as in a raw request) and paths of body fields, each in the order in which they are read.
 
     ``outer`` are the first keys of all paths: most bodies have none of them.
     """
 
-    headers: tuple[str, ...] = ()
+    headers: tuple[bytes, ...] = ()
     fields: tuple[tuple[str, ...], ...] = ()
     outer: frozenset[str] = field(init=False, compare=False)
 
@@ -26,7 +26,7 @@ class SessionSources:
     def of(cls, sources: list[str]) -> "SessionSources":
         """Compile ``header:NAME`` and ``body:FIELD`` (``body:FIELD.FIELD`` inside an object)."""
         return cls(
-            tuple(s.removeprefix("header:") for s in sources if s.startswith("header:")),
+            tuple(s.removeprefix("header:").encode("ascii") for s in sources if s.startswith("header:")),
             tuple(tuple(s.removeprefix("body:").split(".")) for s in sources if s.startswith("body:")),
         )
 

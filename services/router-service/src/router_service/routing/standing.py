@@ -123,7 +123,7 @@ class Standing:
     def carried(self, but: Sequence[int]) -> tuple[int, float]:
         """Return requests in flight and capacity (the sum of ramps) of the eligible backends, those in ``but`` excluded."""
         in_flight = self.in_flight - sum(map(self._carried.__getitem__, but))
-        others = len(self.eligible) - sum(map(self.is_eligible, but))
+        others = len(self.eligible) - sum([self.status[place].__class__ is int for place in but])
         if not self.slow:
             return in_flight, float(others)
         slow = [ramp for place, ramp in self.slow.items() if place not in but]
