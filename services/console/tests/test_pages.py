@@ -209,6 +209,11 @@ def test_mistakes_of_a_rules_file_name_line_and_field(console: Console) -> None:
     assert "/tmp" not in text
 
 
+# Each line is a list of ten times the line before: ten million rules in 300 bytes.
+ALIASES = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 7))
+ALIASES += f"rules: [{', '.join(['*a6'] * 10)}]\n"
+
+
 @pytest.mark.parametrize(
     ("rules", "headers", "words"),
     [
@@ -217,6 +222,7 @@ def test_mistakes_of_a_rules_file_name_line_and_field(console: Console) -> None:
         ("a" * 3_000_000, {}, "larger than 512 KiB"),
         ("rules: []", {"sec-fetch-site": "cross-site"}, "another site"),
         ("rules: [", {}, "rules.yaml:"),
+        (ALIASES, {}, "the replay "),  # took longer than 10 s, or failed at the limit of memory
     ],
 )
 def test_a_replay_is_bounded(console: Console, rules: str, headers: dict[str, str], words: str) -> None:

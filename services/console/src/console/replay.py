@@ -81,7 +81,13 @@ class Replayer:
             if not problems:
                 raise CannotReplay("the replay failed: " + ("; ".join(lines[-3:]) or f"exit code {code}"))
             return Replayed(problems)
-        return _result(json.loads(out))
+        try:
+            document = json.loads(out)
+        except ValueError:  # A Python process that runs out of memory also ends with 1.
+            raise CannotReplay(
+                f"the replay failed: these rules need more than {MEMORY_BYTES // 1024**2} MiB of memory"
+            ) from None
+        return _result(document)
 
 
 async def read_rules(request: Request) -> str:
