@@ -1,11 +1,13 @@
-"""Upgrade of the routers from the release before to this one, one replica at a time, under load.
+"""Upgrade of edges and routers from the release before to this one, one replica at a time, under load.
 
-Until there is a release, the one before is a commit of this repository. Its router runs with this checkout's packages.
+Until there is a release, the one before is a commit of this repository. Its programs run with this checkout's packages.
 """
 
+import contextlib
 import io
 import json
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,8 +18,10 @@ import pytest
 
 from harness.chaos.load import Ending
 from harness.chaos.world import steady_load
-from harness.servers.edges import CLIENT_KEY, running_edge
+from harness.ports import free_port
+from harness.servers.edges import CLIENT_KEY, Edge, running_edge
 from harness.servers.router_fleet import BIN, Fleet, RouterPart
+from harness.servers.tcp_front import tcp_front
 from harness.waiting import eventually
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(180)]
@@ -31,17 +35,60 @@ SESSIONS = 12
 
 @pytest.fixture
 def before(tmp_path: Path) -> list[str]:
-    """Return the prefix of a command that runs the router of the release before."""
+    """Return the prefix of a command that runs the edge or the router of the release before."""
+    edge, router = "services/edge-gateway", "services/router-service/src"
     done = subprocess.run(
-        ["git", "archive", BEFORE, "services/router-service/src"],
+        ["git", "archive", BEFORE, f"{edge}/src", f"{edge}/envoy", router],
         cwd=ROOT, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     if done.returncode:
         pytest.skip(f"commit {BEFORE}, the release before, is not in this checkout's history")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(tmp_path / "before")
-    source = tmp_path / "before/services/router-service/src"
-    return ["/usr/bin/env", f"PYTHONPATH={source}"]
+    sources = ":".join(str(tmp_path / "before" / source) for source in (router, f"{edge}/src"))
+    return ["/usr/bin/env", f"PYTHONPATH={sources}"]
+
+
+class Edges:
+    """Two older edges, and two of this release that replace them one at a time, each at its own port."""
+
+    def __init__(self, directory: Path, routers: Sequence[RouterPart], before: Sequence[str]) -> None:
+        self._directory, self._routers, self._before = directory, routers, before
+        self.ports = [free_port() for _ in range(4)]
+        self._running: list[tuple[Edge, contextlib.ExitStack]] = []
+
+    @property
+    def running(self) -> list[Edge]:
+        """Return the edges, oldest first."""
+        return [edge for edge, _ in self._running]
+
+    def _start(self, port: int, settings: dict[str, Any], wrapper: Sequence[str] = ()) -> Edge:
+        stack = contextlib.ExitStack()
+        directory = self._directory / f"edge-{port}"
+        edge = stack.enter_context(
+            running_edge(directory, 0, {"router": settings}, port=port, wrapper=wrapper)
+        )
+        self._running.append((edge, stack))
+        return edge
+
+    def add_older(self, port: int, router: RouterPart) -> None:
+        """Start an edge of the release before. It finds several routers only by their name, so it gets one."""
+        self._start(port, {"port": router.port}, self._before)
+
+    def replace_oldest(self, port: int) -> None:
+        """Start an edge of this release at ``port``; then drain and end the oldest as the chart's stop hook does."""
+        replicas = [{"host": "127.0.0.1", "port": router.port} for router in self._routers]
+        self._start(port, {"port": replicas[0]["port"], "replicas": replicas, "health_interval_seconds": 0.3})
+        old, stack = self._running.pop(0)
+        drain = [*self._before, sys.executable, "-m", "edge_gateway.main", "drain"]
+        drain += ["--admin-port", str(old.admin_port), "--settle-seconds", "0.5", "--idle-seconds", "0.5"]
+        subprocess.run(drain, check=True, timeout=60)
+        stack.close()
+
+    def close(self) -> None:
+        """End every edge."""
+        for _, stack in self._running:
+            stack.close()
 
 
 def _replayed(router: RouterPart, log: Path, prefix: Sequence[str] = ()) -> dict[str, Any]:
@@ -61,47 +108,68 @@ def _pairs(routers: Sequence[RouterPart]) -> Iterator[tuple[RouterPart, Path, Pa
         yield router, router.log.with_suffix(".before"), router.log
 
 
-def test_routers_are_upgraded_under_load_without_a_lost_request(before: list[str], tmp_path: Path) -> None:
-    """Sessions keep their backend, because both releases read the same pins in Redis."""
+def test_edges_and_routers_are_upgraded_under_load_without_a_lost_request(
+    before: list[str], tmp_path: Path
+) -> None:
+    """Each release works with the other, and sessions keep their backend, because all routers read the same pins.
+
+    The first older edge sends to an older router, the second to a new one, as after an upgrade of the routers alone.
+    """
     with Fleet(tmp_path) as fleet:
         fleet.add_redis()
         for name in ("backend-a", "backend-b"):
             fleet.add_engine(name)
         # The edge notices a router that is not ready before that router stops accepting requests.
-        sections = {"server": {"settle_seconds": 3.0}, "timeouts": {"total_seconds": 20}}
+        sections: dict[str, Any] = {"server": {"settle_seconds": 3.0}, "timeouts": {"total_seconds": 20}}
         routers = [fleet.add_router(wrapper=before, **sections) for _ in range(2)]
-        replicas = [{"host": "127.0.0.1", "port": router.port} for router in routers]
-        settings = {"router": {"replicas": replicas, "health_interval_seconds": 0.3}}
-        with running_edge(tmp_path / "edge", routers[0].port, settings) as edge:
-            eventually(lambda: all(edge.is_healthy(one.port) for one in routers), "both are healthy")
+        new = fleet.add_router(**sections)
+        with (
+            contextlib.closing(Edges(tmp_path, [*routers, new], before)) as edges,
+            tcp_front(edges.ports) as front,
+        ):
+            older, newer = edges.ports[:2], edges.ports[2:]
+            edges.add_older(older[0], routers[0])
+            edges.add_older(older[1], new)
+            eventually(lambda: all(front.healthy[port] for port in older), "both edges are healthy")
 
-            def upgrade() -> None:
-                for router in routers:
-                    router.end()
-                    router.log.rename(router.log.with_suffix(".before"))
-                    router.command = router.command[len(before) :]
-                    router.start()
-                    eventually(lambda now=router: now.usable() == 2, "it uses both engines")  # type: ignore[misc]
-                    eventually(lambda now=router: edge.is_healthy(now.port), "the edge uses it")  # type: ignore[misc]
+            def upgrade(router: RouterPart) -> None:
+                router.end()
+                router.log.rename(router.log.with_suffix(".before"))
+                router.command = router.command[len(before) :]
+                router.start()
+                eventually(lambda: router.usable() == 2, "it uses both engines")
+                eventually(
+                    lambda: all(edge.is_healthy(router.port) for edge in edges.running), "edges use it"
+                )
 
             options = ("--sessions", str(SESSIONS))
             with steady_load(
-                CLIENT_KEY, tmp_path / "load.jsonl", RATE, TOKENS, *options, url=edge.url
+                CLIENT_KEY,
+                tmp_path / "load.jsonl",
+                RATE,
+                TOKENS,
+                *options,
+                url=f"http://127.0.0.1:{front.port}",
             ) as load:
                 load.settle()
-                upgrade()
+                for port in newer:
+                    edges.replace_oldest(port)
+                for router in routers:
+                    upgrade(router)
                 time.sleep(2)
                 answers = load.finish()
+            assert [edge.port for edge in edges.running] == newer
     print(f"\n{len(answers)} answers")
     assert [one for one in answers if one.ending is not Ending.GOOD] == []
     # The load numbers its sessions in turn.
     backends = [{one.backend for one in answers[number::SESSIONS]} for number in range(SESSIONS)]
     assert {len(names) for names in backends} == {1}
     replayed = 0
-    for router, old, new in _pairs(routers):
-        for log, prefix in ((old, before), (old, ()), (new, ())):
+    for router, old_log, new_log in _pairs(routers):
+        for log, prefix in ((old_log, before), (old_log, ()), (new_log, ())):
             result = _replayed(router, log, prefix)
             assert result["total"] > 0, "this release of this router served requests"
             assert (result["same"], result["cannot_tell"]) == (result["total"], 0)
-        replayed += _replayed(router, old)["total"] + _replayed(router, new)["total"]
+        replayed += _replayed(router, old_log)["total"] + _replayed(router, new_log)["total"]
+    replayed += _replayed(new, new.log)["total"]
     assert replayed == len(answers)

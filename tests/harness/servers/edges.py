@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -122,12 +122,13 @@ def running_edge(
     keys: Mapping[str, list[str]] | None = None,
     port: int | None = None,
     name_server_port: int | None = None,
+    wrapper: Sequence[str] = (),
 ) -> Iterator[Edge]:
     """Run a real edge whose files are in ``directory`` until the block ends.
 
     ``settings`` override the test settings (high rates, every limit at its default). Stopping it sends
     SIGTERM at once; a test that needs a drain requests it. With ``name_server_port`` Envoy resolves the
-    router's name at that port of the loopback address.
+    router's name at that port of the loopback address. ``wrapper`` precedes the edge's command.
     """
     directory.mkdir(parents=True, exist_ok=True)
     port, admin, telemetry = port or free_port(), free_port(), free_port()
@@ -146,6 +147,7 @@ def running_edge(
     write_keys(keys_file, keys or {"tester": [CLIENT_KEY], "load": [LOAD_KEY]})
     environment = dict.fromkeys([*PORT_VARIABLES, *OPTIONAL_PORT_VARIABLES], "")
     command: list[str | os.PathLike[str]] = [
+        *wrapper,
         sys.executable,
         "-m",
         "edge_gateway.main",
