@@ -16,6 +16,7 @@ from harness.fake_upstream import FakeUpstream, Script
 from router_service.accounting.cache_homes import CacheHomes
 from router_service.accounting.completion import Completion
 from router_service.openai_api.paths import INFERENCE_PATHS
+from router_service.pipeline.ends import End
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import Inbound
 from router_service.pipeline.job import Job
@@ -310,6 +311,52 @@ def test_the_copy_ends_with_its_client_and_goes_on_after_a_whole_answer() -> Non
         "the client of the request left",
         "the router is shutting down",
     ]
+
+
+def test_a_copy_that_is_stopped_after_its_answer_leaves_the_returned_connection_alone(monkeypatch) -> None:
+    connections = []
+
+    async def scenario(world: World) -> None:
+        connect, give_back = world.upstream.connect, world.upstream.give_back
+
+        async def remembered(url: str, timeout_seconds: float) -> Any:
+            connection = await connect(url, timeout_seconds)
+            if "next" in url:
+                connections.append(connection)
+            return connection
+
+        def returned(url: str) -> None:
+            give_back(url)
+            if "next" in url:  # Runs when the answer is whole, before the copy's task continues.
+                asyncio.get_running_loop().call_soon(world.pipeline.shadows.stop)
+
+        monkeypatch.setattr(world.upstream, "connect", remembered)
+        monkeypatch.setattr(world.upstream, "give_back", returned)
+        await world.ask()
+
+    world = run(scenario)
+    assert [connection.aborted for connection in connections] == [False], "another request may use it"
+    assert [attempt.outcome for attempt in world.copies[0].attempts] == [End.COMPLETE]
+
+
+def test_a_copy_that_is_stopped_while_it_connects_has_no_complete_attempt(monkeypatch) -> None:
+    async def scenario(world: World) -> None:
+        connect, connecting = world.upstream.connect, asyncio.Event()
+
+        async def never(url: str, timeout_seconds: float) -> Any:
+            if "next" in url:
+                connecting.set()
+                await asyncio.sleep(3600)
+            return await connect(url, timeout_seconds)
+
+        monkeypatch.setattr(world.upstream, "connect", never)
+        await world.ask()
+        await connecting.wait()
+        world.pipeline.shadows.stop()
+
+    world = run(scenario)
+    assert [attempt.outcome for attempt in world.copies[0].attempts] == [End.CLIENT_GONE]
+    assert world.copies[0].outcome is Outcome.CANCELLED
 
 
 def test_a_draining_router_drops_its_copies_at_once_and_begins_no_more() -> None:

@@ -193,6 +193,9 @@ class Attempts:
                     answer.error = str(error)
                     record.connect_ms = (perf_counter() - job.attempt_began) * 1e3
                     return
+                except asyncio.CancelledError:
+                    answer.end, answer.error = End.CLIENT_GONE, "cancelled"
+                    raise
             job.connected_at = perf_counter()
             record.connect_ms = (job.connected_at - job.attempt_began) * 1e3
             if relay.gone:
@@ -203,10 +206,12 @@ class Attempts:
             try:
                 await answer.done
             except asyncio.CancelledError:
-                # Cancelling the wait has resolved `done`, so `stop` would do nothing.
-                exchange.abort()
-                answer.clock.stop()
-                answer.end, answer.error = End.CLIENT_GONE, "cancelled"
+                # An answer that ended by itself has returned its connection, which may serve another request now.
+                if answer.done.cancelled():
+                    # Cancelling the wait has resolved `done`, so `stop` would do nothing.
+                    exchange.abort()
+                    answer.clock.stop()
+                    answer.end, answer.error = End.CLIENT_GONE, "cancelled"
                 raise
             if answer.end is End.STALE and not relay.gone and not redialled:
                 redialled = True
