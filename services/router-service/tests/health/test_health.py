@@ -257,3 +257,25 @@ async def test_a_probe_expires_although_the_timer_was_set_for_an_earlier_one() -
     await asyncio.sleep(0.03)
     health = await answered(probe, "http://b:1")
     assert (health.state, health.refused) == (State.UNREACHABLE, False)
+
+
+async def test_a_probe_that_begins_at_an_expiry_does_not_delay_the_next_expiry() -> None:
+    urls = [f"http://{name}:1" for name in "abc"]
+    probe = HttpProbe(FakeUpstream({url: deque([Script(ending="silence")]) for url in urls}), 0.5)
+    loop = asyncio.get_running_loop()
+    ended: list[str] = []
+    after_b: asyncio.Future[list[str]] = loop.create_future()
+    probe.begin(urls[0], lambda health: probe.begin(urls[2], lambda health: ended.append("c")))
+    await asyncio.sleep(0.1)
+    probe.begin(urls[1], lambda health: loop.call_soon(lambda: after_b.set_result(list(ended))))
+    assert await asyncio.wait_for(after_b, 30) == [], "b is due 0.4 s before c"
+    await probe.close()
+
+
+async def test_a_shorter_timeout_after_a_reload_does_not_wait_for_the_earlier_timer() -> None:
+    silent = {f"http://{name}:1": deque([Script(ending="silence")]) for name in "ab"}
+    probe = HttpProbe(FakeUpstream(silent), 3600.0)
+    probe.begin("http://a:1", lambda health: None)
+    probe.timeout_seconds = 0.01
+    assert (await answered(probe, "http://b:1")).state is State.UNREACHABLE
+    await probe.close()

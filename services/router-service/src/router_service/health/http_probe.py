@@ -5,6 +5,7 @@ An answer that did not change is not parsed: the agent confirms its entity tag w
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from urllib.parse import quote, urlsplit
 
@@ -28,8 +29,9 @@ class HttpProbe:
         self._targets: dict[str, _Target] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[_Probe, float] = {}
-        """The running probes, and when each expires on the loop's clock."""
+        """The running probes, and the monotonic time at which each expires."""
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = inf
 
     def begin(self, health_url: str, done: Done) -> None:
         """GET ``health_url``: 200 and 304 are ready. The agent's JSON names the state; a bare engine has none."""
@@ -60,24 +62,30 @@ class HttpProbe:
 
     def began(self, probe: "_Probe") -> None:
         """Let ``probe`` expire in time. One timer serves all probes: setting one for each costs more than the rest."""
-        self._running[probe] = monotonic() + self.timeout_seconds
-        if self._timer is None:
-            self._expire_later(self.timeout_seconds)
+        due = self._running[probe] = monotonic() + self.timeout_seconds
+        if due < self._timer_due:
+            self._expire_at(due)
 
     def ended(self, probe: "_Probe") -> None:
         """Forget a probe."""
         self._running.pop(probe, None)
 
-    def _expire_later(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+    def _expire_at(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = asyncio.get_running_loop().call_later(max(0.001, due - monotonic()), self._expire)
 
     def _expire(self) -> None:
-        self._timer = None
         now = monotonic()
-        for probe in [probe for probe, due in self._running.items() if due <= now]:
-            probe.expire()
-        if self._running and self._timer is None:  # A probe that expired may have begun another one.
-            self._expire_later(max(0.001, min(self._running.values()) - now))
+        try:
+            # A probe that begins here is not due before `_timer_due`, so it sets no timer.
+            for probe in [probe for probe, due in self._running.items() if due <= now]:
+                probe.expire()
+        finally:
+            self._timer, self._timer_due = None, inf
+            if self._running:
+                self._expire_at(min(self._running.values()))
 
 
 class _Target:
