@@ -83,10 +83,11 @@ class Replayer:
             return Replayed(problems)
         try:
             document = json.loads(out)
-        except ValueError:  # A Python process that runs out of memory also ends with 1.
-            raise CannotReplay(
-                f"the replay failed: these rules need more than {MEMORY_BYTES // 1024**2} MiB of memory"
-            ) from None
+        except ValueError:  # Code 1 without a result: Python ended with an exception.
+            last = next(reversed(said.splitlines()), "")
+            if "MemoryError" in said:
+                last = f"these rules need more than {MEMORY_BYTES // 1024**2} MiB of memory"
+            raise CannotReplay("the replay failed: " + (last or f"exit code {code}")) from None
         return _result(document)
 
 
