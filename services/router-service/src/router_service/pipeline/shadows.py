@@ -75,9 +75,10 @@ class Shadows:
             copy.stop(NotCopied.DRAINING, "the router is shutting down")
 
     def offer(self, job: Job, decision: Decision, body: dict[str, Any]) -> None:
-        """Copy a request that was just placed if its rule's shadow takes it. The copy begins after the request was sent.
+        """Copy a request that was just placed if its rule's shadow takes it.
 
-        ``decision`` is the placement of the request, ``body`` its parsed body.
+        The copy begins while the request waits for its backend. ``decision`` is the placement of the request, ``body``
+        its parsed body.
         """
         rule = decision.rule
         assert rule is not None
@@ -99,7 +100,7 @@ class Shadows:
         if copy.left_out is not None:
             self._left_out(copy.pool, copy.left_out)
             return
-        # The task runs when this one waits: by then the request is on its way.
+        # The task runs when this one waits: by then the request is sent, or its connection is being opened.
         copy.task = asyncio.create_task(self._run(copy, job, rule, body))
         self.running.add(copy)
         copy.task.add_done_callback(lambda _: self.running.discard(copy))
