@@ -92,3 +92,11 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys, words: list[str], sai
 def test_a_router_does_not_load_numpy() -> None:
     code = "import sys, router_service.main, router_service.app; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("changed", [{"pool": ["live"]}, {"ttft_ledger_ms": None}, {"tokens": None}])
+def test_a_record_with_a_field_of_another_type_is_left_out(changed, tmp_path: Path, capsys) -> None:
+    random = Random(6)
+    both = [record(n, pool, random) for n in range(20) for pool in ("live", "next")]
+    found = compared(write(tmp_path, *both, {**both[0], **changed}), capsys)
+    assert (found["a"]["requests"], found["b"]["requests"]) == (20, 20)

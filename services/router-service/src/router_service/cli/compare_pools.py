@@ -46,7 +46,7 @@ class Row:
         """Read a decision record.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing or has another type.
+            AttributeError, KeyError, TypeError, ValueError: a field is missing or has another type.
         """
         tokens, decode = record["tokens"]["completion"], record.get("decode_ms")
         first = record.get("first_token_ms")
@@ -91,11 +91,11 @@ def compare_pools(
     copies: deque[Row] = deque(maxlen=last)
     for record in records:
         pool = None if record is None else record.get("pool")
-        if record is None or pool not in requests:
+        if record is None or not isinstance(pool, str) or pool not in requests:
             continue
         try:
             row = Row.of(record)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             continue
         if not row.shadow_of:
             requests[pool].append(row)
