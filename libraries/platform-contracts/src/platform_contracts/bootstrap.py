@@ -122,7 +122,9 @@ class Sample:
         return self.figures(drawn.astype(np.int32))
 
 
-def differences(a: Sample, b: Sample, seed: int = 1, resamples: int = RESAMPLES) -> list[Difference]:
+def differences(
+    a: Sample, b: Sample, seed: int = 1, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> list[Difference]:
     """Compare ``b`` with ``a``. The same input and ``seed`` give the same result.
 
     A figure that one of the groups lacks is omitted; with an empty group the result is empty.
@@ -132,7 +134,7 @@ def differences(a: Sample, b: Sample, seed: int = 1, resamples: int = RESAMPLES)
         return []
     draws = np.random.default_rng(seed)
     again = np.array([b.resampled(draws) - a.resampled(draws) for _ in range(resamples)])
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     found = []
     for name, of_a, of_b, resampled in zip(a.names, a.figures(), b.figures(), again.T, strict=True):
         known = resampled[~np.isnan(resampled)]
