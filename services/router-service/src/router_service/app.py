@@ -46,6 +46,7 @@ from router_service.wiring import (
     probe_pace,
     redis_hints,
     replica_name,
+    rollout_views,
     settlements,
     span_exporter,
 )
@@ -180,6 +181,7 @@ class Router:
             log_dropped=lambda: self.lines.dropped,
             change_times=self._change_times.recent,
             rule_hashes=lambda: self._rule_hashes.of(self.config),
+            rollouts=lambda: rollout_views(self.config),
         )
 
     def log(self, level: str, event: str, **values: object) -> None:

@@ -140,3 +140,20 @@ def configuration_change(before: RouterConfig, after: RouterConfig) -> Values:
         "rules_removed": [name for name in old if name not in new],
         "rules_changed": [name for name, rule in new.items() if name in old and old[name] != rule],
     }
+
+
+def rollout_changes(before: RouterConfig, after: RouterConfig) -> Iterator[Values]:
+    """Yield the fields of each rollout whose share differs: percent before and after, and the new configuration hash."""
+    for rule in sorted(before.shares.keys() | after.shares.keys()):
+        old, new = before.shares.get(rule), after.shares.get(rule)
+        was, now = (0.0 if share is None else share.percent for share in (old, new))
+        share = new or old
+        if share is not None and was != now:
+            yield {
+                "kind": "rollout",
+                "rule": rule,
+                "pool": share.to,
+                "before": f"{was:g}",
+                "after": f"{now:g}",
+                "config_hash": after.hash,
+            }

@@ -7,7 +7,7 @@ from pathlib import Path
 from watchfiles import awatch
 
 from router_service.background import Log
-from router_service.change_watch import configuration_change
+from router_service.change_watch import configuration_change, rollout_changes
 from router_service.config import BadConfig, RouterConfig, load
 
 _AT_START = (
@@ -65,11 +65,14 @@ class Reloader:
         self.ok = True
         if config.warnings != self.config.warnings:
             self.warn_of_former_keys(config)
-        if config.hash == self.config.hash:
+        before, self.config = self.config, config  # With the same hash, a rollout's state may still differ.
+        if config.hash == before.hash:
             return
-        before, self.config = self.config, config
         self._apply(config)
-        self._log("info", "change", **configuration_change(before, config))
+        if config.plain_hash != before.plain_hash:
+            self._log("info", "change", **configuration_change(before, config))
+        for change in rollout_changes(before, config):
+            self._log("info", "change", **change)
         waits = [k for k in _AT_START if attrgetter(k)(config.values) != attrgetter(k)(before.values)]
         self._log(
             "warning" if waits else "info", "config_loaded", config_hash=config.hash, after_restart=waits

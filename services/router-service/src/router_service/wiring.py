@@ -5,6 +5,7 @@ import importlib
 import os
 import socket
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from router_service.pipeline.start import Hold
 from router_service.ports import AffinityStore, Discovery
 from router_service.resilience.breaker import BreakerSettings
 from router_service.routing.session_sources import SessionSources
+from router_service.telemetry.gauges import RolloutView
 from router_service.telemetry.otlp_json import OtlpJsonExporter
 
 if TYPE_CHECKING:
@@ -110,6 +112,24 @@ def _routing(values: Configuration) -> dict[str, Any]:
         "classes": True,
     }
     return values.model_dump(mode="json", include=shown, exclude_none=True)
+
+
+def rollout_views(config: RouterConfig) -> list[RolloutView]:
+    """Return every rollout of the rules, as the weights file has it."""
+    found = []
+    for rule in config.rules:
+        if rule.rollout is None:
+            continue
+        share = config.shares.get(rule.name)
+        if share is None:
+            found.append(RolloutView(rule.name, rule.rollout.to, 0.0, "not_started", None))
+            continue
+        decided = None
+        if share.decided is not None:
+            at = datetime.fromisoformat(share.decided.at).timestamp()
+            decided = (at, share.decided.action, share.decided.reason)
+        found.append(RolloutView(rule.name, share.to, share.percent, share.state, decided))
+    return found
 
 
 def discovery(pool: str, section: PoolSection, report: Callable[[str | None], None]) -> Discovery:

@@ -156,4 +156,5 @@ def sources(backends: list[BackendView], carried: dict[str, Segments]) -> Source
         log_dropped=lambda: 0,
         change_times=list,
         rule_hashes=list,
+        rollouts=list,
     )

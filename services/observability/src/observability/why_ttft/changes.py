@@ -56,6 +56,7 @@ _NOTICED = {
     ("backend_state", None): "{backend} is {after}",
     ("breaker", "open"): "breaker of {backend} opened",
     ("breaker", "closed"): "breaker of {backend} closed",
+    ("rollout", None): "a rollout sends {after} % of its rule's requests to pool {pool}",
     ("affinity_store", "lost"): "affinity store lost",
     ("affinity_store", "up"): "affinity store back",
 }
@@ -176,7 +177,11 @@ def _noticed(prometheus: Prometheus, start: float, end: float) -> Iterator[Chang
         words = _NOTICED.get((kind, after)) or _NOTICED.get((kind, None))
         for at in sorted({value for _, value in samples if start <= value <= end}):
             if words:
-                text = words.format(backend=labels.get("backend", ""), after=after.replace("_", " "))
+                text = words.format(
+                    backend=labels.get("backend", ""),
+                    pool=labels.get("pool", ""),
+                    after=after.replace("_", " "),
+                )
                 yield Change(at, text, labels.get("instance", ""))
 
 

@@ -13,7 +13,9 @@ from urllib.parse import quote
 import httpx
 
 from router_service.cli import what_if
+from router_service.cli.bad_input import BadInput
 from router_service.cli.lint import lint
+from router_service.cli.rollout_commands import add_rollout
 from router_service.cli.rule_tests import run_rule_tests
 from router_service.config import BadConfig, RouterConfig, load
 from router_service.forecast.engine_fit import CannotFit
@@ -24,10 +26,6 @@ from router_service.records.explain import explain
 from router_service.records.replay import as_text, replay
 from router_service.routing.client_text import printable
 from router_service.routing.prompt_reader import Excessive
-
-
-class BadInput(Exception):
-    """The command cannot run; the message says why and what to do."""
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -112,6 +110,7 @@ def _add_recorded(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     asking.add_argument("--objective-seconds", type=float, default=2.0, help="of the time to first token")
     asking.add_argument("--json", action="store_true", help="print JSON")
     asking.set_defaults(run=_what_if)
+    add_rollout(commands)
 
 
 def run(options: argparse.Namespace) -> int:

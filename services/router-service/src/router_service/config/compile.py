@@ -8,13 +8,14 @@ from typing import Any, Literal
 from platform_contracts.yaml_document import Place
 from router_service.config.client_model import ClassSection, Clients
 from router_service.config.model import Configuration, TimeoutsSection
+from router_service.config.rollout_model import ShareSection, WeightsFile
 from router_service.config.rules_model import RuleSection
 from router_service.routing.access import ModelAccess
 from router_service.routing.classes import Classes
 from router_service.routing.conditions import Condition, kinds, make
 from router_service.routing.policy import Policy, Pool
 from router_service.routing.privacy import Privacy
-from router_service.routing.rules import Group, Rule, RuleRefusal, Shadow, Target, Timeouts
+from router_service.routing.rules import Group, Rule, RuleRefusal, Shadow, Share, Target, Timeouts
 
 _JOINS = ("all", "any", "not")
 
@@ -67,8 +68,21 @@ def _group(
     return Group(join, tuple(members))
 
 
-def compile_policy(values: Configuration, rules: Sequence[RuleSection], identity: str) -> Policy:
-    """Build the policy of a configuration that has no mistakes."""
+def shares_in_use(rules: Sequence[RuleSection], weights: WeightsFile) -> dict[str, ShareSection]:
+    """Return the shares of the weights file that belong to a rollout: its rule has one, to the same pool."""
+    return {
+        rule.name: share
+        for rule in rules
+        if rule.rollout is not None
+        and (share := weights.rollouts.get(rule.name)) is not None
+        and share.to == rule.rollout.to
+    }
+
+
+def compile_policy(
+    values: Configuration, rules: Sequence[RuleSection], shares: Mapping[str, ShareSection], identity: str
+) -> Policy:
+    """Build the policy of a configuration that has no mistakes. ``shares`` are those of rollouts, by rule."""
     timeouts = compile_timeouts(values.timeouts)
     return Policy(
         pools={
@@ -81,7 +95,7 @@ def compile_policy(values: Configuration, rules: Sequence[RuleSection], identity
             )
             for name, pool in values.pools.items()
         },
-        rules=tuple(_rule(rule, timeouts) for rule in rules),
+        rules=tuple(_rule(rule, timeouts, shares.get(rule.name)) for rule in rules),
         default_pool=values.routing.default_pool,
         fallback={name: tuple(others) for name, others in values.routing.fallback.items()},
         timeouts=timeouts,
@@ -118,11 +132,17 @@ def compile_timeouts(section: TimeoutsSection) -> Timeouts:
     return Timeouts(**section.model_dump(exclude={"edge_silence_seconds"}))
 
 
-def _rule(rule: RuleSection, base: Timeouts) -> Rule:
+def _rule(rule: RuleSection, base: Timeouts, share: ShareSection | None) -> Rule:
     target = rule.route_to or ()
     targets = (
         (Target(target),) if isinstance(target, str) else tuple(Target(t.pool, t.weight) for t in target)
     )
+    rollout = None
+    if rule.rollout is not None:
+        rollout = Share(rule.rollout.to, share.percent if share is not None else 0.0)
+        if rollout.percent:
+            # The new pool comes first: a rising share moves sessions only to it, a falling one only back.
+            targets = (Target(rollout.to, rollout.percent), Target(targets[0].pool, 100.0 - rollout.percent))
     refusal = None if rule.refuse is None else RuleRefusal(rule.refuse.status, rule.refuse.message)
     timeouts = None
     if rule.timeouts is not None:
@@ -141,4 +161,5 @@ def _rule(rule: RuleSection, base: Timeouts) -> Rule:
         refusal=refusal,
         request_class=rule.request_class or "",
         shadow=None if rule.shadow is None else Shadow(rule.shadow.pool, rule.shadow.percent),
+        rollout=rollout,
     )

@@ -4,3 +4,4 @@ from platform_contracts.configuration_versions import Renamed
 
 CONFIGURATION: tuple[Renamed, ...] = ()
 RULES: tuple[Renamed, ...] = ()
+WEIGHTS: tuple[Renamed, ...] = ()

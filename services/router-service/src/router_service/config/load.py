@@ -1,8 +1,8 @@
-"""Reads the configuration and its rules, reports every mistake at once, and compiles the routing policy."""
+"""Reads the configuration with its rules and weights, reports every mistake at once, and compiles the routing policy."""
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from platform_contracts.configuration_versions import KEY, Renamed, take_renamed, version_is_known
 from platform_contracts.yaml_document import Document, Place, Problem, read
 from router_service.config import former_keys
-from router_service.config.compile import compile_policy, compile_when
+from router_service.config.compile import compile_policy, compile_when, shares_in_use
 from router_service.config.model import Configuration
+from router_service.config.rollout_checks import check_rollout, weights_document
+from router_service.config.rollout_model import ShareSection, WeightsFile
 from router_service.config.rules_model import RuleSection, RulesFile, RuleTest
 from router_service.config.shadow_checks import check_shadows
 from router_service.config.time_ladder import check_time_ladder
@@ -38,7 +40,8 @@ class BadConfig(Exception):
 class RouterConfig:
     """A configuration without mistakes. ``hash`` changes with any change of the configuration.
 
-    ``files`` are the files it was read from, for file watchers. ``warnings`` name former keys in them.
+    ``files`` are the files it was read from, and the weights file, for file watchers. ``warnings`` name former keys in
+    them. ``shares`` are the shares of rollouts, by rule; ``plain_hash`` is the hash without them.
     """
 
     values: Configuration
@@ -48,19 +51,23 @@ class RouterConfig:
     files: tuple[Path, ...]
     hash: str
     warnings: tuple[str, ...] = ()
+    shares: Mapping[str, ShareSection] = field(default_factory=dict)
+    plain_hash: str = ""
 
 
 def load(path: Path) -> RouterConfig:
-    """Read ``path`` and the rules file it names.
+    """Read ``path`` and the files it names: rules and weights.
 
     Raises:
-        BadConfig: with every mistake in both files.
+        BadConfig: with every mistake in all files.
     """
     main = read(path)
     rules = Document(path)
     files = [path]
     values: Configuration | None = None
     rules_values: RulesFile | None = RulesFile()
+    weights: Document | None = None
+    weights_values: WeightsFile | None = WeightsFile()
     if _of_this_version(main, former_keys.CONFIGURATION, "docs/configuration.md"):
         values = _typed(main, Configuration)
         name = _at(main.data, "routing", "rules_file")
@@ -74,20 +81,29 @@ def load(path: Path) -> RouterConfig:
             if _of_this_version(rules, former_keys.RULES, "docs/routing-rules.md"):
                 rules_values = _typed(rules, RulesFile)
                 _check_rules(rules, main)
+        weights = weights_document(main)
+        if weights is not None:
+            files.append(weights.path)
+            if _of_this_version(weights, former_keys.WEIGHTS, "docs/guarded-rollouts.md"):
+                weights_values = _typed(weights, WeightsFile)
         _check_pools(main)
         _check_clients(main)
         _check_classes(main)
         check_time_ladder(main, rules)
         check_shadows(main, rules)
-    problems = [*main.problems, *rules.problems]
-    if problems or values is None or rules_values is None:
+    documents = [one for one in (main, rules, weights) if one is not None]
+    problems = [problem for one in documents for problem in one.problems]
+    if problems or values is None or rules_values is None or weights_values is None:
         raise BadConfig(problems)
-    identity = digest(
+    plain_hash = digest(
         "configuration",
         json.dumps(values.model_dump(mode="json", exclude={KEY}), sort_keys=False),
         json.dumps(rules_values.model_dump(mode="json", exclude={KEY}), sort_keys=False),
     )[:12]
-    policy = compile_policy(values, rules_values.rules, identity)
+    shares = shares_in_use(rules_values.rules, weights_values)
+    effective = sorted((rule, share.to, share.percent) for rule, share in shares.items())
+    identity = digest("shares", plain_hash, json.dumps(effective))[:12] if shares else plain_hash
+    policy = compile_policy(values, rules_values.rules, shares, identity)
     return RouterConfig(
         values,
         policy,
@@ -95,7 +111,9 @@ def load(path: Path) -> RouterConfig:
         tuple(rules_values.tests),
         tuple(files),
         identity,
-        tuple(str(warning) for warning in [*main.warnings, *rules.warnings]),
+        tuple(str(warning) for one in documents for warning in one.warnings),
+        shares,
+        plain_hash,
     )
 
 
@@ -230,6 +248,7 @@ def _check_rules(document: Document, main: Document) -> None:
         names.add(str(name))
         target = rule.get("route_to")
         _check_action(document, rule, ("rules", index))
+        check_rollout(document, rule, ("rules", index), main)
         _must_be_class(document, ("rules", index, "request_class"), main)
         if isinstance(target, list):
             if not target:
@@ -261,7 +280,9 @@ def _check_rules(document: Document, main: Document) -> None:
             )
 
 
-_ROUTING_KEYS = ("split_by", "policy", "timeouts", "resume", "engine_fields", "request_class", "shadow")
+_ROUTING_KEYS = (
+    *("split_by", "policy", "timeouts", "resume", "engine_fields", "request_class", "shadow", "rollout"),
+)
 
 
 def _check_action(document: Document, rule: Mapping[str, Any], place: Place) -> None:

@@ -100,6 +100,12 @@ class Routing(Section):
     default_pool: str = Field(description="the pool of requests that no rule matches")
     fallback: dict[str, list[str]] = Field({}, description="pools to try if no backend of a pool is ready")
     rules_file: str | None = Field(None, description="file with the rules, relative to this one")
+    weights_file: str | None = Field(
+        None,
+        min_length=1,
+        description="file with the shares of rollouts, relative to this one; written by `router-service rollout run`. "
+        "While it does not exist, every rollout is at 0 percent",
+    )
 
 
 SessionSource = Annotated[

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from router_service.config.model import PolicyName
+from router_service.config.rollout_model import RolloutSection
 from router_service.config.section import Name, Section
 
 
@@ -62,6 +63,9 @@ class RuleSection(Section):
     resume: bool = Field(False, description="continue a broken stream on another backend")
     request_class: Name | None = Field(
         None, description="class of these requests, one of `classes` in the configuration"
+    )
+    rollout: RolloutSection | None = Field(
+        None, description="raises the share of a new pool in steps, guarded by objectives"
     )
     engine_fields: dict[EngineControl, Any] = Field(
         {}, description="engine controls that are set in the request; clients cannot set them"

@@ -37,9 +37,12 @@ def check_shadows(main: Document, rules: Document) -> None:
 
 
 def _targets(rule: Any) -> Iterator[str]:
-    """Yield the pools that a rule routes to."""
+    """Yield the pools that a rule routes to, with that of its rollout."""
     target = at(rule, "route_to")
     for one in target if isinstance(target, list) else [target]:
         pool = one if isinstance(one, str) else at(one, "pool")
         if isinstance(pool, str):
             yield pool
+    rollout = at(rule, "rollout", "to")
+    if isinstance(rollout, str):
+        yield rollout

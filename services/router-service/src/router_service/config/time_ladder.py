@@ -49,6 +49,9 @@ def _targets(rule: Any) -> Iterator[str]:
         pool = one if isinstance(one, str) else _at(one, "pool")
         if isinstance(pool, str):
             yield pool
+    rollout = _at(rule, "rollout", "to")
+    if isinstance(rollout, str):
+        yield rollout
 
 
 def _numbers(section: Any) -> dict[str, float]:

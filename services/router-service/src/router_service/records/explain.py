@@ -95,6 +95,8 @@ def _decided(r: Mapping[str, Any]) -> list[str]:
     rule = r.get("rule")
     by = "no rule matched, so the default applied" if rule == "default" else f"rule {rule} matched"
     lines = [f"  Pool {pool}: {by}."]
+    if share := r.get("rollout"):
+        lines.append(f"  Its rollout sent {share['percent']:g} % of the rule's requests to {share['to']}.")
     if r.get("passed_over"):
         lines.append(f"  Skipped, because their pools do not serve the model: {', '.join(r['passed_over'])}.")
     if r.get("chosen"):

@@ -225,8 +225,10 @@ class DecisionRecord:
         rejected = _rejected(first) if first.rejected or first.hidden else None
         unnamed = sum(sum(counts.values()) for counts in first.hidden.values()) if first.hidden else 0
         unnamed += first.left_out.count if first.left_out is not None else 0
+        share = decision.rule.rollout if decision.rule is not None else None
         return {
             "rule": decision.rule_name,
+            **({"rollout": {"to": share.to, "percent": share.percent}} if share is not None else {}),
             "passed_over": first.passed_over,
             "first_pool": first.first_pool,
             "pool": decision.pool,

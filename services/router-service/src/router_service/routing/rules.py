@@ -68,6 +68,14 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """The new pool of a rollout, and the percentage of the rule's requests that goes there."""
+
+    to: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
 class RuleRefusal:
     """The error response to a request that a rule refuses: 403, 404 or 429, and a message."""
 
@@ -102,7 +110,7 @@ class Rule:
     """A compiled rule. ``timeouts`` and ``policy`` are None if the rule does not override them.
 
     A rule with a ``refusal`` has no targets. ``request_class`` is "" if the rule sets none. ``shadow`` None: no request is
-    copied.
+    copied. ``targets`` are already those of the current step of a ``rollout``.
     """
 
     name: str
@@ -116,6 +124,7 @@ class Rule:
     refusal: RuleRefusal | None = None
     request_class: str = ""
     shadow: Shadow | None = None
+    rollout: Share | None = None
     matches: Test = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ LOG_FIELDS: dict[str, str] = {
 """Fields of every log line; the line of a request also has all fields of its decision record."""
 
 CHANGE_FIELDS: dict[str, str] = {
-    "kind": "routers: configuration, backend_joined, backend_left, backend_state, breaker, affinity_store; agents: "
+    "kind": "routers: configuration, rollout, backend_joined, backend_left, backend_state, breaker, affinity_store; agents: "
     "engine_start, engine_version; edges: edge_routes",
     "pool": "the pool, if the change is of one",
     "backend": "the backend, if the change is of one",
@@ -22,6 +22,8 @@ CHANGE_FIELDS: dict[str, str] = {
     "after": "the value after",
     "reason": "why an engine was started, or what a route table contains",
     "lasted_seconds": "how long the store's new state had lasted when the line was written",
+    "rule": "the rule of the rollout; `before` and `after` are its percent",
+    "config_hash": "hash of the configuration with the rollout's new share",
     "rules_added": "names of the rules, as `rules_removed` and `rules_changed`",
 }
 """Fields of the log line of a change, whose `event` is `change`."""
@@ -38,6 +40,7 @@ RECORD_FIELDS: dict[str, str] = {
     "features": "request features that rules test: prompt_chars, max_tokens, ...; no text",
     "conditions": "result of every text condition, by the condition's hash",
     "rule": "the rule that matched, or `default`",
+    "rollout": "if the rule has a rollout: `to`, the new pool, and `percent`, its share when this request was decided",
     "passed_over": "rules that matched but whose pools do not serve the model",
     "first_pool": "the pool of that rule",
     "pool": "the pool that served the request; differs from `first_pool` after a fallback",

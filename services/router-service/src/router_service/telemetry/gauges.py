@@ -57,6 +57,19 @@ class HoldCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutView:
+    """A rollout as the weights file has it. ``decided`` is the time (epoch seconds), action and reason of the last
+    decision.
+    """
+
+    rule: str
+    pool: str
+    percent: float
+    state: str
+    decided: tuple[float, str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Functions that return the current values, by metric. All are called once per scrape."""
 
@@ -80,6 +93,7 @@ class Sources:
     """Time of each recent change, by kind, pool, backend and value after it."""
     rule_hashes: Callable[[], Iterable[Labels]]
     """Each rule in use, with its hash."""
+    rollouts: Callable[[], Iterable[RolloutView]]
 
 
 def gauges(sources: Sources) -> Iterator[Gauge]:
@@ -113,6 +127,7 @@ def gauges(sources: Sources) -> Iterator[Gauge]:
     yield Gauge(names.CONFIG_INFO, lambda: [((sources.config_hash(),), 1.0)])
     yield Gauge(names.CHANGE_TIME, sources.change_times)
     yield Gauge(names.RULE_INFO, lambda: [(rule, 1.0) for rule in sources.rule_hashes()])
+    yield from _of_rollouts(sources)
     yield Gauge(names.CONFIG_RELOADED, one(sources.reload_ok))
     yield Gauge(names.AFFINITY_UP, one(sources.affinity_up))
     yield Gauge(names.SPANS_DROPPED, one(sources.spans_dropped))
@@ -129,6 +144,18 @@ def _of_holds(sources: Sources) -> Iterator[Gauge]:
     yield Gauge(
         names.START_SECONDS,
         lambda: [((one.pool,), s) for one in sources.holds() if (s := one.start_seconds) is not None],
+    )
+
+
+def _of_rollouts(sources: Sources) -> Iterator[Gauge]:
+    """Yield the metrics of rules with a rollout."""
+    yield Gauge(
+        names.ROLLOUT_PERCENT, lambda: [((one.rule, one.pool), one.percent) for one in sources.rollouts()]
+    )
+    yield Gauge(names.ROLLOUT_STATE, lambda: [((one.rule, one.state), 1.0) for one in sources.rollouts()])
+    yield Gauge(
+        names.ROLLOUT_DECIDED,
+        lambda: [((one.rule, *d[1:]), d[0]) for one in sources.rollouts() if (d := one.decided) is not None],
     )
 
 

@@ -165,7 +165,8 @@ EXPECTED_CACHE = Metric(
 CHANGES = Metric(
     "router_changes_total",
     "counter",
-    "Changes that this router noticed, each with a log line `change`: configuration, backends, breakers, affinity store.",
+    "Changes that this router noticed, each with a log line `change`: configuration, rollouts, backends, breakers, "
+    "affinity store.",
     ("kind",),
 )
 CHANGE_TIME = Metric(
@@ -176,6 +177,24 @@ CHANGE_TIME = Metric(
 )
 RULE_INFO = Metric(
     "router_rule_info", "gauge", "1 for each rule in use; `hash` changes with the rule.", ("rule", "hash")
+)
+ROLLOUT_PERCENT = Metric(
+    "router_rollout_percent",
+    "gauge",
+    "Percent of a rule's requests that its rollout sends to the new pool. Only of rules with `rollout`.",
+    ("rule", "pool"),
+)
+ROLLOUT_STATE = Metric(
+    "router_rollout_state",
+    "gauge",
+    "1 for the state of a rollout: advancing, went_back, done, or not_started while the weights file does not have it.",
+    ("rule", "state"),
+)
+ROLLOUT_DECIDED = Metric(
+    "router_rollout_last_decision_time_seconds",
+    "gauge",
+    "When the controller last decided about a rollout, in seconds since the epoch, with its action and reason.",
+    ("rule", "action", "reason"),
 )
 DECIDE = Metric("router_decide_seconds", "histogram", "Time to choose a backend.", (), _SHORT)
 LOOP_LAG = Metric(
@@ -303,7 +322,7 @@ LABELS: dict[str, str] = {
     "pool": "as configured, or empty",
     "backend": "as configured or discovered; series of a removed backend are deleted",
     "rule": "as configured, `default`, or empty",
-    "reason": "closed list: why this backend was chosen",
+    "reason": "closed lists: why this backend was chosen; why a rollout advanced, holds or went back",
     "outcome": "closed list: how the request or attempt ended",
     "component": "parts of the time to first token, a closed list",
     "end": "started, full, expired, client_left, stopped",
@@ -314,7 +333,9 @@ LABELS: dict[str, str] = {
     "result": "ok, failed",
     "kind": "closed lists: of tokens, of changes",
     "hash": "one at a time, of the configuration or of a rule",
-    "after": "closed lists: state of the backend, breaker or store; of a configuration its hash",
+    "after": "closed lists: state of the backend, breaker or store; of a configuration its hash, of a rollout its percent",
+    "state": "advancing, went_back, done, not_started",
+    "action": "start, advance, hold, back, finish",
     "direction": "told (sent), heard (received)",
     "gen_ai_operation_name": "one per path",
     "gen_ai_request_model": "configured names and aliases; anything else is `other`",

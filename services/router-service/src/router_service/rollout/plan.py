@@ -1,0 +1,152 @@
+"""What a rollout is judged by: its plan, its state, the evidence, and the step that follows. All are plain values that
+JSON can hold, so that every step can be written down and computed again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from router_service.config.rollout_model import RolloutAction, RolloutReason, RolloutState
+from router_service.config.rules_model import RuleSection
+
+OK, ERROR, TRUNCATED, NOT_COUNTED = 0, 1, 2, 3
+"""How a request ended. Cancelled requests are not counted in shares; their times are."""
+
+Row = tuple[float | None, float | None, int]
+"""One request: time to first token and mean gap between two tokens (milliseconds, None if unknown), and its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A rule's `rollout`. ``steps`` are rising percentages, ``objectives`` the limits by name."""
+
+    rule: str
+    old: str
+    to: str
+    steps: tuple[float, ...]
+    objectives: Mapping[str, float]
+    min_requests: int = 100
+    confidence: float = 0.99
+    window_seconds: float = 300.0
+    warm_up_seconds: float = 0.0
+    attempt: int = 1
+    paused: bool = False
+
+    @classmethod
+    def of(cls, rule: RuleSection) -> "Plan":
+        """Return the plan of a rule that has a rollout."""
+        section = rule.rollout
+        assert section is not None
+        assert isinstance(rule.route_to, str)
+        limits = {name: value for name, value in section.objectives.model_dump().items() if value is not None}
+        return cls(
+            rule.name,
+            rule.route_to,
+            section.to,
+            tuple(section.steps),
+            limits,
+            section.min_requests,
+            section.confidence,
+            section.window_seconds,
+            section.warm_up_seconds,
+            section.attempt,
+            section.paused,
+        )
+
+    def above(self, percent: float) -> float | None:
+        """Return the next step up, None at the last one."""
+        return next((step for step in self.steps if step > percent), None)
+
+    def below(self, percent: float) -> float:
+        """Return the next step down, 0 at the first one."""
+        return next((step for step in reversed(self.steps) if step < percent), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a rollout stands: its share in percent, and the attempt that this belongs to."""
+
+    to: str
+    percent: float
+    state: RolloutState = "advancing"
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """The requests of one pool. ``requests`` counts those that are counted in shares; ``rows`` is a uniform sample."""
+
+    requests: int = 0
+    rows: Sequence[Row] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The requests of both pools in the same minutes."""
+
+    old: Arm = field(default_factory=Arm)
+    new: Arm = field(default_factory=Arm)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The requests of the last window, and of all windows since the step began."""
+
+    last: Pair = field(default_factory=Pair)
+    step: Pair = field(default_factory=Pair)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One objective: the figure of both pools (ms, or a share), and the interval of what is compared with ``limit``.
+
+    That is new - limit * old for times (limit 0 in the interval's unit), and new - old for shares.
+    """
+
+    objective: str
+    window: str
+    old: float
+    new: float
+    low: float
+    high: float
+    limit: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What follows: the action, the share and state after it, why, and the findings that it rests on."""
+
+    action: RolloutAction
+    reason: RolloutReason
+    percent: float
+    state: RolloutState
+    findings: tuple[Finding, ...] = ()
+
+
+def as_json(value: Plan | State | Evidence | Step) -> dict[str, Any]:
+    """Return a value as JSON-ready data."""
+    return asdict(value)
+
+
+def plan_from(data: Mapping[str, Any]) -> Plan:
+    """Return the plan that :func:`as_json` wrote. Raises: TypeError, KeyError or ValueError for other data."""
+    return Plan(**{**data, "steps": tuple(data["steps"]), "objectives": dict(data["objectives"])})
+
+
+def state_from(data: Mapping[str, Any] | None) -> State | None:
+    """Return the state that :func:`as_json` wrote. Raises: TypeError for other data."""
+    return None if data is None else State(**data)
+
+
+def evidence_from(data: Mapping[str, Any]) -> Evidence:
+    """Return the evidence that :func:`as_json` wrote. Raises: TypeError, KeyError or ValueError for other data."""
+
+    def arm(found: Mapping[str, Any]) -> Arm:
+        rows = [(ttft, gap, int(end)) for ttft, gap, end in found["rows"]]
+        return Arm(int(found["requests"]), rows)
+
+    def pair(found: Mapping[str, Any]) -> Pair:
+        return Pair(arm(found["old"]), arm(found["new"]))
+
+    return Evidence(pair(data["last"]), pair(data["step"]))
