@@ -91,6 +91,16 @@ class Edges:
             stack.close()
 
 
+def replace_router(router: RouterPart, before: Sequence[str], edges: Edges) -> None:
+    """End a router of the release before, keep its log, and start this release at its port."""
+    router.end()
+    router.log.rename(router.log.with_suffix(".before"))
+    router.command = router.command[len(before) :]
+    router.start()
+    eventually(lambda: router.usable() == 2, "it uses both engines")
+    eventually(lambda: all(edge.is_healthy(router.port) for edge in edges.running), "the edges use it")
+
+
 def _replayed(router: RouterPart, log: Path, prefix: Sequence[str] = ()) -> dict[str, Any]:
     """Return the result of ``router-service replay`` of a log with the router's configuration."""
     done = subprocess.run(
@@ -131,31 +141,13 @@ def test_edges_and_routers_are_upgraded_under_load_without_a_lost_request(
             edges.add_older(older[0], routers[0])
             edges.add_older(older[1], new)
             eventually(lambda: all(front.healthy[port] for port in older), "both edges are healthy")
-
-            def upgrade(router: RouterPart) -> None:
-                router.end()
-                router.log.rename(router.log.with_suffix(".before"))
-                router.command = router.command[len(before) :]
-                router.start()
-                eventually(lambda: router.usable() == 2, "it uses both engines")
-                eventually(
-                    lambda: all(edge.is_healthy(router.port) for edge in edges.running), "edges use it"
-                )
-
-            options = ("--sessions", str(SESSIONS))
-            with steady_load(
-                CLIENT_KEY,
-                tmp_path / "load.jsonl",
-                RATE,
-                TOKENS,
-                *options,
-                url=f"http://127.0.0.1:{front.port}",
-            ) as load:
+            options, url = ("--sessions", str(SESSIONS)), f"http://127.0.0.1:{front.port}"
+            with steady_load(CLIENT_KEY, tmp_path / "load.jsonl", RATE, TOKENS, *options, url=url) as load:
                 load.settle()
                 for port in newer:
                     edges.replace_oldest(port)
                 for router in routers:
-                    upgrade(router)
+                    replace_router(router, before, edges)
                 time.sleep(2)
                 answers = load.finish()
             assert [edge.port for edge in edges.running] == newer

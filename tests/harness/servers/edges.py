@@ -146,16 +146,8 @@ def running_edge(
     settings_file.write_text(yaml.safe_dump(document))
     write_keys(keys_file, keys or {"tester": [CLIENT_KEY], "load": [LOAD_KEY]})
     environment = dict.fromkeys([*PORT_VARIABLES, *OPTIONAL_PORT_VARIABLES], "")
-    command: list[str | os.PathLike[str]] = [
-        *wrapper,
-        sys.executable,
-        "-m",
-        "edge_gateway.main",
-        "start",
-        "--settings",
-        settings_file,
-    ]
-    command += ["--run-dir", directory / "run", "--keys-file", keys_file]
+    command: list[str | os.PathLike[str]] = [*wrapper, sys.executable, "-m", "edge_gateway.main", "start"]
+    command += ["--settings", settings_file, "--run-dir", directory / "run", "--keys-file", keys_file]
     if name_server_port:
         command = _started_with_name_server(command, directory / "run", name_server_port)
     log = directory / "edge.log"
