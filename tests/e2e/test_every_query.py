@@ -51,6 +51,11 @@ MAY_BE_EMPTY = (
         )
     ),
     MayBeEmpty(
+        "router_rollout_",
+        "router-service",
+        "only a rule with a rollout has a series; test_guarded_rollout.py of the router reads them",
+    ),
+    MayBeEmpty(
         "router_change_time_seconds",
         "router-service",
         "only a change has a series; test_changes_listed.py reads it",

@@ -106,6 +106,10 @@ CLAIMS: dict[str, tuple[Series, Series]] = {
         gauge("router_config_last_reload_successful", 0),
         gauge("router_config_last_reload_successful", 1),
     ),
+    "RolloutWentBack": (
+        gauge('router_rollout_state{rule="r",state="went_back"}', 1),
+        gauge('router_rollout_state{rule="r",state="advancing"}', 1),
+    ),
     "RouterCannotListBackends": (
         gauge('router_discovery_up{pool="p"}', 0),
         gauge('router_discovery_up{pool="p"}', 1),

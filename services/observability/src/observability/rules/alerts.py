@@ -178,6 +178,11 @@ def _limits(scale: TimeScale) -> list[Alert]:
             "It keeps the last valid configuration. Its log contains the reason with file and line.",
         ),
         Alert(
+            "RolloutWentBack", 'max by (rule) (router_rollout_state{state="went_back"}) == 1', 0, "ticket",
+            "The rollout of rule {{ $labels.rule }} went back one step",
+            "The new pool broke an objective. It keeps its smaller share until `attempt` is raised or `rollout` is removed.",
+        ),
+        Alert(
             "RouterCannotListBackends", "min by (instance, pool) (router_discovery_up) == 0", 60, "ticket",
             "{{ $labels.instance }} cannot list the backends of pool {{ $labels.pool }}",
             "Its DNS name or EndpointSlices cannot be read. The last list stays in use, so a new backend gets no requests.",
