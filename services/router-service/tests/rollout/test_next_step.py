@@ -85,6 +85,16 @@ def test_the_next_step(
     assert (step.action, step.reason, step.percent, step.state) == expected
 
 
+@pytest.mark.parametrize(
+    "last", [Pair(arm(0), arm(0)), Pair(arm(40), arm(1, ttft=9000.0)), Pair(arm(19), arm(40))]
+)
+def test_a_pool_that_hardly_finishes_requests_does_not_advance_on_earlier_windows(last: Pair) -> None:
+    step = next_step(NOW, Evidence(last, GOOD.step), PLAN)
+    assert (step.action, step.reason, step.percent) == ("hold", "too_few_requests", 25.0)
+    enough = next_step(NOW, Evidence(Pair(arm(20), arm(20, seed=2)), GOOD.step), PLAN)
+    assert enough.action == "advance"
+
+
 def test_an_objective_without_values_is_not_shown() -> None:
     answers = tuple((None, None, OK) for _ in range(400))  # no streams
     step = next_step(NOW, evidence(Arm(400, answers), Arm(400, answers)), PLAN)

@@ -9,7 +9,8 @@ from router_service.rollout.plan import Evidence, Finding, Pair, Plan, State, St
 from router_service.routing.hashing import digest
 
 LEAST_TO_GO_BACK = 20
-"""Requests of each pool without which nothing is judged. A step up needs the plan's `min_requests`."""
+"""Requests of each pool without which nothing is judged. A step up needs as many in its last window, and the plan's
+`min_requests` in all windows of the step."""
 
 
 def next_step(state: State | None, evidence: Evidence, plan: Plan) -> Step:
@@ -51,8 +52,8 @@ def _keep_or_advance(state: State, evidence: Evidence, plan: Plan, findings: tup
         return Step("finish", "last_step", percent, "done", findings)
     if plan.paused:
         return Step("hold", "paused", percent, state.state, findings)
-    pair = evidence.step
-    if min(pair.old.requests, pair.new.requests) < plan.min_requests:
+    if _fewest(evidence.step) < plan.min_requests or _fewest(evidence.last) < LEAST_TO_GO_BACK:
+        # A pool that hardly finishes requests must not advance on what it did before.
         return Step("hold", "too_few_requests", percent, "advancing", findings)
     window = "last" if evidence.step == evidence.last else "step"
     shown = {one.objective for one in findings if one.window == window and one.verdict == "kept"}
@@ -63,8 +64,13 @@ def _keep_or_advance(state: State, evidence: Evidence, plan: Plan, findings: tup
     return Step("advance", "kept", following, "advancing", findings)
 
 
+def _fewest(pair: Pair) -> int:
+    """Return the requests of the pool with fewer requests."""
+    return min(pair.old.requests, pair.new.requests)
+
+
 def _judged(pair: Pair, plan: Plan, seed: int, window: str) -> list[Finding]:
-    if min(pair.old.requests, pair.new.requests) < LEAST_TO_GO_BACK:
+    if _fewest(pair) < LEAST_TO_GO_BACK:
         return []
     return judge(pair, plan.objectives, plan.confidence, seed, window)
 
