@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,24 @@ def test_a_command_without_arguments_refuses_some(name: str, bare: Path) -> None
 
 def test_the_help_of_the_tests_names_its_variables() -> None:
     assert {"TIERS=", "ARGS=", "FULL=1", "STRICT=1"} <= set(help_of("run-tests").replace('"', " ").split())
+
+
+def programs() -> list[str]:
+    """Return the commands that the packages install."""
+    projects = [*ROOT.glob("services/*/pyproject.toml"), ROOT / "load-testing" / "pyproject.toml"]
+    found = (tomllib.loads(file.read_text())["project"].get("scripts", {}) for file in projects)
+    return sorted(name for scripts in found for name in scripts)
+
+
+@pytest.mark.parametrize("name", programs())
+def test_every_program_lists_its_commands(name: str) -> None:
+    """Argparse formats help texts with `%`, so one percent sign in the help of a command breaks the whole list."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / name, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout + done.stderr

@@ -76,7 +76,7 @@ def _add_recorded(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     replaying.set_defaults(run=_replay)
 
     comparing = commands.add_parser(
-        "compare-pools", help="the ledgers of two pools, part by part, with 95 % confidence intervals"
+        "compare-pools", help="the ledgers of two pools, part by part, with 95 %% confidence intervals"
     )
     comparing.add_argument("file", type=Path, help="the router's log")
     comparing.add_argument("a", help="a pool")
