@@ -1,10 +1,7 @@
 """Checks the shadows of rules: their pools exist, and no copy is compared with a copy. Works on unchecked data."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from platform_contracts.yaml_document import Document, Place
-from router_service.config.unchecked import at, mapping, must_be_pool
+from router_service.config.unchecked import at, mapping, must_be_pool, pools_of
 
 
 def check_shadows(main: Document, rules: Document) -> None:
@@ -23,7 +20,7 @@ def check_shadows(main: Document, rules: Document) -> None:
             continue
         place: Place = ("rules", index, "shadow", "pool")
         must_be_pool(rules, place, pools)
-        own = set(_targets(rule))
+        own = set(pools_of(rule))
         if shadow in own:
             rules.problem(
                 place, f'"{shadow}" is a pool of this rule itself; name another pool, or remove the shadow'
@@ -34,15 +31,3 @@ def check_shadows(main: Document, rules: Document) -> None:
                 f'a shadow of a shadow: rule {first[pool]} sends copies to "{pool}", which this rule routes to; '
                 "remove one of the two shadows, or give the copies a pool of their own",
             )
-
-
-def _targets(rule: Any) -> Iterator[str]:
-    """Yield the pools that a rule routes to, with that of its rollout."""
-    target = at(rule, "route_to")
-    for one in target if isinstance(target, list) else [target]:
-        pool = one if isinstance(one, str) else at(one, "pool")
-        if isinstance(pool, str):
-            yield pool
-    rollout = at(rule, "rollout", "to")
-    if isinstance(rollout, str):
-        yield rollout

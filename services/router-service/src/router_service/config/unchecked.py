@@ -1,6 +1,6 @@
 """Reads parts of a parsed file that may have mistakes, and checks names in it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -22,6 +22,18 @@ def at(data: Any, *place: str | int) -> Any:
 def mapping(value: Any) -> Mapping[str, Any]:
     """Return ``value`` if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
+
+
+def pools_of(rule: Any) -> Iterator[str]:
+    """Yield the pools that a rule routes to, with that of its rollout."""
+    target = at(rule, "route_to")
+    for one in target if isinstance(target, list) else [target]:
+        pool = one if isinstance(one, str) else at(one, "pool")
+        if isinstance(pool, str):
+            yield pool
+    rollout = at(rule, "rollout", "to")
+    if isinstance(rollout, str):
+        yield rollout
 
 
 def must_be_pool(document: Document, place: Place, pools: Mapping[str, Any]) -> None:
