@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 
-class Background:
+class Background(ABC):
     """Runs `work` in a thread while the block lasts. ``work`` returns soon after ``stop`` is set.
 
     ``join_seconds``: how long the end of the block waits for it.
@@ -20,9 +21,9 @@ class Background:
         self.stop = threading.Event()
         self._thread = threading.Thread(target=self.work, name=type(self).__name__, daemon=True)
 
+    @abstractmethod
     def work(self) -> None:
         """Do the work of the thread."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from harness.judges.body_oracle import Refused, strict_json
+from harness.judges.body_oracle import Refused, kind_of, strict_json
 from harness.servers.lua_check import LuaCheck, lua_check
 
 pytestmark = pytest.mark.service
@@ -90,15 +90,6 @@ BODIES = st.one_of(
 def check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LuaCheck]:
     with lua_check(tmp_path_factory.mktemp("lua-check"), WANTED) as running:
         yield running
-
-
-def kind_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    kinds = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}
-    return kinds[type(value)]
 
 
 def assert_read_alike(name: str, found: dict[str, Any], value: Any, context: str) -> None:

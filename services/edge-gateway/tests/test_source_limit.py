@@ -1,13 +1,10 @@
 """The firewall rules of docs/security.md: one source address cannot keep the connections of all others."""
 
 import contextlib
-import ctypes
-import os
 import re
 import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +12,10 @@ import pytest
 from harness.servers.edges import Edge, running_edge
 from harness.servers.recording_upstream import recording_upstream
 from harness.waiting import eventually
+from podrunner import kernel
 
 pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
-CLONE_NEWNET = 0x40000000
 ATTACKER, OTHER = "127.0.0.2", "127.0.0.3"
 ALL, MOST = 60, 20
 """Connections that the edge accepts, and those that the rules leave to one source."""
@@ -32,25 +29,14 @@ def documented_rules() -> list[str]:
     return rules
 
 
-def in_own_network(work: Callable[[], None]) -> None:
-    """Run ``work`` in a thread with a network namespace of its own: only there the rules apply."""
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.unshare(CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "unshare")
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-            work()
-        except BaseException as error:  # raised again in the thread of the test
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
+@pytest.fixture
+def network() -> Iterator[kernel.Holder]:
+    """A network namespace: only there the rules apply."""
+    kernel.require()
+    holder = kernel.Holder()
+    holder.run("ip", "link", "set", "lo", "up")
+    yield holder
+    holder.close()
 
 
 def serves(edge: Edge, source: str) -> bool:
@@ -77,9 +63,10 @@ def silent_connections(edge: Edge, count: int) -> Iterator[int]:
         yield held
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a network namespace, which only root may create")
 @pytest.mark.parametrize("limited", [True, False])
-def test_the_documented_rules_leave_connections_to_other_sources(tmp_path: Path, limited: bool) -> None:
+def test_the_documented_rules_leave_connections_to_other_sources(
+    tmp_path: Path, network: kernel.Holder, limited: bool
+) -> None:
     def work() -> None:
         settings = {"bounds": {"max_connections": ALL}, "timeouts": {"request_headers_seconds": 60}}
         with recording_upstream() as upstream, running_edge(tmp_path, upstream.port, settings) as edge:
@@ -96,4 +83,4 @@ def test_the_documented_rules_leave_connections_to_other_sources(tmp_path: Path,
                     assert not serves(edge, OTHER), "the attack works without the rules"
             eventually(lambda: serves(edge, ATTACKER), "connections that have ended count no longer")
 
-    in_own_network(work)
+    network.call(work)

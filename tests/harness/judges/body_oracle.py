@@ -99,7 +99,8 @@ def _look(value: Any, depth: int) -> None:
             _look(inner, depth + 1)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Return the name that the edge's check gives to the type of a JSON value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -112,7 +113,7 @@ def _field_fault(name: str, rule: dict[str, Any], body: dict[str, Any]) -> str |
     if name not in body:
         return name if rule.get("required") else None
     value = body[name]
-    kind = _kind(value)
+    kind = kind_of(value)
     if kind == "null" and rule.get("nullable"):
         return None
     if kind not in rule["type"] and not (kind == "integer" and "number" in rule["type"]):
