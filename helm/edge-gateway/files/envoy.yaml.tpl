@@ -2608,6 +2608,7 @@ static_resources:
     common_lb_config:
       healthy_panic_threshold:
         value: 1
+      update_merge_window: 0s
     circuit_breakers:
       thresholds:
       - max_connections: 4096

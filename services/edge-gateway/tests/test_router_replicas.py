@@ -197,6 +197,24 @@ def test_a_draining_router_gets_no_new_request_and_finishes_its_answer(
     assert texts[0].endswith("data: [DONE]\n\n")
 
 
+def test_a_drain_just_after_another_change_is_known_at_once(
+    tmp_path: Path, pair: tuple[RecordingUpstream, RecordingUpstream]
+) -> None:
+    """Envoy gathers the changes of a second unless it is told not to."""
+    draining, other = pair
+    settings = {"router": {**replicas(*pair)["router"], "health_interval_seconds": 0.1}}
+    with running_edge(tmp_path, other.port, settings) as edge:
+        for _ in range(5):
+            draining.ready = False
+            eventually(lambda: not edge.is_healthy(draining.port), "the edge knows of the drain", 30, 0.02)
+            before = draining.count
+            assert {edge.post().status_code for _ in range(5)} == {200}
+            assert draining.count == before, "a draining router must get no new request"
+            draining.ready = True
+            eventually(lambda: edge.is_healthy(draining.port), "the edge knows that it is ready", 30, 0.02)
+    assert other.count == 25
+
+
 def test_an_awaited_answer_of_a_host_that_vanished_comes_from_another(tmp_path: Path) -> None:
     with far_host() as host, recording_upstream() as near:  # noqa: SIM117 (the far server needs the host)
         with recording_upstream(host=host.address, namespace=host.namespace) as far:
