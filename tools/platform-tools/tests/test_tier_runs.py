@@ -19,8 +19,8 @@ PROGRAM = """
 import os, sys, time
 from pathlib import Path
 folder, name, awaited, absent = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-(folder / f"{name}.started").touch()
 assert not (folder / absent).exists(), absent
+(folder / f"{name}.started").touch()
 until = time.monotonic() + 60
 while not (folder / awaited).exists():
     assert time.monotonic() < until, f"{awaited} never came"
@@ -33,8 +33,8 @@ print(f"{name} printed this")
 # Tier: the file it waits for, and the file that must not exist when it starts.
 ORDER = {
     "contract": ("contract.started", "programs.started"),
-    "programs": ("untimed.started", "service.ended"),
-    "untimed": ("programs.started", "service.ended"),
+    "programs": ("service.started", "service.ended"),
+    "untimed": ("programs.ended", "service.ended"),
     "service": ("untimed.ended", "untimed.ended"),
     "platform": ("untimed.ended", "platform.started.twice"),
 }
@@ -106,7 +106,7 @@ def test_an_interrupt_ends_the_tiers_behind(stand_in: Path, monkeypatch: pytest.
 
 
 def test_a_tier_alone_runs_in_front(stand_in: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (stand_in / "untimed.started").touch()
+    (stand_in / "service.started").touch()
     (tier,) = tier_runs.run_chosen(["programs"], [])
     assert (tier.passed, tier.failed) == (1, 0)
     assert int((stand_in / "programs.niceness").read_text()) == os.nice(0)
