@@ -2142,12 +2142,13 @@ static_resources:
                     return true
                   end
 
-                  -- Returns whether a path knows every query parameter. Errors do not contain an unknown name: it may be a pasted key.
-                  local function knows_parameters(query, known)
+                  -- Returns the parameters of a query that a path knows. Engines ignore others, and an unknown one may be a pasted key.
+                  local function known_parameters(query, known)
+                    local kept = {}
                     for parameter in query:gmatch("[^&]+") do
-                      if not known or not known[parameter:match("^[^=]*")] then return false end
+                      if known and known[parameter:match("^[^=]*")] then kept[#kept + 1] = parameter end
                     end
-                    return true
+                    return table.concat(kept, "&")
                   end
 
                   local MAX_PATH_BYTES = #"/v1/models/" + 256
@@ -2181,9 +2182,8 @@ static_resources:
                       return refuse(handle, "426", "http_version_not_supported", nil, "Use HTTP/1.1 or HTTP/2.")
                     end
                     local known = stored and QUERIES["/v1/responses/{id}" .. stored] or QUERIES[path]
-                    if query and not knows_parameters(query, known) then
-                      return refuse(handle, "400", "unknown_query_parameter", nil, "The query has a parameter that this path does not know.")
-                    end
+                    local kept = query and known_parameters(query, known)
+                    if kept ~= query then headers:replace(":path", kept == "" and path or path .. "?" .. kept) end
                     if not rule or headers:get(":method") ~= "POST" then
                       -- No filter reads such a body, so its size would have no limit.
                       local announced = headers:get("content-length")
