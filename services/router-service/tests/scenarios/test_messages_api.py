@@ -76,6 +76,19 @@ def ask(router: RouterPart, path: str, *, stream: bool = False, model: str = MOD
     return answer.status_code, received
 
 
+@pytest.mark.parametrize("path", [MESSAGES, "/v1/messages/count_tokens"])
+def test_every_answer_has_the_id_that_anthropics_sdks_read(router, engines, path: str) -> None:
+    script(engines, plain("200 OK", b"{}"))
+    body = {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    answers = [
+        httpx.post(router.url + path, json=body, timeout=20),
+        httpx.post(router.url + path, json={**body, "model": "unknown"}, timeout=20),
+        httpx.get(router.url + path),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 404, 405]
+    assert all(answer.headers["request-id"] == answer.headers["x-request-id"] for answer in answers)
+
+
 def check_anthropic(error: dict[str, Any], kind: str) -> None:
     assert error["type"] == "error"
     assert set(error) == {"type", "error"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from router_service.api.asgi_relay import AsgiRelay, Receive, Send
 from router_service.api.uvicorn_relay import EXTENSION
-from router_service.openai_api.errors import error_body
+from router_service.openai_api.errors import error_body, id_headers
 from router_service.openai_api.paths import INFERENCE_PATHS, InferencePath
 from router_service.openai_api.response_ids import PREFIX as RESPONSES
 from router_service.openai_api.response_ids import stored_request
@@ -115,11 +115,12 @@ async def _read(receive: Receive, limit: int) -> tuple[bytes | None, bool]:
 async def _method_not_allowed(scope: Scope, path: InferencePath, send: Send, allowed: str = "POST") -> None:
     message = f"{scope['method']} is not allowed here; use {allowed}"
     body = error_body(405, message, "method_not_allowed", form=path.error_form)
+    found = request_id(dict(scope["headers"]).get(b"x-request-id")).encode("ascii")
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"allow", allowed.encode("ascii")),
-        (b"x-request-id", request_id(dict(scope["headers"]).get(b"x-request-id")).encode("ascii")),
+        *((name, found) for name in id_headers(path.error_form)),
     ]
     await send({"type": "http.response.start", "status": 405, "headers": headers})
     await send({"type": "http.response.body", "body": body})

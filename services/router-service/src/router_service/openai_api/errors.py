@@ -34,6 +34,9 @@ _ANTHROPIC_TYPE_OF_STATUS = {
 }
 _ANTHROPIC_TYPES = frozenset({*_ANTHROPIC_TYPE_OF_STATUS.values(), "api_error", "billing_error"})
 
+_ID_HEADERS = (b"x-request-id",)
+_ANTHROPIC_ID_HEADERS = (b"x-request-id", b"request-id")
+
 _MAX_MESSAGE_CHARS = 2000
 
 
@@ -91,6 +94,11 @@ def error_event(message: str, code: str, status: int = 500, form: ErrorForm = Er
     error = {"message": message, "type": error_type(status), "param": None, "code": code}
     event = {"type": "error", "code": code, "message": message, "param": None, "error": error}
     return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
+
+
+def id_headers(form: ErrorForm) -> tuple[bytes, ...]:
+    """Return the response headers with the request's id: Anthropic's SDKs read ``request-id``."""
+    return _ANTHROPIC_ID_HEADERS if form is ErrorForm.ANTHROPIC else _ID_HEADERS
 
 
 def has_form(parsed: Any, form: ErrorForm) -> bool:

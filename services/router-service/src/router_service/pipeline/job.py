@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router_service.openai_api.delivered import DeliveredTokens
+from router_service.openai_api.errors import id_headers
 from router_service.openai_api.usage import EngineReport
 from router_service.pipeline import headers as fields
 from router_service.pipeline.answer import Answer
@@ -143,10 +144,9 @@ class Job:
 
     def route_headers(self) -> RawHeaders:
         """Return the headers that report the chosen backend and the reason to the client."""
-        found = [
-            (b"x-request-id", self.request_id.encode("ascii")),
-            (b"x-route-replica", self.settings.replica),
-        ]
+        request_id = self.request_id.encode("ascii")
+        found = [(name, request_id) for name in id_headers(self.inbound.path.error_form)]
+        found.append((b"x-route-replica", self.settings.replica))
         decision = self.decision
         if decision is not None:
             chosen = decision.chosen
