@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backend_agent.engine_command import engine_command, engine_environment
+from backend_agent.engine_command import engine_command, engine_environment, stores_responses
 from backend_agent.main import main
 from backend_agent.model_file import BadModelFile, load_model_file
 from backend_agent.vllm_arguments import check_arguments
@@ -30,6 +30,15 @@ def test_the_cpu_model_runs_in_float32_with_its_cache_size() -> None:
     command = engine_command(model, Path("/models/x"), "127.0.0.1", 8101)
     assert command[command.index("--dtype") + 1] == "float32"
     assert engine_environment(model)["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+def test_responses_are_stored_only_with_vllms_variable() -> None:
+    model = load_model_file(MODELS / "smollm2-135m-instruct.yaml")
+    assert not stores_responses(model)
+    for value, stored in (("0", False), ("1", True)):
+        environment = {"VLLM_ENABLE_RESPONSES_API_STORE": value}
+        engine = model.engine.model_copy(update={"environment": environment})
+        assert stores_responses(model.model_copy(update={"engine": engine})) is stored
 
 
 def test_an_unknown_key_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 beyond framing.
 
 A script is a list of steps: bytes to send, seconds to wait, "close" (in order) or "reset" (at once).
-It answers GET requests (health checks) with 200 unless the script is for them.
+It answers GET requests (health checks) with 200.
 """
 
 import contextlib
@@ -21,13 +21,14 @@ HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 class ScriptedEngine:
     """``script`` is played for every request; ``requests`` holds head and body of each POST.
 
-    ``handed_over`` counts script bytes accepted by the kernel; it does not grow while a send blocks.
-    ``cut`` counts the scripts that could not be sent to their end.
+    ``healthy`` is the answer to every GET request. ``handed_over`` counts script bytes accepted by the kernel; it does not
+    grow while a send blocks. ``cut`` counts the scripts that could not be sent to their end.
     """
 
     def __init__(self) -> None:
         self.script: list[Step] = []
         self.requests: list[tuple[bytes, bytes]] = []
+        self.healthy = HEALTHY
         self.handed_over = 0
         self.cut = 0
         self._acceptor = Acceptor(self._serve)
@@ -51,7 +52,7 @@ class ScriptedEngine:
                 )
                 body = read.read(length)
                 if head.startswith(b"GET "):
-                    connection.sendall(HEALTHY)
+                    connection.sendall(self.healthy)
                     continue
                 self.requests.append((head, body))
                 if not self._play(connection):

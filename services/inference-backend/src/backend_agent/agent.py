@@ -15,6 +15,7 @@ import structlog
 
 from backend_agent.busy_baseline import Learner, Reading
 from backend_agent.devices import Device, NoDevice
+from backend_agent.engine_command import stores_responses
 from backend_agent.engine_metrics import read_sample
 from backend_agent.judgement import READY_STATES, Limits, Sample, State, Verdict, judge, tokens
 from backend_agent.model_file import ModelFile
@@ -59,6 +60,7 @@ class Agent:
         weights_seconds: how long the weights took to load onto the node, if that is known."""
         self._engine = engine
         self._model = model
+        self._stores_responses = stores_responses(model)
         self._metrics = metrics
         self._device = device or NoDevice()
         self._limits = limits or Limits()
@@ -120,6 +122,7 @@ class Agent:
             "model": self._model.name,
             "served_names": self._model.served_names,
             "max_num_seqs": self._model.engine.max_num_seqs,
+            "stores_responses": self._stores_responses,
             "version": self._version,
             "watched_seconds": round(time.time() - self._began, 1),
         }

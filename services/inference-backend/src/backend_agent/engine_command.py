@@ -1,5 +1,6 @@
 """Converts a model file to the vLLM command line. The only module that knows vLLM's flags."""
 
+import os
 from pathlib import Path
 
 from backend_agent.model_file import ModelFile
@@ -65,6 +66,12 @@ def engine_command(model: ModelFile, model_path: Path, host: str, port: int) -> 
 def engine_environment(model: ModelFile) -> dict[str, str]:
     """Return the environment variables to add for the engine."""
     return {**ENVIRONMENT, **model.engine.environment}
+
+
+def stores_responses(model: ModelFile) -> bool:
+    """Return whether the engine keeps responses for later requests; False by vLLM's default."""
+    known = {**os.environ, **engine_environment(model)}
+    return known.get("VLLM_ENABLE_RESPONSES_API_STORE", "0").strip() not in ("", "0")
 
 
 def _template(model_path: Path, text: str) -> str:

@@ -62,7 +62,8 @@ class Health:
     """The result of a probe of one backend. ``ready`` is the agent's own report; ``refused``: no process listens there.
 
     ``slots`` is how many requests the engine runs at once (vLLM's ``--max-num-seqs``), ``start_seconds`` how long its last
-    start took; None: not reported.
+    start took; None: not reported. ``stores_responses``: the engine may keep responses for later requests; it may if its
+    agent does not report that.
     """
 
     ready: bool
@@ -72,6 +73,7 @@ class Health:
     refused: bool = False
     slots: int | None = None
     start_seconds: float | None = None
+    stores_responses: bool = True
 
 
 class HealthProbe(Protocol):

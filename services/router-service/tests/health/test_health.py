@@ -72,6 +72,12 @@ async def answered(probe: HttpProbe, url: str) -> Health:
         (200, b'{"state":"idle","engine":{"max_num_seqs":256}}', Health(True, State.IDLE, slots=256)),
         (200, b'{"state":"idle","engine":{"max_num_seqs":"256"}}', Health(True, State.IDLE)),
         (200, b'{"state":"idle","engine":{"max_num_seqs":0}}', Health(True, State.IDLE)),
+        (
+            200,
+            b'{"state":"idle","engine":{"stores_responses":false}}',
+            Health(True, State.IDLE, stores_responses=False),
+        ),
+        (200, b'{"state":"idle","engine":{"stores_responses":true}}', Health(True, State.IDLE)),
         (503, b'{"state":"stuck"}', Health(False, State.STUCK, detail="status 503")),
         (503, b"<html>", Health(False, State.UNKNOWN, detail="status 503")),
         (200, b'{"state":"great"}', Health(True, State.UNKNOWN)),

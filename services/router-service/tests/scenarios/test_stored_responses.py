@@ -14,7 +14,10 @@ import redis
 
 from harness.servers.edges import CLIENT_KEY, LOAD_KEY, WIDE, Edge, running_edge
 from harness.servers.router_fleet import MODEL, Fleet, RouterPart, fleet_in
+from harness.servers.scripted_engine import scripted_engine
 from harness.waiting import eventually
+from router_service.affinity.redis_store import KEY_PREFIX
+from router_service.routing.hashing import digest
 
 pytestmark = pytest.mark.service
 
@@ -215,6 +218,33 @@ def test_through_the_edge(fleet: Fleet, edge: Edge) -> None:
     log = eventually(lambda: t if "/cancel" in (t := edge.log.read_text()) else None, "the edge logs it")
     assert response_id not in log
     assert '"/v1/responses/{id}/cancel"' in log
+def test_an_engine_that_keeps_no_response_gets_no_entry(fleet: Fleet) -> None:
+    """The agent of one of two backends reports what vLLM does by default."""
+    assert fleet.redis is not None
+    entries = redis.Redis(port=fleet.redis.port)
+
+    def has_entry(made: httpx.Response) -> bool:
+        return bool(entries.exists(KEY_PREFIX + digest("response", "a", made.json()["id"])))
+
+    with scripted_engine() as agent:
+        said = b'{"state":"working","engine":{"stores_responses":false}}'
+        agent.healthy = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(said), said)
+        backends = pools(fleet)["general"]["backends"]
+        backends["one"] = {**backends["one"], "health_url": f"{agent.url}/readyz"}
+        router = fleet.add_router(pools={"general": {**pools(fleet)["general"], "backends": backends}})
+        fleet.routers.remove(router)
+        eventually(lambda: router.usable() == 2, "both backends are ready")
+        made = [create(router) for _ in range(2 * ROUNDS)]
+        kept = [each for each in made if each.headers["x-route-backend"] == "two"]
+        forgotten = next(each for each in made if each.headers["x-route-backend"] == "one")
+        assert made.index(forgotten) < made.index(kept[-1])
+        eventually(lambda: has_entry(kept[-1]), "the router writes in the order of the answers")
+        assert not has_entry(forgotten)
+        url = f"{router.url}/v1/responses/{forgotten.json()['id']}"
+        missing = httpx.get(url, headers={"x-client-id": "a"})
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "response_not_found")
+
+
 
 
 def test_a_response_is_lost_with_its_backend(fleet: Fleet) -> None:

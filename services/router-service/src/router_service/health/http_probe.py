@@ -223,6 +223,7 @@ def read_health(status: int, body: bytes) -> Health:
     state = State.UNKNOWN
     waiting = 0.0
     slots = start_seconds = None
+    stores = True
     try:
         answer = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError:
@@ -238,9 +239,16 @@ def read_health(status: int, body: bytes) -> Health:
         reported = engine.get("max_num_seqs") if isinstance(engine, dict) else None
         if type(reported) is int and reported > 0:
             slots = reported
+        stores = not isinstance(engine, dict) or engine.get("stores_responses") is not False
         took = answer.get("start_seconds")
         if isinstance(took, int | float) and not isinstance(took, bool) and 0 <= took < 86400:
             start_seconds = float(took)
     return Health(
-        ready, state, waiting, "" if ready else f"status {status}", slots=slots, start_seconds=start_seconds
+        ready,
+        state,
+        waiting,
+        "" if ready else f"status {status}",
+        slots=slots,
+        start_seconds=start_seconds,
+        stores_responses=stores,
     )

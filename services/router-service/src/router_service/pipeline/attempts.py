@@ -163,9 +163,8 @@ class Attempts:
             job.delivered,
         )
         clock = Watchdog(self._alarms, timeouts, job.deadline, streamed=features.stream)
-        if job.inbound.path.stores and self._homes is not None and body.get("store") is not False:
-            backend = decision.chosen
-            assert backend is not None
+        backend = decision.chosen
+        if self._homes is not None and backend is not None and _may_be_stored(job, body, backend):
             note = partial(self._homes.note, job.client_id, backend=backend)
             return NotedAnswer(recipient, events, clock, note)
         return Answer(recipient, events, clock, continuation.seam if continuation is not None else None)
@@ -220,3 +219,8 @@ class Attempts:
                 exchange = None
                 continue
             return
+
+
+def _may_be_stored(job: Job, body: dict[str, Any], backend: BackendView) -> bool:
+    """Return whether the engine may keep the response for later requests."""
+    return job.inbound.path.stores and body.get("store") is not False and backend.stores_responses

@@ -157,6 +157,7 @@ class Fleet:
         had_state = backend.seen_at is not None
         backend.state = health.state
         backend.waiting = health.waiting
+        backend.stores_responses = health.stores_responses
         backend.seen_at = now
         backend.unusable = (
             None if health.ready else _REJECTED_BY_STATE.get(health.state, RejectedBecause.NOT_READY)

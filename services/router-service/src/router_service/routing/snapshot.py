@@ -29,6 +29,7 @@ class BackendView:
         waiting: the engine's last reported queue length, a hint that only breaks ties.
         state: the agent's last reported state, for people.
         seen_at: time of the last health result, on the clock of ``now`` (seconds); None: never.
+        stores_responses: the engine may keep responses for later requests.
         round_trip_seconds: network round-trip time, for the ledger; no decision reads it. None: not measured.
     """
 
@@ -44,6 +45,7 @@ class BackendView:
     state: State = State.UNKNOWN
     seen_at: float | None = None
     round_trip_seconds: float | None = None
+    stores_responses: bool = True
 
 
 @dataclass(slots=True, eq=False)
