@@ -99,6 +99,7 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     file = directory / "router.yaml"
     binaries = Path(sys.executable).parent
     simulator = [binaries / "engine-simulator", "serve", "--port", str(engine), "--seed", "1", "--model", "m"]
+    simulator.append("--store-responses")
     serving = [binaries / "router-service", "serve", "--config", file]
 
     def configured(budgets: int) -> list[Path | str]:
@@ -237,6 +238,29 @@ def test_a_stream_left_early_costs_what_it_delivered(way: Way, path: str, body: 
     else:  # The engine reports no tokens before the end: the deltas count.
         assert way.spent() + refilled >= 18
         assert way.spent() < 1000 < reserved
+
+
+def test_a_background_response_costs_what_it_used(way: Way) -> None:
+    """The engine reports its tokens to a later request."""
+    way.forget_budgets()
+    before = way.settlements()
+    began = time.monotonic()
+    body = {"model": "m", "input": "hi", "max_output_tokens": 500, "background": True}
+    made = way.edge.post(body, "/v1/responses")
+    assert made.json()["status"] == "queued"
+    url = f"{way.edge.url}/v1/responses/{made.json()['id']}"
+
+    def ended() -> dict[str, Any] | None:
+        answer = httpx.get(url, headers=way.edge.headers(), timeout=30)
+        return answer.json()["usage"] if answer.status_code == 200 else None
+
+    used = eventually(ended, "the response is complete")["total_tokens"]
+    reserved = int(way.edge.access_line(made.headers["x-request-id"])["tokens_reserved"])
+    refilled = BUDGET * (time.monotonic() - began) / 60
+    assert reserved - used > 2 * refilled + 50, "the test needs a difference to settle"
+    eventually(lambda: way.settlements() > before, "the response is settled")
+    refilled = BUDGET * (time.monotonic() - began) / 60
+    assert used - refilled - 1 <= way.spent() <= used + 1
 
 
 def test_a_whole_answer_that_times_out_keeps_its_reservation(way: Way) -> None:

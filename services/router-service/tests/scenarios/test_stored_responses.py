@@ -157,6 +157,25 @@ def test_a_background_response_is_cancelled_where_it_runs(fleet: Fleet) -> None:
     assert (again.status_code, again.json()["error"]["param"]) == (400, "response_id")
 
 
+def test_the_tokens_of_a_background_response_are_counted_once(fleet: Fleet) -> None:
+    first, second = fleet.routers
+    made = create(first, background=True)
+    assert made.json()["status"] == "queued"
+    assert first.record(made.headers["x-request-id"])["tokens"]["completion"] is None
+
+    def ended() -> httpx.Response | None:
+        answer = stored(second, made.json()["id"])
+        return answer if answer.json()["usage"] else None
+
+    found = eventually(ended, "the response is complete")
+    used = found.json()["usage"]
+    tokens = second.record(found.headers["x-request-id"])["tokens"]
+    assert (tokens["prompt"], tokens["completion"]) == (used["input_tokens"], used["output_tokens"])
+    assert tokens["completion"] == 3
+    again = stored(second, made.json()["id"])
+    assert second.record(again.headers["x-request-id"])["tokens"]["completion"] is None
+
+
 @pytest.mark.parametrize("suffix", ["", "/cancel"])
 def test_an_unknown_response_is_404_in_openais_form(fleet: Fleet, suffix: str) -> None:
     made = create(fleet.routers[0])
@@ -199,25 +218,6 @@ def test_no_response_id_is_logged_counted_or_stored(fleet: Fleet) -> None:
     assert all(client.ttl(key) > 0 for key in keys), "entries expire"
 
 
-def test_through_the_edge(fleet: Fleet, edge: Edge) -> None:
-    body = {"model": MODEL, "input": "hi", "max_output_tokens": 2}
-    made = httpx.post(f"{edge.url}/v1/responses", json=body, headers=edge.headers(), timeout=30)
-    response_id = made.json()["id"]
-
-    def read(key: str = CLIENT_KEY) -> httpx.Response:
-        return httpx.get(f"{edge.url}/v1/responses/{response_id}", headers=edge.headers(key), timeout=30)
-
-    found = eventually(lambda: r if (r := read()).status_code == 200 else None, "the response is found")
-    assert found.json()["id"] == response_id
-    assert "x-route-tokens" not in found.headers
-    assert read(LOAD_KEY).status_code == 404, "another client does not find it"
-    cancelled = httpx.post(
-        f"{edge.url}/v1/responses/{response_id}/cancel", headers=edge.headers(), timeout=30
-    )
-    assert (cancelled.status_code, cancelled.json()["error"]["param"]) == (400, "response_id")
-    log = eventually(lambda: t if "/cancel" in (t := edge.log.read_text()) else None, "the edge logs it")
-    assert response_id not in log
-    assert '"/v1/responses/{id}/cancel"' in log
 def test_an_engine_that_keeps_no_response_gets_no_entry(fleet: Fleet) -> None:
     """The agent of one of two backends reports what vLLM does by default."""
     assert fleet.redis is not None
@@ -245,6 +245,25 @@ def test_an_engine_that_keeps_no_response_gets_no_entry(fleet: Fleet) -> None:
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "response_not_found")
 
 
+def test_through_the_edge(fleet: Fleet, edge: Edge) -> None:
+    body = {"model": MODEL, "input": "hi", "max_output_tokens": 2}
+    made = httpx.post(f"{edge.url}/v1/responses", json=body, headers=edge.headers(), timeout=30)
+    response_id = made.json()["id"]
+
+    def read(key: str = CLIENT_KEY) -> httpx.Response:
+        return httpx.get(f"{edge.url}/v1/responses/{response_id}", headers=edge.headers(key), timeout=30)
+
+    found = eventually(lambda: r if (r := read()).status_code == 200 else None, "the response is found")
+    assert found.json()["id"] == response_id
+    assert "x-route-tokens" not in found.headers
+    assert read(LOAD_KEY).status_code == 404, "another client does not find it"
+    cancelled = httpx.post(
+        f"{edge.url}/v1/responses/{response_id}/cancel", headers=edge.headers(), timeout=30
+    )
+    assert (cancelled.status_code, cancelled.json()["error"]["param"]) == (400, "response_id")
+    log = eventually(lambda: t if "/cancel" in (t := edge.log.read_text()) else None, "the edge logs it")
+    assert response_id not in log
+    assert '"/v1/responses/{id}/cancel"' in log
 
 
 def test_a_response_is_lost_with_its_backend(fleet: Fleet) -> None:

@@ -111,7 +111,7 @@ class Completion(Recorder):
         self.homes.lifetime_seconds = cache_seconds
 
     def __call__(self, job: Job) -> None:
-        if job.cut_off and self._settle is not None:
+        if (job.cut_off or job.settles) and self._settle is not None:
             self._settle(job)
         record = self.record(job)
         slow = self._measure(job, record)

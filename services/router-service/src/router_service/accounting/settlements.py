@@ -22,12 +22,12 @@ MAX_CALLS = 1000
 
 
 def tokens_to_settle(job: Job) -> int | None:
-    """Return what a request used whose end did not reach the edge.
+    """Return what a request used whose end did not reach the edge, or what a finished background response used.
 
     Returns None if the edge settles the request itself, or if an engine worked on it and did not report its tokens:
     the reservation then stays charged.
     """
-    if not job.cut_off or not job.wants_trailers or not job.client_id:
+    if not (job.cut_off or job.settles) or not job.wants_trailers or not job.client_id:
         return None
     if not reached_engine(job):
         return 0
@@ -50,14 +50,15 @@ class Settlements:
         self._call: Any = self._channel.unary_unary(METHOD)
 
     def __call__(self, job: Job) -> None:
-        """Settle a finished request if the edge cannot."""
+        """Settle a finished request, or the background request whose response it returned, if the edge cannot."""
         used = tokens_to_settle(job)
         if used is None:
             return
         if len(self._running) >= MAX_CALLS:
             self.counter.add(("dropped",))
             return
-        call = self._call.future(settle_request(job.client_id, job.request_id, used), self._timeout_seconds)
+        reserved_by = job.settles or job.request_id
+        call = self._call.future(settle_request(job.client_id, reserved_by, used), self._timeout_seconds)
         self._running.add(call)
         loop = asyncio.get_running_loop()
         call.add_done_callback(lambda done: loop.call_soon_threadsafe(self._done, done))

@@ -165,7 +165,10 @@ class Attempts:
         clock = Watchdog(self._alarms, timeouts, job.deadline, streamed=features.stream)
         backend = decision.chosen
         if self._homes is not None and backend is not None and _may_be_stored(job, body, backend):
-            note = partial(self._homes.note, job.client_id, backend=backend)
+            # The end of a stream reports the tokens itself.
+            uncounted = body.get("background") is True and not features.stream
+            created_by = job.request_id if uncounted else ""
+            note = partial(self._homes.note, job.client_id, backend=backend, created_by=created_by)
             return NotedAnswer(recipient, events, clock, note)
         return Answer(recipient, events, clock, continuation.seam if continuation is not None else None)
 

@@ -64,7 +64,8 @@ class Job:
     ``reserved_tokens`` is the edge's `x-edge-max-tokens`, "" if the request has a limit or no budget.
     ``opened``: the client has the head of a response. ``cut_off``: the client did not get the end of the answer, and
     so the edge did not get the token counts. ``delivered`` counts the tokens of such an answer where the engine does
-    not report them in every event. ``shadow`` is its copy, None if no shadow takes it. ``shadow_of`` is the request of
+    not report them in every event. ``settles``: the background request whose tokens this one reports, "" for other
+    requests. ``shadow`` is its copy, None if no shadow takes it. ``shadow_of`` is the request of
     which this one is the copy, "" for requests.
     """
 
@@ -110,6 +111,7 @@ class Job:
     detail: str = ""
     opened: bool = False
     cut_off: bool = False
+    settles: str = ""
     delivered: DeliveredTokens | None = None
     shadow: Copy | None = None
     shadow_of: str = ""

@@ -20,15 +20,19 @@ SOURCE = "body:previous_response_id"
 """The session source of a request that continues a stored response."""
 
 _BETWEEN = "\n"
-"""Separates pool and backend: no name contains it."""
+"""Separates pool, backend and request: no name contains it."""
 
 
 class Home(NamedTuple):
-    """The backend that has a response; ``key`` is the digest of client and response id."""
+    """The backend that has a response; ``key`` is the digest of client and response id.
+
+    ``created_by`` is the id of the request that began the response in the background, until its tokens are counted; else "".
+    """
 
     pool: str
     backend: str
     key: str
+    created_by: str = ""
 
 
 class ResponseHomes:
@@ -42,19 +46,29 @@ class ResponseHomes:
         """Return False while the store does not reply, so that no entry need not mean that there is none."""
         return self._pins.up
 
-    def note(self, client_id: str, response_id: str, backend: BackendView) -> None:
-        """Store, off the request's path, that ``backend`` has the response."""
-        self._pins.placed(_key(client_id, response_id), backend.pool + _BETWEEN + backend.name, moved=True)
+    def note(self, client_id: str, response_id: str, backend: BackendView, created_by: str = "") -> None:
+        """Store, off the request's path, that ``backend`` has the response. See `Home` for ``created_by``."""
+        self._place(Home(backend.pool, backend.name, _key(client_id, response_id), created_by))
+
+    def counted(self, home: Home) -> None:
+        """Store that the tokens of a response are counted, so that the next request for it does not count them."""
+        self._place(home._replace(created_by=""))
 
     async def find(self, client_id: str, response_id: str) -> Home | None:
         """Return the backend that has the response, None if it is unknown or the store does not reply; renew the entry."""
         key = _key(client_id, response_id)
         entry = await self._pins.pin(key)
-        pool, _, backend = entry.partition(_BETWEEN)
+        pool, _, rest = entry.partition(_BETWEEN)
+        backend, _, created_by = rest.partition(_BETWEEN)
         if not backend:
             return None
-        self._pins.placed(key, entry, moved=True)
-        return Home(pool, backend, key)
+        home = Home(pool, backend, key, created_by)
+        self._place(home)
+        return home
+
+    def _place(self, home: Home) -> None:
+        named = [home.pool, home.backend] + ([home.created_by] if home.created_by else [])
+        self._pins.placed(home.key, _BETWEEN.join(named), moved=True)
 
 
 class NotedAnswer(Answer):

@@ -44,7 +44,7 @@ class StoredResponses:
         )
         homes = self._homes
         home = await homes.find(job.client_id, stored.response_id) if homes is not None else None
-        if home is None:
+        if homes is None or home is None:
             if homes is not None and not homes.up:
                 raise Refused(ends.HOMES_UNKNOWN)
             raise Refused(ends.response_not_found(stored.response_id))
@@ -76,5 +76,9 @@ class StoredResponses:
             raise ClientLeft
         if answer.end is not End.COMPLETE:
             raise end_after(answer, answer if answer.started else None, relay)
-        answer.report = None  # Unless it ran in the background, its tokens were counted when it was created.
+        if home.created_by and answer.report is not None and answer.report.completion_tokens is not None:
+            job.settles = home.created_by
+            homes.counted(home)
+        else:
+            answer.report = None  # Its tokens were counted before, or it still runs.
         return answer
