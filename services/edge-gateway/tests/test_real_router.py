@@ -58,7 +58,7 @@ class Way:
 
         def found() -> dict[str, Any] | None:
             answer = httpx.get(f"{self.router}/debug/decisions/{request_id}")
-            return answer.json() if answer.status_code == 200 else None
+            return answer.json() if answer.status_code == 200 and answer.json()["outcome"] else None
 
         return eventually(found, "the request ended")
 
