@@ -50,6 +50,17 @@ def test_every_folder_of_the_repository_has_a_readme() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("folder", ["services", "tools", "tests", "tests/harness"])
+def test_a_map_lists_every_folder(folder: str) -> None:
+    """tests/README.md also describes the harness."""
+    page = (ROOT / folder.split("/")[0] / "README.md").read_text()
+    rooms = [path for path in (ROOT / folder).iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert (
+        sorted(path.name for path in rooms if not re.search(rf"[\[`/]{re.escape(path.name)}[\]/]", page))
+        == []
+    )
+
+
 def test_every_command_has_a_launcher_of_the_one_form() -> None:
     launchers = {path.name for path in (ROOT / "scripts").iterdir() if path.suffix != ".md"}
     assert launchers == set(COMMANDS)
