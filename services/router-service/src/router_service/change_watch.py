@@ -11,7 +11,7 @@ from router_service.routing.snapshot import BackendView
 Values = Mapping[str, Any]
 
 SHOWN_SECONDS = 600.0
-"""How long the time of a change stays in the metrics: many scrapes, and then no series is left of it."""
+"""How long the time of a change stays in the metrics. It covers many scrapes; then the series is removed."""
 MOST_SHOWN = 500
 
 STORE_SECONDS = 3.0

@@ -36,7 +36,7 @@ MAX_VALUE_BYTES = 8 * 1024
 
 
 class Recorder:
-    """Makes the decision record of a finished job, and remembers per pool what is usual and who served which prefix."""
+    """Builds the decision record of a finished job. Keeps each pool's usual times and the backends of each prefix."""
 
     def __init__(self, homes: CacheHomes) -> None:
         self.homes = homes

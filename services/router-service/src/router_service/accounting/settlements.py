@@ -18,11 +18,12 @@ METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 DOMAIN = "edge"
 
 MAX_CALLS = 1000
-"""Most calls under way. Further settlements are dropped: those requests keep their reservation."""
+"""Maximum number of concurrent calls. Further settlements are dropped: those requests keep their reservation."""
 
 
 def tokens_to_settle(job: Job) -> int | None:
-    """Return what a request used whose end did not reach the edge, or what a finished background response used.
+    """Return the tokens of a request that the router must settle: its end did not reach the edge, or it is a background
+    response that has finished.
 
     Returns None if the edge settles the request itself, or if an engine worked on it and did not report its tokens:
     the reservation then stays charged.
@@ -64,12 +65,12 @@ class Settlements:
         call.add_done_callback(lambda done: loop.call_soon_threadsafe(self._done, done))
 
     def _done(self, call: Any) -> None:
-        """Count a call that ended; on the event loop, like everything that writes metrics."""
+        """Count a call that ended. Runs on the event loop, as all code that writes metrics."""
         self._running.discard(call)
         self.counter.add(("failed" if call.exception() is not None else "settled",))
 
     def close(self) -> None:
-        """Wait for the calls under way and close the connection. Called from a thread while the event loop runs."""
+        """Wait for the running calls and close the connection. Called from a thread while the event loop runs."""
         for call in list(self._running):
             call.exception()
         self._channel.close()

@@ -26,12 +26,12 @@ _FAILED = frozenset({Outcome.UPSTREAM_ERROR, Outcome.TIMEOUT, Outcome.REFUSED})
 
 
 class NothingToCompare(Exception):
-    """The records do not have both pools; the message says what is missing and what to do."""
+    """The records do not have both pools; the message names the missing records and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is compared of one record; milliseconds."""
+    """The compared values of one record, in milliseconds."""
 
     request_id: str
     shadow_of: str
@@ -66,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Pool ``b`` compared with pool ``a``. ``without`` are the parts that the first token leaves out."""
+    """Pool ``b`` compared with pool ``a``. ``without`` names the parts that the time to first token excludes."""
 
     a: str
     b: str

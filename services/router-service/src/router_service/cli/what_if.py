@@ -11,7 +11,7 @@ from router_service.forecast.simulation import Played, Setup, play
 from router_service.forecast.workload import Workload, workload_of
 
 DESCRIBES = 0.15
-"""If the simulation of what was recorded is off by more than this share, its other results are not to be trusted."""
+"""If the simulated recording differs from the records by more than this share, do not trust the other results."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Times:
 
     @classmethod
     def of(cls, seconds: Iterable[float], objective: float) -> "Times | None":
-        """Return None if there is no time."""
+        """Return the quantiles of ``seconds``; None if it is empty."""
         ordered = sorted(seconds)
         if not ordered:
             return None
@@ -85,7 +85,7 @@ def forecast(
     if recorded is None:
         raise NoLoad(
             f"no streamed request of pool {question.pool} was answered ({workload.other_pools} records of other pools, "
-            f"{workload.left_out} without tokens): record a load of this pool, or name another one with --pool"
+            f"{workload.left_out} without tokens): record a load of this pool, or name another pool with --pool"
         )
     times = fit(workload)
     limits = config.values.limits
@@ -99,8 +99,8 @@ def forecast(
     again = Times.of(played(workload.backends, 1.0).first_tokens, question.objective_seconds)
     if again is None:
         raise NoLoad(
-            f"the configuration sends none of these requests to pool {question.pool}: give the one that they were "
-            "recorded with"
+            f"the configuration sends none of these requests to pool {question.pool}: use the configuration that they "
+            "were recorded with"
         )
     engines = question.engines or workload.backends
     result = played(engines, question.rate)

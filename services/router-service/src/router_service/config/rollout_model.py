@@ -9,7 +9,7 @@ from router_service.config.section import Name, Section
 
 
 class Objectives(Section):
-    """How much worse the new pool may be than the old one in the same minutes. At least one."""
+    """Limits on how much worse than the old pool the new pool may be in the same minutes. At least one."""
 
     ttft_p50: float | None = Field(
         None, ge=1, le=100, description="median time to first token of the new pool over that of the old one"

@@ -1,4 +1,4 @@
-"""What a recorded load would have met on another number of engines: records in, times to the first token out.
+"""Predicts the times to first token of a recorded load on another number of engines.
 
 Reads decision records and the routing rules only; no live state.
 """

@@ -1,4 +1,4 @@
-"""How long an engine's steps take, fitted to a recorded load.
+"""Fits the duration of an engine's steps to a recorded load.
 
 In a step every running request gets one token, and waiting requests start with their prefill. A step takes a base time, a
 time for each running request, and a time for each fresh prompt token of the requests that start in it.
@@ -14,7 +14,7 @@ _SAME_STEP_SECONDS = 0.002
 """Requests whose prefill began within this time of each other started in the same step."""
 
 _ROUNDS = 6
-"""The number of running requests in a step follows from times that the round before has found."""
+"""Rounds of the fit. Each round computes the running requests of a step from the times of the previous round."""
 
 Row = tuple[float, float, float, float]
 
@@ -37,7 +37,7 @@ class EngineTimes:
 
 @dataclass(slots=True)
 class _Span:
-    """When a request was in its engine; ``scheduled`` is the start of its prefill."""
+    """The time that a request spent in its engine; ``scheduled`` is the start of its prefill."""
 
     request: Request
     scheduled: float

@@ -32,7 +32,7 @@ class Setup:
 
 @dataclass
 class Played:
-    """What happened. ``first_tokens``: seconds until the first token of each streamed request that was answered."""
+    """The result of a simulation. ``first_tokens``: seconds to the first token of each answered streamed request."""
 
     first_tokens: list[float] = field(default_factory=list)
     waited: int = 0
@@ -50,7 +50,7 @@ class _Running:
 
 
 class _Engine:
-    """One engine: waiting and running requests; a step is under way while ``busy``."""
+    """One engine: waiting and running requests; ``busy`` is True during a step."""
 
     def __init__(self, times: EngineTimes, slots: int, view: BackendView) -> None:
         self.view = view

@@ -123,7 +123,7 @@ class _Target:
 
 
 class _Probe:
-    """One probe under way; takes the answer as a :class:`ResponseSink`."""
+    """One running probe; receives the answer as a :class:`ResponseSink`."""
 
     __slots__ = (
         "_body",

@@ -44,7 +44,7 @@ async def _not_measured(url: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often backends are probed, how many probes run at once, and how many must fail in a row."""
+    """The interval of probes, how many run at once, and how many must fail in a row."""
 
     interval_seconds: float
     failures: int = 3

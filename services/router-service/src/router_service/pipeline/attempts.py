@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Counts(Protocol):
-    """What attempts are counted in: the fleet, or the copies of requests."""
+    """Counts the attempts: the fleet, or the copies of requests."""
 
     pools: dict[str, PoolView]
 

@@ -1,4 +1,4 @@
-"""The copy of one request as its original sees it, and the relay that drops the copy's answer. Knows no backend."""
+"""The copy of one request, as its original sees it. Also the relay that drops the copy's answer. Knows no backend."""
 
 import asyncio
 from dataclasses import dataclass

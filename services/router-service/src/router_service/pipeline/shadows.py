@@ -37,14 +37,14 @@ LeftOut = Callable[[str, NotCopied], None]
 
 
 class _Plan(NamedTuple):
-    """What copies of one rule's requests are placed by: the policy of their pool, and the rule without retries."""
+    """How to place the copies of one rule's requests: the policy of their pool, and the rule without retries."""
 
     policy: Policy
     rule: Rule
 
 
 class Shadows:
-    """The running copies. :meth:`report_to` names who is told of finished copies, and of requests left out."""
+    """The running copies. :meth:`report_to` sets the callbacks for finished copies and for requests that are not copied."""
 
     def __init__(self, fleet: Fleet, upstream: Upstream) -> None:
         self.running: set[Copy] = set()
@@ -60,7 +60,7 @@ class Shadows:
         self._left_out: LeftOut = lambda pool, because: None
 
     def report_to(self, finished: Finished, left_out: LeftOut) -> None:
-        """Call ``finished`` after the end of each copy, ``left_out`` with pool and reason for each missing one."""
+        """Call ``finished`` after the end of each copy, ``left_out`` with pool and reason for a request without one."""
         self._finished = finished
         self._left_out = left_out
 
@@ -166,7 +166,7 @@ class Shadows:
         return plan
 
     def _job(self, source: Job) -> Job:
-        """Return the copy of a request: its body and the headers for an engine, no client, and a trace of its own."""
+        """Return the copy of a request: its body and its headers for an engine, a new trace, and no client."""
         inbound, features = source.inbound, source.features
         assert features is not None
         headers = [(name, value) for name, value in inbound.headers if name in FOR_THE_ENGINE]

@@ -12,7 +12,7 @@ from router_service.pipeline.ends import End
 from router_service.routing.rules import Timeouts
 
 _REST_SECONDS = 0.02
-"""Least time between two looks at all watchdogs; a timeout is noticed at most this late."""
+"""Minimum time between two checks of all watchdogs; a timeout is detected at most this late."""
 
 
 class Alarms:

@@ -10,10 +10,10 @@ from router_service.rollout.plan import ERROR, NOT_COUNTED, OK, TRUNCATED, Arm, 
 from router_service.routing.hashing import digest
 
 MOST_ROWS = 500
-"""Requests of one pool that a comparison uses: the line of a decision stays under 64 KiB."""
+"""Maximum sample of one pool, so that the log line of a decision stays under 64 KiB."""
 
 MOST_WINDOWS = 12
-"""Windows of one step that count. A fault that begins late must not drown in what went well before."""
+"""Number of latest windows of a step that count, so that earlier good windows do not hide a late fault."""
 
 _FAILED = frozenset({"upstream_error", "timeout", "refused"})
 _FAULTS = frozenset(
@@ -34,7 +34,7 @@ _FAULTS = frozenset(
 
 
 def row_of(record: Mapping[str, Any]) -> Row | None:
-    """Return what a finished request says about its pool, None if it says nothing: a client's own mistake, or a copy.
+    """Return the measured values of a finished request; None for a client's mistake and for a copy.
 
     A repaired attempt counts like a failure: with the whole load at the new pool, no other pool could repair it. A
     client that left before its first token has waited at least that long, so its wait is a time to first token.

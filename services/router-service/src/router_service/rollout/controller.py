@@ -103,7 +103,7 @@ class Controller:
         return True
 
     def _say_once(self, level: str, event: str, **values: object) -> None:
-        """Log what differs from the last call; an empty list is the state that needs no line at first."""
+        """Log ``values`` if they differ from the last call. A first call with only empty values is not logged."""
         known = self._said.get(event)
         self._said[event] = values
         if known == values or (known is None and not any(values.values())):

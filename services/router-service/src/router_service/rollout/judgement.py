@@ -11,10 +11,10 @@ TIMES: Mapping[str, tuple[int, float]] = {
     "gap_p50": (1, 0.5),
     "gap_p95": (1, 0.95),
 }
-"""Objectives of times: the column of a row, and the quantile. The limit is a factor of the old pool's."""
+"""Objectives of times: the column of a row, and the quantile. The limit is a factor of the old pool's time."""
 
 SHARES: Mapping[str, int] = {"errors": ERROR, "truncations": TRUNCATED}
-"""Objectives of shares: the end that counts. The limit is added to the old pool's."""
+"""Objectives of shares: the end that counts. The limit is added to the old pool's share."""
 
 
 def judge(
@@ -37,8 +37,8 @@ def judge(
 
 
 def _sample(arm: Arm, objectives: Mapping[str, float], *, scale: bool) -> Sample:
-    """Return the requests of one pool. With ``scale`` times are multiplied by their limit, so that the difference to the
-    other pool is over zero exactly if the limit is broken.
+    """Return the requests of one pool. ``scale`` multiplies times by their limit, so that a difference above zero breaks
+    the limit.
     """
     statistics: list[Statistic] = []
     for name, limit in objectives.items():

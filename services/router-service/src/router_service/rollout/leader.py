@@ -20,7 +20,7 @@ _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del
 
 
 class Leader(Protocol):
-    """Whether this controller may write."""
+    """The lock that lets one controller write the weights file."""
 
     async def keep(self) -> bool:
         """Take or renew the lock; return whether this controller has it."""
@@ -29,7 +29,7 @@ class Leader(Protocol):
         """Return whether the lock is certainly still this controller's."""
 
     async def close(self) -> None:
-        """Give the lock up."""
+        """Release the lock."""
 
 
 class RedisLeader:

@@ -9,16 +9,18 @@ from router_service.rollout.plan import Evidence, Finding, Pair, Plan, State, St
 from router_service.routing.hashing import digest
 
 LEAST_TO_GO_BACK = 20
-"""Requests of each pool without which nothing is judged. A step up needs as many in its last window, and the plan's
+"""Minimum requests of each pool for a judgement. A step up needs as many in its last window, and the plan's
 `min_requests` in all windows of the step."""
 
 
 def next_step(state: State | None, evidence: Evidence, plan: Plan) -> Step:
-    """Return the step that follows from the requests since the last one.
+    """Return the step that follows from the requests since the last one. The first case that applies decides:
 
-    In this order: a rollout without a state, or to another pool than its state's, starts; a raised `attempt` continues
-    after a step back; a broken objective goes back one step; a rollout that went back, is paused or has reached its last
-    step keeps its share; all others go up one step if every objective is shown to be kept, and hold otherwise.
+    1. A rollout without a state, or whose state is of another pool, starts.
+    2. A raised `attempt` continues after a step back.
+    3. A broken objective goes back one step.
+    4. A rollout that went back, is paused or has reached its last step keeps its share.
+    5. If the evidence shows that every objective is kept, the rollout goes up one step; otherwise it holds.
 
     The bootstrap's seed is computed from the arguments: the same arguments give the same step.
     """
@@ -48,12 +50,12 @@ def _keep_or_advance(state: State, evidence: Evidence, plan: Plan, findings: tup
     following = plan.above(percent)
     if state.state == "done" and following is None:
         return Step("hold", "watching", percent, "done", findings)
-    if percent >= 100:  # Nothing is left to compare with.
+    if percent >= 100:  # The old pool gets no more requests to compare with.
         return Step("finish", "last_step", percent, "done", findings)
     if plan.paused:
         return Step("hold", "paused", percent, state.state, findings)
     if _fewest(evidence.step) < plan.min_requests or _fewest(evidence.last) < LEAST_TO_GO_BACK:
-        # A pool that hardly finishes requests must not advance on what it did before.
+        # A pool that hardly finishes requests must not advance on earlier evidence.
         return Step("hold", "too_few_requests", percent, "advancing", findings)
     window = "last" if evidence.step == evidence.last else "step"
     shown = {one.objective for one in findings if one.window == window and one.verdict == "kept"}

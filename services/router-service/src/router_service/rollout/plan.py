@@ -1,5 +1,5 @@
-"""What a rollout is judged by: its plan, its state, the evidence, and the step that follows. All are plain values that
-JSON can hold, so that every step can be written down and computed again.
+"""The types of a rollout's decision: plan, state, evidence and step. All are plain values that JSON can represent, so that
+each decision can be logged and computed again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from router_service.config.rollout_model import RolloutAction, RolloutReason, Ro
 from router_service.config.rules_model import RuleSection
 
 OK, ERROR, TRUNCATED, NOT_COUNTED = 0, 1, 2, 3
-"""How a request ended. Cancelled requests are not counted in shares; their times are."""
+"""Ends of a request. Cancelled requests count in times, but not in the shares of errors and truncations."""
 
 Row = tuple[float | None, float | None, int]
 """One request: time to first token and mean gap between two tokens (milliseconds, None if unknown), and its end."""
@@ -64,7 +64,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a rollout stands: its share in percent, and the attempt that this belongs to."""
+    """The current share of a rollout in percent, and the attempt that set it."""
 
     to: str
     percent: float
@@ -74,7 +74,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """The requests of one pool. ``requests`` counts those that are counted in shares; ``rows`` is a uniform sample."""
+    """The requests of one pool. ``requests`` is the number that counts in shares; ``rows`` is a uniform sample."""
 
     requests: int = 0
     rows: Sequence[Row] = ()
@@ -98,9 +98,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One objective: the figure of both pools (ms, or a share), and the interval of what is compared with ``limit``.
+    """One objective: the values of both pools (ms, or a share), and the interval of their difference.
 
-    That is new - limit * old for times (limit 0 in the interval's unit), and new - old for shares.
+    For times the interval is of ``new - limit * old`` and is compared with 0; for shares it is of ``new - old`` and is
+    compared with ``limit``.
     """
 
     objective: str
@@ -115,7 +116,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What follows: the action, the share and state after it, why, and the findings that it rests on."""
+    """A decision: its action and reason, the resulting share and state, and the findings that it is based on."""
 
     action: RolloutAction
     reason: RolloutReason

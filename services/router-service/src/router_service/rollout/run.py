@@ -40,7 +40,7 @@ class RolloutRun:
         return self._clock() if since is None else datetime.fromisoformat(since).timestamp()
 
     def _first_end(self) -> float:
-        """Return when the first window ends: at once if there is nothing to wait for."""
+        """Return when the first window ends: now, if the next decision needs no evidence."""
         if self._state() is None or self._attempts_again():
             return self._clock()
         return max(self._clock(), self._since() + self.plan.warm_up_seconds) + self.plan.window_seconds
@@ -56,7 +56,7 @@ class RolloutRun:
         return share is not None and share.state == "went_back" and self.plan.attempt > share.attempt
 
     def update(self, plan: Plan, share: ShareSection | None) -> None:
-        """Use a changed plan or a changed entry of the weights file; a step that another controller took begins anew."""
+        """Use a changed plan or entry of the weights file. A step that another controller took restarts the windows."""
         moved = (
             _identity(share) != _identity(self.share) or plan.to != self.plan.to or plan.old != self.plan.old
         )
@@ -75,7 +75,7 @@ class RolloutRun:
             self._windows.add(record)
 
     def decide(self) -> Decision | None:
-        """Return the decision of the window that has ended, None while it has not. The caller stores the share."""
+        """Return the decision if the window has ended, otherwise None. The caller stores the share."""
         now = self._clock()
         if now < self._ends:
             return None
@@ -98,7 +98,7 @@ class RolloutRun:
         return decision
 
     def stored(self, decision: Decision) -> None:
-        """Continue from a decision that the weights file now has."""
+        """Continue from a decision that is now in the weights file."""
         before, self.share = self.share, decision.share
         if _identity(before) != _identity(decision.share):
             self._windows = Windows(self.plan, self._since())

@@ -1,4 +1,4 @@
-"""Whether a request is copied to its rule's shadow pool, and the backend of the copy. Reads no live state itself.
+"""Decides whether a request is copied to its rule's shadow pool, and to which backend. Reads no live state itself.
 
 A copy is not routed by rules, so a copy is never copied again. Sessions, pins and fallbacks do not apply to it.
 """
