@@ -16,6 +16,7 @@ from engine_simulator.faults import Fault, Kind
 from harness.ports import free_port
 from harness.processes import answers, running
 from harness.waiting import eventually
+from platform_contracts.event_streams import DONE, events
 
 pytestmark = pytest.mark.service
 SIMULATOR = Path(__file__).parents[3] / ".venv" / "bin" / "engine-simulator"
@@ -42,20 +43,16 @@ def fault(url: str, kind: str, **more: Any) -> None:
     httpx.post(f"{url}/sim/faults", json={"kind": kind, **more}).raise_for_status()
 
 
-def events(text: str) -> list[str]:
-    return [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
-
-
-def streamed(url: str, **more: Any) -> str:
+def streamed(url: str, **more: Any) -> bytes:
     response = httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "stream": True, **more}, timeout=10)
-    return response.text
+    return response.content
 
 
 def test_a_stream_has_role_text_usage_and_done_and_the_same_text_as_an_unstreamed_answer(
     simulator: str,
 ) -> None:
-    found = events(streamed(simulator))
-    assert found[-1] == "[DONE]"
+    found = list(events([streamed(simulator)]))
+    assert found[-1] == DONE
     chunks = [json.loads(event) for event in found[:-1]]
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert chunks[-1]["choices"] == []
@@ -108,19 +105,19 @@ def test_a_cut_stream_ends_without_its_terminating_chunk(simulator: str) -> None
     with pytest.raises(httpx.RemoteProtocolError):
         streamed(simulator)
     assert state(simulator)["fault_hits"] == {"die_mid_stream": 1}
-    assert events(streamed(simulator))[-1] == "[DONE]"
+    assert list(events([streamed(simulator)]))[-1] == DONE
 
 
 def test_a_clean_truncation_looks_like_success_to_http(simulator: str) -> None:
     fault(simulator, "clean_truncation", after_chunks=2, count=1)
-    assert "[DONE]" not in streamed(simulator)
+    assert b"[DONE]" not in streamed(simulator)
 
 
 def test_an_engine_announces_its_death_in_band_and_still_says_done(simulator: str) -> None:
     fault(simulator, "error_event", after_chunks=1, count=1)
-    found = events(streamed(simulator))
+    found = list(events([streamed(simulator)]))
     assert json.loads(found[-2])["error"]["code"] == 500
-    assert found[-1] == "[DONE]"
+    assert found[-1] == DONE
 
 
 @pytest.mark.parametrize("kind", ["stall_first_byte", "stall_mid_stream"])

@@ -1,5 +1,6 @@
 """A warm-up sends what its plan says, to a real process, and says why it failed."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from backend_agent.model_file import WarmUp
 from backend_agent.warm_up import WarmUpFailed, warm_up
 from harness.ports import free_port
 from harness.processes import answers, running
+from harness.servers.scripted_engine import scripted_engine
 
 pytestmark = pytest.mark.service
 SIMULATOR = Path(__file__).parents[3] / ".venv" / "bin" / "engine-simulator"
@@ -44,6 +46,17 @@ async def test_the_longest_prompt_fills_the_context_to_the_last_token(engine: st
             await warm_up(http, engine, "m", longest, 2049)
     assert prompt_tokens(before) == 0
     assert prompt_tokens(text) >= 2048 - PLAN.max_tokens
+
+
+async def test_a_line_separator_inside_a_completion_ends_no_event() -> None:
+    """vLLM writes U+2028 as it is; the line iterator of httpx splits there, and the halves are no JSON."""
+    event = json.dumps({"choices": [{"text": "one\u2028two"}]}, ensure_ascii=False)
+    body = f"data: {event}\n\ndata: [DONE]\n\n".encode()
+    with scripted_engine() as engine:
+        engine.script = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)]
+        async with httpx.AsyncClient() as http:
+            rounds = await warm_up(http, engine.url, "m", PLAN, 2048)
+    assert [one.tokens for one in rounds] == [6, 6], "2 prompts of 3 at a time, one token each"
 
 
 def prompt_tokens(metrics: str) -> float:

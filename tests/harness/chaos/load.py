@@ -16,6 +16,8 @@ from typing import Any
 
 import httpx
 
+from platform_contracts.event_streams import DONE, EventReader
+
 PROMPT = "Tell me of the number {number}"
 SILENCE_SECONDS = 40.0
 
@@ -95,10 +97,11 @@ async def ask(http: httpx.AsyncClient, options: argparse.Namespace, number: int,
             answer.backend = response.headers.get("x-route-backend", "")
             answer.attempts = response.headers.get("x-route-attempts", "")
             if response.status_code == 200:
-                async for line in response.aiter_lines():
-                    if line.startswith("data:"):
+                events = EventReader()
+                async for piece in response.aiter_bytes():
+                    if found := events.feed(piece):
                         answer.first_at = answer.first_at or time.time()
-                        seen.append(line[5:].strip())
+                        seen += found
                 answer.ending, answer.detail = judge(seen, options.tokens)
             else:
                 answer.ending, answer.detail = judge_status(response.headers, await response.aread())
@@ -126,7 +129,7 @@ def judge(events: list[str], tokens: int) -> tuple[Ending, str]:
     """Classify a body that ended properly."""
     if error := error_of(events):
         return Ending.ERROR_EVENT, error
-    if not events or events[-1] != "[DONE]":
+    if not events or events[-1] != DONE:
         return Ending.LOST, f"a clean end without [DONE] after {len(events)} events"
     usages = [json.loads(event).get("usage") for event in events[:-1]]
     said = next((usage["completion_tokens"] for usage in reversed(usages) if usage), None)

@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 
+from platform_contracts.event_streams import DONE, events
+
 
 @dataclass
 class Streamed:
@@ -43,16 +45,14 @@ def ask_streamed(
             found.problems.append(f"status {answer.status_code}: {answer.read()[:300]!r}")
             return found
         try:
-            for line in answer.iter_lines():
-                if not line.startswith("data:"):
-                    continue
+            for event in events(answer.iter_bytes()):
                 found.events += 1
                 if found.ended:
                     found.problems.append("an event after [DONE]")
-                if line == "data: [DONE]":
+                if event == DONE:
                     found.ended = True
                     continue
-                chunk = json.loads(line[5:])
+                chunk = json.loads(event)
                 if "error" in chunk:
                     found.problems.append(f"error event: {chunk['error']['message']}")
                     continue

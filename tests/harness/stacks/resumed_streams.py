@@ -1,7 +1,6 @@
 """A stream that breaks, and its resumed attempts, played through the router's pipeline with a fake upstream."""
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 
 from harness.fake_upstream import Ending, FakeUpstream, Script
+from platform_contracts.event_streams import chunks
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.fleet import Fleet
 from router_service.pipeline.inbound import Inbound
@@ -87,7 +87,7 @@ class Client:
 
     @property
     def chunks(self) -> list[dict[str, Any]]:
-        return [json.loads(e[6:]) for e in self.data.split(b"\n\n") if e.startswith(b"data: {")]
+        return chunks(self.data)
 
     @property
     def text(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import httpx
 
 from backend_agent.model_file import WarmUp
+from platform_contracts.event_streams import DONE, EventReader
 
 REQUEST_SECONDS = 120.0
 # Token ids that exist in every vocabulary and are not special tokens.
@@ -76,9 +77,10 @@ async def _ask(
             if answer.status_code != 200:
                 text = (await answer.aread()).decode(errors="replace")[:300]
                 raise WarmUpFailed(f"the engine answers {answer.status_code}: {text}")
-            async for line in answer.aiter_lines():
-                if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
-                    document = json.loads(data)
+            events = EventReader()
+            async for piece in answer.aiter_bytes():
+                for event in events.feed(piece):
+                    document = {} if event == DONE else json.loads(event)
                     if "error" in document:
                         raise WarmUpFailed(f"the engine's stream ended with {document['error']}")
                     if document.get("choices"):

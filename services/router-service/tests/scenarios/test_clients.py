@@ -1,11 +1,12 @@
 """Clients that disconnect, read slowly, request usage, or arrive in hundreds; hygiene of their responses."""
 
-import json
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+
+from platform_contracts.event_streams import chunks
 
 pytestmark = pytest.mark.service
 
@@ -64,8 +65,7 @@ def test_the_usage_event_is_there_only_when_it_was_asked_for(rig) -> None:
     assert '"choices":[]' not in plain
     assert plain.rstrip().endswith("data: [DONE]")
     asked = rig.post(rig.body(max_tokens=4, stream_options={"include_usage": True}))
-    events = [line for line in asked.text.splitlines() if line.startswith("data: {")]
-    last = json.loads(events[-1][6:])
+    last = chunks(asked.content)[-1]
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] == 4
     record = rig.record(asked.headers["x-request-id"])

@@ -15,6 +15,7 @@ import yaml
 
 from harness.servers.router_fleet import MODEL, Engine, Fleet, RouterPart, fleet_in
 from harness.waiting import eventually
+from platform_contracts.event_streams import chunks
 
 pytestmark = pytest.mark.service
 
@@ -213,6 +214,5 @@ def test_a_begun_stream_of_a_frozen_engine_is_resumed_where_the_rule_says_so(fle
         assert (status, whole, data.count(b"data: [DONE]")) == (200, True, 1)
         attempts = [(a["backend"], a["outcome"]) for a in router.record(name)["attempts"]]
         resumed += attempts == [("engine-a", "idle_timeout"), ("engine-b", "complete")]
-        chunks = [json.loads(line[6:]) for line in data.decode().splitlines() if line.startswith("data: {")]
-        assert sum(bool(c.get("finish_reason")) for chunk in chunks for c in chunk["choices"]) == 1
+        assert sum(bool(c.get("finish_reason")) for chunk in chunks(data) for c in chunk["choices"]) == 1
     assert resumed, "no stream was at the frozen engine"

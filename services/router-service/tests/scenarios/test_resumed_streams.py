@@ -1,8 +1,8 @@
 """If an engine dies, its stream continues on the other engine, and the client sees one response."""
 
-import json
-
 import pytest
+
+from platform_contracts.event_streams import chunks
 
 pytestmark = pytest.mark.service
 
@@ -10,10 +10,6 @@ pytestmark = pytest.mark.service
 @pytest.fixture(scope="module")
 def rules():
     return [{"name": "resumed", "when": {"max_tokens_gte": 1}, "route_to": "general", "resume": True}]
-
-
-def chunks(text: str) -> list[dict]:
-    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
 
 
 @pytest.mark.parametrize("kind", ["die_mid_stream", "error_event", "clean_truncation"])
@@ -36,14 +32,14 @@ def test_the_client_sees_one_answer_with_one_id_and_whole_counts(rig, kind: str,
     assert record["outcome"] == "ok"
     assert record["reason"] == "resume"
     assert data.endswith(b"0\r\n\r\n")
-    body_text = b"".join(_unchunked(data)).decode()
-    found = chunks(body_text)
+    body = b"".join(_unchunked(data))
+    found = chunks(body)
     assert len({chunk["id"] for chunk in found}) == 1
     roles = [c for chunk in found for c in chunk["choices"] if c["delta"].get("role")]
     assert len(roles) <= 1
     assert found[-1]["usage"]["completion_tokens"] == 20 == record["tokens"]["completion"]
     assert sum(1 for chunk in found for c in chunk["choices"] if c.get("finish_reason")) == 1
-    assert body_text.count("[DONE]") == 1
+    assert body.count(b"[DONE]") == 1
     assert rig.metric("router_stream_resumes_total", result="ok") >= 1
 
 

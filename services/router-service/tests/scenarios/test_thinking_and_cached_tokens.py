@@ -1,6 +1,5 @@
 """Thoughts and cached tokens of a real router and a simulated engine: record, metrics and the client's own view."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from harness.servers.router_fleet import MODEL, RouterPart, fleet_in
 from harness.waiting import eventually
+from platform_contracts.event_streams import chunks
 from router_service.records.explain import explain
 
 pytestmark = pytest.mark.service
@@ -27,8 +27,7 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterPart]:
 def test_thoughts_come_before_the_first_token_of_the_answer(router: RouterPart) -> None:
     body = {"stream": True, "max_tokens": 20, "chat_template_kwargs": {"enable_thinking": True}}
     answer = router.post(**body)
-    chunks = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
-    deltas = [c["choices"][0]["delta"] for c in chunks if c["choices"]]
+    deltas = [c["choices"][0]["delta"] for c in chunks(answer.content) if c["choices"]]
     assert sum("reasoning" in delta for delta in deltas) >= 5, "the engine must have sent thoughts"
     record = router.record(answer.headers["x-request-id"])
     assert record["tokens"]["reasoning"] == 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import ssl
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from platform_contracts.event_streams import DONE, chunks, events
 from platform_tools.deploy.releases import BadRequest
 
 
@@ -63,20 +63,19 @@ def ask(url: str, key: str, verify: ssl.SSLContext | bool = True) -> str:
                 "stream": True,
             }
             with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-                text = answer.read().decode()
+                answer.read()
     except httpx.HTTPError as error:
         raise BadRequest(f"the edge at {url}: {type(error).__name__}: {error}") from None
     if answer.status_code != 200:
-        raise BadRequest(f"POST /v1/chat/completions: {answer.status_code} {text[:300]}")
-    events = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
-    if not events or events[-1] != "[DONE]":
-        raise BadRequest(
-            f"the stream did not end with [DONE] but with {events[-1][:200] if events else 'nothing'}"
-        )
+        raise BadRequest(f"POST /v1/chat/completions: {answer.status_code} {answer.text[:300]}")
+    found = list(events([answer.content]))
+    last = found[-1] if found else "nothing"
+    if last != DONE:
+        raise BadRequest(f"the stream did not end with [DONE] but with {last[:200]}")
     words = "".join(
         choice["delta"].get("content") or ""
-        for event in events[:-1]
-        for choice in json.loads(event)["choices"]
+        for chunk in chunks(answer.content)
+        for choice in chunk["choices"]
     )
     backend = answer.headers.get("x-route-backend", "")
     return f"{model} on {backend or 'unknown'}: {words.strip()!r} (request {answer.headers.get('x-request-id', '?')})"

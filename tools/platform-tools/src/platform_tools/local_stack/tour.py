@@ -3,12 +3,13 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import httpx
 
+from platform_contracts.event_streams import DONE, events
 from platform_tools.local_stack.settings import Settings
 
 MODEL = "smollm2-135m-instruct"
@@ -108,8 +109,8 @@ class Tour:
             if response.status_code != 200:
                 raise TourFailed(f"the edge answers {response.status_code}: {response.read().decode()[:500]}")
             finished = False
-            for event in _events(response):
-                finished = event == "[DONE]"
+            for event in events(response.iter_bytes()):
+                finished = event == DONE
                 if finished:
                     break
                 document = json.loads(event)
@@ -202,9 +203,3 @@ def ledger_table(record: Mapping[str, Any]) -> list[str]:
             f"    {total:10.2f} ms  measured: from the edge's stamp to the first byte for the client"
         )
     return lines
-
-
-def _events(response: httpx.Response) -> Iterator[str]:
-    for line in response.iter_lines():
-        if line.startswith("data:"):
-            yield line[5:].strip()
