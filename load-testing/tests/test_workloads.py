@@ -10,9 +10,11 @@ NAMES = sorted(path.name for path in workloads.FOLDER.iterdir() if path.is_dir()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workload_loads_and_has_a_readme_that_says_what_to_look_at(name: str) -> None:
+def test_a_workload_loads_and_its_readme_lists_what_to_check(name: str) -> None:
     assert workloads.load(name).requests
-    assert "**Look at:**" in (workloads.FOLDER / name / "README.md").read_text()
+    readme = (workloads.FOLDER / name / "README.md").read_text()
+    assert readme.startswith(f"# {name}\n")
+    assert "**Check:**" in readme
 
 
 def test_an_unknown_workload_is_named_with_the_known_ones() -> None:

@@ -12,7 +12,7 @@ COMMANDS = {
     "from-records": ("load_testing.from_records", "write a workload from the router's decision records"),
     "compare": ("load_testing.compare", "compare two runs, with intervals"),
     "bench": ("load_testing.bench.run", "measure the router's own cost next to other routers (`make bench`)"),
-    "plan": ("load_testing.capacity_plan", "print what a fleet needs beside its GPUs"),
+    "plan": ("load_testing.capacity_plan", "print what a fleet needs besides its GPUs"),
     "simulate-fleet": ("load_testing.fleet_simulation", "check the plan by discrete-event simulation"),
     "routing-pays": ("load_testing.routing_pays", "compare policies on the two engines of the local stack"),
     "unit-costs": ("load_testing.unit_costs", "measure CPU per request of every part of the local stack"),

@@ -327,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="send nothing: judge what generators wrote (each FILE with its .generator.json beside it)",
+        help="send nothing: judge the records that generators wrote (each FILE next to its .generator.json)",
     )
     add_prometheus(parser)
     return parser

@@ -54,7 +54,7 @@ def read_account(records: Path) -> Account:
         return Account.model_validate_json(path.read_text())
     except OSError as error:
         raise BadAccount(
-            f"{path} cannot be read ({error.strerror}): the generators write it beside their records, "
+            f"{path} cannot be read ({error.strerror}): the generators write it next to their records, "
             "so take both files"
         ) from None
     except ValidationError as error:

@@ -92,7 +92,9 @@ class Workload(_Strict):
     """A whole workload."""
 
     description: str
-    locally: str = Field("", description="what is otherwise on the local stack; reports of runs there say it")
+    locally: str = Field(
+        "", description="difference on the local stack, added to the description in reports of its runs"
+    )
     shape: Literal["fixed", "ramp", "step", "burst", "night"] = "fixed"
     arrivals: Literal["poisson", "constant"] = "poisson"
     rate_per_second: float = Field(gt=0, description="peak rate, replaced by RATE")
