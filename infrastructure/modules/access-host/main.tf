@@ -70,6 +70,6 @@ resource "aws_instance" "this" {
   }
 
   lifecycle {
-    ignore_changes = [ami] # a new image must not replace it under somebody's session
+    ignore_changes = [ami] # a new image must not end a running session
   }
 }

@@ -24,7 +24,7 @@ variable "monthly_limit_usd" {
 }
 
 variable "alert_emails" {
-  description = "Who is told."
+  description = "Addresses that get the alerts."
   type        = list(string)
 
   validation {

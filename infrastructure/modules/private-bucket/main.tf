@@ -1,4 +1,4 @@
-# One S3 bucket nobody outside reaches: versioned, encrypted, TLS only. Life cycles belong to its callers.
+# One private S3 bucket: versioned, encrypted, TLS only. Its callers set the life cycles.
 
 resource "aws_s3_bucket" "this" {
   bucket        = var.name

@@ -16,7 +16,7 @@ def readme(folder: Path) -> str:
     if used := [_used(block) for block in blocks if block.kind == "module"]:
         parts += ["Uses " + ", ".join(used) + ".", ""]
     if resources := sorted({block.labels[0] for block in blocks if block.kind == "resource"}):
-        parts += ["Resources of its own: " + ", ".join(f"`{name}`" for name in resources) + ".", ""]
+        parts += ["Resources: " + ", ".join(f"`{name}`" for name in resources) + ".", ""]
     variables = [block for block in blocks if block.kind == "variable"]
     if variables:
         parts += ["| input | default | meaning |", "|---|---|---|"]
