@@ -11,7 +11,7 @@ import yaml
 
 from platform_tools.environment_files import environments
 from terraform_check.checks import check_folder, check_pool_wiring
-from terraform_check.layout import FOLDERS, INFRASTRUCTURE
+from terraform_check.layout import FOLDERS, INFRASTRUCTURE, REPOSITORY
 from terraform_check.module_readme import readme
 from terraform_check.provider_schema import Schema
 from terraform_check.source import read_folder
@@ -46,6 +46,24 @@ def test_provider_versions_have_an_upper_bound(folder: Path) -> None:
         assert "<" in version or version.startswith("~>"), (
             f"{folder}/versions.tf: {version} has no upper bound"
         )
+
+
+def test_versions_of_provider_and_modules_are_those_of_versions_yaml() -> None:
+    listed = yaml.safe_load((REPOSITORY / "versions.yaml").read_text())
+    modules, providers = set(), set()
+    for folder in FOLDERS:
+        for block in read_folder(folder):
+            source = block.literal("source") or ""
+            if block.kind == "module" and not source.startswith("."):
+                modules.add((source.partition("//")[0], block.literal("version")))
+        if folder.parent == INFRASTRUCTURE:
+            text = (folder / "versions.tf").read_text()
+            providers |= set(re.findall(r'source\s+= "([^"]+)"\s+version = "([^"]+)"', text))
+    assert {(one["source"], one["version"]) for one in listed["terraform_modules"].values()} == modules
+    assert {
+        (one["source"].removeprefix("registry.terraform.io/"), one["version"])
+        for one in listed["providers"].values()
+    } == providers
 
 
 ENVIRONMENTS = INFRASTRUCTURE / "environments"
