@@ -264,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("deploy", "undeploy"):
         command = commands.add_parser(name)
-        command.add_argument("environment", help="a folder of helm/environments: dev, prod, kind")
+        command.add_argument("environment", help="a folder of helm/environments: dev, prod, kind, sim")
         command.add_argument(
             "-f", "--values", action="append", default=[], metavar="[RELEASE=]FILE",
             help="values for every release, as scripts/cluster-up writes them, or for one: router=values.yaml",
