@@ -177,7 +177,8 @@ def upstream_pods(environment: str, resource: str) -> Iterator[tuple[str, Reques
 
 def daemons_of(environment: str, pool: str) -> Iterator[Request]:
     """Yield the pods that run on every node of a pool: add-ons, upstream charts and our daemon sets."""
-    for name, facts in CAPACITY["every_node"].items():
+    addons = CAPACITY["every_node"] | (CAPACITY["every_gpu_node"] if pool == "gpu" else {})
+    for name, facts in addons.items():
         yield Request(name, facts["cpu_milli"], facts["memory_mib"])
     for needed_for, request, _ in upstream_pods(environment, "daemonsets"):
         if pool == "gpu" or needed_for != "gpus":

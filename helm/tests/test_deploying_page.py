@@ -281,9 +281,9 @@ def test_every_test_that_the_charts_readme_names_exists() -> None:
 def test_every_test_of_the_list_of_installation_faults_exists() -> None:
     text = (ROOT / "docs" / "results" / "installation-faults.md").read_text()
     rows = re.findall(r"^\| (\d+) \| [^|]+ \| (.+) \|$", text, re.MULTILINE)
-    assert [int(number) for number, _ in rows] == list(range(1, 17))
+    assert [int(number) for number, _ in rows] == list(range(1, 19))
     for number, cell in rows:
         named = re.findall(r"`([\w/-]+\.py)::(test_\w+)`", cell)
-        assert named or cell == "as 2", number
+        assert named or re.fullmatch(r"as \d+", cell), number
         for file, name in named:
             assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"

@@ -18,7 +18,9 @@ from terraform_check.runs import Run, Workspace
 
 pytestmark = [pytest.mark.programs, pytest.mark.timeout(1200)]
 
-TAGS = yaml.safe_load((INFRASTRUCTURE / "contract.yaml").read_text())["tags"]
+CONTRACT = yaml.safe_load((INFRASTRUCTURE / "contract.yaml").read_text())
+TAGS = CONTRACT["tags"]
+GPU_TAINTS = CONTRACT["pools"]["gpu"]["taints"]
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,26 @@ FAULTS = {
         lambda run: findings.untagged_volumes(run.resources, {TAGS["environment"]: "dev"}),
         'aws_eks_addon.this["aws-ebs-csi-driver"]: volumes lack the tag llm-platform:environment=dev',
     ),
-    "no node monitoring agent": Fault(
+    "no agent that gives pods their AWS rights": Fault(
         "modules/cluster/main.tf",
-        "    eks-node-monitoring-agent = {",
-        "    eks-node-monitoring-agents = {",
-        lambda run: findings.missing_addons(run.resources, ["eks-node-monitoring-agent"]),
-        "add-on eks-node-monitoring-agent is not installed",
+        "    eks-pod-identity-agent = {",
+        "    eks-pod-identity-agents = {",
+        lambda run: findings.missing_addons(run.resources, ["eks-pod-identity-agent"]),
+        "add-on eks-pod-identity-agent is not installed",
+    ),
+    "a GPU health agent that GPU nodes do not take": Fault(
+        "modules/cluster/main.tf",
+        'tolerations = [{ operator = "Exists" }]',
+        "tolerations = []",
+        lambda run: findings.untolerated_taints(run.resources, GPU_TAINTS),
+        'aws_eks_addon.this["eks-node-monitoring-agent"]: dcgm-server does not tolerate nvidia.com/gpu=present:NoSchedule',
+    ),
+    "GPU nodes that the node autoscaler does not know as such": Fault(
+        "contract.yaml",
+        "      k8s.amazonaws.com/accelerator: nvidia\n",
+        "",
+        lambda run: findings.unlabelled_gpu_groups(run.resources),
+        'module.gpu_nodes["a"].module.nodes.aws_eks_node_group.this[0]: lacks the label k8s.amazonaws.com/accelerator',
     ),
     "no rights for the load balancer controller": Fault(
         "modules/controllers/main.tf",

@@ -195,6 +195,16 @@ def test_prerequisites_of_the_charts_are_there(workspace: Workspace, runs: Runs,
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_gpu_nodes_take_the_health_agent_and_are_known_to_the_autoscaler(
+    workspace: Workspace, runs: Runs, environment: str
+) -> None:
+    run = result(workspace, runs, "apply", environment)
+    assert any("NVIDIA" in group.values["ami_type"] for group in run.of_type("aws_eks_node_group"))
+    assert findings.untolerated_taints(run.resources, CONTRACT["pools"]["gpu"]["taints"]) == []
+    assert findings.unlabelled_gpu_groups(run.resources) == []
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_addon_version_can_be_pinned(workspace: Workspace, runs: Runs, environment: str) -> None:
     run = result(workspace, runs, "apply", environment)
     addons = {addon.values["addon_name"] for addon in run.of_type("aws_eks_addon")}

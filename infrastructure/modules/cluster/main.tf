@@ -71,7 +71,12 @@ module "eks" {
     coredns                = { addon_version = lookup(var.addon_versions, "coredns", null), most_recent = false }
     metrics-server         = { addon_version = lookup(var.addon_versions, "metrics-server", null), most_recent = false }
     # Reports GPU, kernel, storage and network faults as node conditions; node_repair_config acts on them.
-    eks-node-monitoring-agent = { addon_version = lookup(var.addon_versions, "eks-node-monitoring-agent", null), most_recent = false }
+    eks-node-monitoring-agent = {
+      addon_version = lookup(var.addon_versions, "eks-node-monitoring-agent", null)
+      most_recent   = false
+      # GPU faults come from the add-on's DaemonSet dcgm-server. It selects GPU instance types but tolerates no taint.
+      configuration_values = jsonencode({ dcgmAgent = { tolerations = [{ operator = "Exists" }] } })
+    }
     aws-ebs-csi-driver = {
       addon_version = lookup(var.addon_versions, "aws-ebs-csi-driver", null)
       most_recent   = false

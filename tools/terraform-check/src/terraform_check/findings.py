@@ -150,6 +150,47 @@ def missing_addons(resources: Iterable[Resource], wanted: Iterable[str]) -> list
     return [f"add-on {name} is not installed" for name in wanted if name not in given]
 
 
+def untolerated_taints(resources: Iterable[Resource], taints: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return taints of GPU nodes that the node monitoring agent's DaemonSet dcgm-server does not tolerate.
+
+    Without that DaemonSet the agent reports no GPU fault. By default it tolerates no taint. Source:
+    aws/eks-node-monitoring-agent, charts/eks-node-monitoring-agent/values.yaml, v1.6.0 to v1.7.0.
+    """
+    findings = []
+    for addon in _of(resources, "aws_eks_addon"):
+        if addon.values["addon_name"] == "eks-node-monitoring-agent":
+            settings = json.loads(addon.values.get("configuration_values") or "{}")
+            given = settings.get("dcgmAgent", {}).get("tolerations", [])
+            findings += [
+                f"{addon.address}: dcgm-server does not tolerate {taint['key']}={taint['value']}:{taint['effect']}"
+                for taint in taints
+                if not any(_tolerates(one, taint) for one in given)
+            ]
+    return findings
+
+
+def _tolerates(toleration: Mapping[str, str], taint: Mapping[str, str]) -> bool:
+    exists = toleration.get("operator", "Equal") == "Exists"
+    return (
+        toleration.get("effect", taint["effect"]) == taint["effect"]
+        and (toleration.get("key") == taint["key"] or (exists and "key" not in toleration))
+        and (exists or toleration.get("value", "") == taint["value"])
+    )
+
+
+def unlabelled_gpu_groups(resources: Iterable[Resource]) -> list[str]:
+    """Return GPU node groups without the label by which Cluster Autoscaler knows that a node will have a GPU.
+
+    Source: kubernetes/autoscaler 1.35.0, processors/customresources/gpu_processor.go and cloudprovider/aws/README.md.
+    """
+    label = "k8s.amazonaws.com/accelerator"
+    return [
+        f"{group.address}: lacks the label {label}"
+        for group in _of(resources, "aws_eks_node_group")
+        if "NVIDIA" in str(group.values.get("ami_type")) and not (group.values.get("labels") or {}).get(label)
+    ]
+
+
 def unbound_accounts(resources: Iterable[Resource], wanted: Iterable[tuple[str, str]]) -> list[str]:
     """Return (namespace, service account) pairs without a Pod Identity association."""
     given = {
