@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -101,6 +102,23 @@ def test_a_header_with_an_underscore_is_dropped_and_counted(edge: Edge, upstream
     assert httpx.post(edge.url + CHAT, json=GOOD_BODY, headers=headers).status_code == 200
     assert not [name for name, _ in upstream.received[0].headers if "_" in name]
     assert edge.metric(dropped) == before + 2
+
+
+def test_the_default_size_takes_two_phone_photos(tmp_path: Path, upstream: RecordingUpstream) -> None:
+    """The rest of the body counts too: 10 MiB is the size of the whole body."""
+
+    def photos(size: int) -> dict[str, Any]:
+        picture = {
+            "type": "image_url",
+            "image_url": {"url": "data:image/jpeg;base64," + "A" * (size * 4 // 3)},
+        }
+        return {**GOOD_BODY, "messages": [{"role": "user", "content": [picture, picture]}]}
+
+    with running_edge(tmp_path, upstream.port) as edge:
+        assert edge.post(photos(3_900_000)).status_code == 200
+        assert len(upstream.received[0].body) > 10_000_000
+        refused = edge.post(photos(4_000_000))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (413, "request_too_large")
 
 
 PREFLIGHT = {"origin": "https://chat.example", "access-control-request-method": "POST"}

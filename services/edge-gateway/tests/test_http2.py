@@ -121,6 +121,13 @@ def test_a_bad_request_is_refused_or_cut_off(
     assert upstream.count == 0, what
 
 
+def test_a_header_with_an_underscore_is_dropped(edge: Edge, upstream: RecordingUpstream) -> None:
+    answer = ask(edge.port, [*GOOD, ("x_client_id", "evil"), ("x-note", "a")], BODY)
+    assert (answer.status, answer.cut_off) == (200, False), "no reset"
+    assert not [name for name, _ in upstream.received[0].headers if "_" in name]
+    assert upstream.received[0].value("x-note") == "a"
+
+
 def test_a_host_header_does_not_stand_beside_the_authority(edge: Edge, upstream: RecordingUpstream) -> None:
     assert ask(edge.port, [*GOOD, ("host", "evil")], BODY).status == 200
     assert upstream.received[0].value("host") == "a"

@@ -70,6 +70,18 @@ rules:
         assert said in out
 
 
+@pytest.mark.parametrize("knows", [False, True])
+def test_check_warns_of_aliases_that_the_engines_must_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], knows: bool
+) -> None:
+    config = write(tmp_path, "rules: []\n")
+    more = f"aliases: {{gpt-4o: m}}, engine_knows_aliases: {str(knows).lower()}, backends: {{b:"
+    config.write_text(config.read_text().replace("backends: {b:", more))
+    assert main(["check", "--config", str(config)]) == 0
+    warned = "pool p leaves its aliases gpt-4o to its engines" in capsys.readouterr().out
+    assert warned is knows
+
+
 def test_decide_says_where_a_request_would_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     request = tmp_path / "request.json"
     request.write_text(json.dumps({"messages": [{"role": "user", "content": "hi"}]}))

@@ -178,6 +178,26 @@ def test_an_engines_error_as_first_event_is_retried(router, engines, path: str) 
     assert 2 in seen, "no request began at the engine that fails"
 
 
+ANNOUNCED = {
+    MESSAGES: event("message_start", {"message": {"content": [], "usage": {}}}),
+    RESPONSES: event("response.created", {"response": {}}) + event("response.in_progress", {"response": {}}),
+}
+
+
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+def test_a_death_after_the_announcement_of_an_answer_is_retried(router, engines, path: str) -> None:
+    done = STOP if path == MESSAGES else event("response.completed", {"response": {}})
+    script(engines, chunked(ANNOUNCED[path], end=b""), "close")
+    engines[1].script = [chunked(ANNOUNCED[path], delta("fine"), done)]
+    seen = set()
+    for _ in range(6):
+        status, received = ask(router, path, stream=True)
+        assert (status, received) == (200, ANNOUNCED[path] + delta("fine") + done)
+        decisions = httpx.get(f"{router.url}/debug/decisions?limit=1").json()["decisions"]
+        seen.add(len(decisions[0]["attempts"]))
+    assert 2 in seen, "no request began at the engine that dies"
+
+
 def test_a_models_text_about_errors_is_no_error(router, engines) -> None:
     said = delta('event: error\ndata: {"type":"error"}')
     script(engines, chunked(said, STOP))
