@@ -118,7 +118,7 @@ MAY_TALK: dict[str, dict[str, set[int]]] = {
     "tempo": {},
     "dcgm-exporter": {},
 }  # fmt: skip
-"""Who connects to whom at which port in `prod`; the edge's 8080 is open to clients and stands apart."""
+"""Allowed connections by port in `prod`, without the edge's 8080, which is open to clients."""
 
 
 def test_in_prod_exactly_the_named_pods_may_talk_to_each_other() -> None:

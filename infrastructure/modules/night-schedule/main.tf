@@ -1,4 +1,4 @@
-# Sets node groups to zero in the evening and back in the morning, without anybody's machine.
+# Sets node groups to zero in the evening and back in the morning, by a schedule in AWS.
 # It only changes node groups: engines wait as Pending pods. scripts/night-off drains them first.
 
 locals {

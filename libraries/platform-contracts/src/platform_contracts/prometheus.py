@@ -45,7 +45,7 @@ class Prometheus:
         self._http = httpx.Client(base_url=url, timeout=timeout_seconds, trust_env=False, transport=transport)
 
     def reachable(self) -> bool:
-        """Whether it responds and is ready."""
+        """Return whether Prometheus responds and is ready."""
         try:
             return self._http.get("/-/ready").status_code == 200
         except httpx.HTTPError:

@@ -252,7 +252,7 @@ class Pages:
         )
 
     async def replay(self, request: Request) -> Response:
-        """What would move if the rules of the form were in use, from recent records of all routers."""
+        """Show the recent requests of all routers that the rules of the form would decide differently."""
         rules = ""
         result, problem = None, ""
         try:

@@ -126,7 +126,7 @@ async def _control_server(control: Control, port: int) -> asyncio.Server:
 
 
 def _can_listen(option: str, host: str, port: int) -> bool:
-    """Whether an address can be listened on; if not, print the reason. uvicorn would only log it."""
+    """Return whether a server can listen on an address; if not, print the reason, which uvicorn would only log."""
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except (OSError, OverflowError) as error:

@@ -41,7 +41,7 @@ def not_copied(
 
 
 def noted(pool: str, request_id: str, because: NotCopied | None) -> dict[str, Any]:
-    """Return what the record of a request says about its copy."""
+    """Return the entry about its copy in the record of a request."""
     if because is not None:
         return {"pool": pool, "left_out": because}
     return {"pool": pool, "request_id": request_id + ID_SUFFIX}

@@ -148,7 +148,7 @@ def _scheduling_remedy(message: str, namespace: str) -> str:
         ("volume", f"kubectl -n {namespace} get pvc, and see the storage class and the zone of the volume"),
         ("nvidia.com/gpu", "start GPU nodes (scripts/resume), and install NVIDIA's device plugin"),
         ("Insufficient", "add a node, or lower the requests in the values of this release"),
-        ("taint", "give the pod the toleration, or take a node without the taint"),
+        ("taint", "give the pod the toleration, or use a node without it"),
         ("affinity", "give a node the label that the pod selects (kubectl get nodes --show-labels)"),
     ):
         if sign in message:
