@@ -86,6 +86,7 @@ class Watcher(Background):
     stack: Stack
     began: float = field(default_factory=time.time)
     seen: list[Seen] = field(default_factory=list)
+    readings: int = 0
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -100,6 +101,7 @@ class Watcher(Background):
         with Prometheus(self.stack.url("PROMETHEUS_PORT"), timeout_seconds=20) as prometheus:
             while not self.stop.wait(2.0):
                 now = time.time()
+                self.readings += 1
                 for change in read_changes(prometheus, max(self.began, now - 240), now):
                     if not any(_same(change, one.change) for one in self.seen):
                         self.seen.append(Seen(change, time.time()))
