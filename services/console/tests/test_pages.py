@@ -109,17 +109,26 @@ def test_now_shows_backends_and_what_is_not_known(console: Console) -> None:
     assert "router configuration aaaa1111 -&gt; bbbb2222" in words
 
 
-def test_a_pool_has_one_verdict_the_latest() -> None:
-    def series(verdict: str, times: list[float]) -> dict[str, object]:
-        return {"metric": {"pool": "p", "verdict": verdict}, "values": [[at, "1"] for at in times]}
+def series(verdict: str, times: list[float]) -> dict[str, object]:
+    return {"metric": {"pool": "p", "verdict": verdict}, "values": [[at, "1"] for at in times]}
 
+
+def test_a_pool_has_one_verdict_the_latest() -> None:
     before, now, old = (
         series("none", [900, 915, 960]),
         series("execution", [975, 990]),
         series("routing", [300]),
     )
     for found in ([before, now, old], [old, now, before]):
-        assert verdicts(found, 1000.0, 15.0) == [{"pool": "p", "verdict": "execution", "since": 975.0}]
+        now_is = {"pool": "p", "verdict": "execution", "since": 975.0, "ended": None}
+        assert verdicts(found, 300.0, 1000.0, 15.0) == [now_is]
+
+
+def test_a_verdict_without_a_recent_sample_is_past_and_one_of_a_whole_span_has_no_start() -> None:
+    (past,) = verdicts([series("execution", [930.0, 945.0, 960.0])], 0.0, 1000.0, 15.0)
+    assert (past["since"], past["ended"]) == (930.0, 960.0)
+    (whole,) = verdicts([series("none", [900.0, 915.0, 930.0])], 900.0, 935.0, 15.0)
+    assert (whole["since"], whole["ended"]) == (None, None)
 
 
 def test_requests_are_filtered_and_bounded(console: Console) -> None:

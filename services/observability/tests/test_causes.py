@@ -8,6 +8,7 @@ from observability.why_ttft.causes import Cause, causes
 from observability.why_ttft.circumstances import Circumstances, EngineReadings
 from observability.why_ttft.contributions import Window, parts_by_backend
 from observability.why_ttft.report import as_json, sentence, table
+from observability.why_ttft.spells import Spell
 
 QUIET = Circumstances(
     engines={"a": EngineReadings(0.02, 100.0, 50.0), "b": EngineReadings(0.02, 100.0, 50.0)}
@@ -28,7 +29,7 @@ def window(*, affinity: str = "off", bucket: str = "0-500", more: dict[str, floa
     return made
 
 
-def around(lag: float = 0.0, store_down: bool = False, **of_b: Any) -> Circumstances:
+def around(lag: float = 0.0, store_down: Spell | None = None, **of_b: Any) -> Circumstances:
     engine = EngineReadings(0.02, 100.0, 50.0)
     for name, value in of_b.items():
         setattr(engine, name, value)
@@ -98,7 +99,7 @@ CASES: dict[str, tuple[Window, Circumstances, str, str, float]] = {
     ),
     "attempts at a stuck engine": (
         window(more={"earlier_attempts": 4.0}),
-        around(states={"stuck"}, failed_attempts=9.0),
+        around(states={"stuck": Spell(100.0, None, 9.0)}, failed_attempts=9.0),
         "engine_stuck",
         "b",
         2.0,
@@ -132,10 +133,26 @@ def test_the_true_cause_comes_first_with_its_backend_and_time(name: str) -> None
 def test_sessions_away_from_their_backend_are_told_with_the_share_that_kept_it() -> None:
     before = window(affinity="kept")
     after = window(affinity="placed", more={"prefill": 0.5})
-    first, *rest = found(before, after, around(store_down=True))
+    first, *rest = found(before, after, around(store_down=Spell(3600.0, 3604.0, 4.0)))
     assert first.name == "affinity_lost"
-    assert first.words == "affinity hits 100 -> 0 %, the affinity store is down"
+    assert first.words == "affinity hits 100 -> 0 %, the affinity store was down for 4 s until 01:00:04"
     assert all(abs(cause.seconds) < 1e-9 for cause in rest)
+
+
+def test_a_state_is_described_with_its_time_and_not_as_present() -> None:
+    attempts = window(more={"earlier_attempts": 4.0})
+    over = {"stuck": Spell(3600.0, 3700.0, 100.0)}
+    first = found(window(), attempts, around(states=over, failed_attempts=9.0))[0]
+    assert first.words == "b was stuck for about 100 s until 01:01:40: 9 attempts failed there"
+    lasts = {"stuck": Spell(3600.0, None, 100.0)}
+    first = found(window(), attempts, around(states=lasts, failed_attempts=9.0))[0]
+    assert first.words == "b was stuck from 01:00:00 to the end of the window: 9 attempts failed there"
+    slower = window(more={"prefill": 0.3})
+    hot = {"throttled": Spell(None, 3700.0, 300.0)}
+    first = found(window(), slower, around(states=hot, token_seconds=0.06, tokens_per_second=90.0))[0]
+    assert first.words == "b slower (throttled for about 5 min until 01:01:40, 3.0 times as long per token)"
+    late = found(window(), window(more={"edge": 0.202}), around(lag=0.08))[0]
+    assert late.words == "the router's event loop was blocked (timers ran 80 ms late on average)"
 
 
 def test_a_larger_class_of_prompts_is_longer_prompts() -> None:

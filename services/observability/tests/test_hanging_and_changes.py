@@ -9,6 +9,7 @@ import pytest
 
 from harness.servers.recorded_prometheus import STEP_SECONDS, recorded_prometheus
 from observability.main import main
+from observability.why_ttft.spells import Spell
 from observability.why_ttft.windows import read_circumstances
 from platform_contracts.prometheus import Prometheus
 
@@ -157,10 +158,15 @@ def test_the_first_lines_are_the_requests_that_hang(
     assert asked(prometheus, WEDGED + 55, "2m") == 0
     lines = capsys.readouterr().out.splitlines()
     told = [line for line in lines if not line.startswith(" ")]
-    assert told[0] == f"55 requests are at backend-b, which is stuck, since {clock(WEDGED + 15)}"
-    assert told[1] == (f"4 requests wait in the router's queue of pool general, since {clock(WEDGED + 30)}")
+    seen = f"last seen {clock(WEDGED + 55)}"
+    assert told[0] == f"55 requests are at backend-b, which is stuck, since {clock(WEDGED + 15)}, {seen}"
+    assert told[1] == (
+        f"4 requests wait in the router's queue of pool general, since {clock(WEDGED + 30)}, {seen}"
+    )
     assert told[2].startswith("3 requests at backend-c get no token, and none finishes there, since ")
-    assert told[3] == f"2 requests wait for an engine to start in pool spare, since {clock(WEDGED + 35)}"
+    assert (
+        told[3] == f"2 requests wait for an engine to start in pool spare, since {clock(WEDGED + 35)}, {seen}"
+    )
     assert told[4].startswith("7 requests in pool general were refused, since ")
     assert told[6].startswith("mean time to first token")
     assert (
@@ -262,3 +268,24 @@ def test_token_counts_of_engines_and_routers_become_means_per_request(tmp_path: 
     assert found.reasoning_tokens_per_request == pytest.approx(15)
     assert (found.expected_tokens, found.expected_cached) == (pytest.approx(400), pytest.approx(300))
     assert found.engine("backend-a").prompt_tokens_per_request == pytest.approx(450)
+
+
+def test_a_store_that_was_down_between_two_scrapes_has_its_exact_times(tmp_path: Path) -> None:
+    """The gauge misses four seconds; a store that is still down at the end of the window has no end."""
+    exact = f'{ROUTER},kind="affinity_store"'
+    series: dict[str, dict[str, Values]] = {
+        "router_affinity_store_up": {ROUTER: switched(900, 1, 0)},
+        "router_change_time_seconds": {
+            f'{exact},after="lost"': switched(405, None, BEGAN + 400.5),
+            f'{exact},after="up"': switched(405, None, BEGAN + 404.5),
+        },
+        "backend_state": {'backend="b",state="stuck"': switched(500, 1, 0)},
+    }
+    with recorded_prometheus(tmp_path, series, BEGAN) as url, Prometheus(url) as prometheus:
+        short = read_circumstances(prometheus, BEGAN + 300, BEGAN + 600)
+        never = read_circumstances(prometheus, BEGAN + 600, BEGAN + 800)
+        lasting = read_circumstances(prometheus, BEGAN + 700, BEGAN + 1000)
+    assert short.affinity_store_down == Spell(BEGAN + 400.5, BEGAN + 404.5, 4.0)
+    assert short.engine("b").states == {"stuck": Spell(None, BEGAN + 500, 200.0)}
+    assert never.affinity_store_down is None
+    assert lasting.affinity_store_down == Spell(BEGAN + 900, None, 100.0)

@@ -132,7 +132,7 @@ class Pages:
         verdicts = await self._prometheus.range("pool:bottleneck:verdict == 1", end - 3600, end, 15)
         pools = verdicts
         if not isinstance(verdicts, Unknown):
-            pools = shown.verdicts(verdicts, end, 15)
+            pools = shown.verdicts(verdicts, end - 3600, end, 15)
         answer = await self._prometheus.why(Windows(end - 300, end, end - 2100, end - 300), ".+")
         return self.render(
             "now.html",

@@ -110,17 +110,24 @@ def cause_bars(found: Sequence[Cause]) -> list[Bar]:
     return [Bar(c.words, 0.0, 100 * abs(c.seconds) / most, c.seconds * 1e3) for c in told]
 
 
-def verdicts(found: Iterable[Mapping[str, Any]], end: float, step: float) -> list[dict[str, Any]]:
-    """Return the current verdict of each pool and since when; of two in the last minute, the later one."""
+def verdicts(
+    found: Iterable[Mapping[str, Any]], start: float, end: float, step: float
+) -> list[dict[str, Any]]:
+    """Return the latest verdict of each pool within the last minute, of series between ``start`` and ``end``.
+
+    ``since`` is None if it may have begun before ``start``. ``ended`` is None if the verdict is the current one.
+    """
     current: dict[str, Mapping[str, Any]] = {}
     for series in found:
         pool, last = series["metric"].get("pool", ""), float(series["values"][-1][0])
         if end - last < 60 and (pool not in current or last > float(current[pool]["values"][-1][0])):
             current[pool] = series
-    return [
-        {**series["metric"], "since": run_start(series["values"], step)}
-        for _, series in sorted(current.items())
-    ]
+    rows = []
+    for _, series in sorted(current.items()):
+        began, last = run_start(series["values"], step), float(series["values"][-1][0])
+        since = began if began is None or began > start + step else None
+        rows.append({**series["metric"], "since": since, "ended": last if end - last > 2 * step else None})
+    return rows
 
 
 def run_start(points: Sequence[Sequence[Any]], step: float) -> float | None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from observability.why_ttft.circumstances import Circumstances
 from observability.why_ttft.contributions import Contribution, Window, words
+from observability.why_ttft.spells import spell_words
 from platform_contracts.backend_states import NOT_WORKING
 from platform_contracts.ledger_parts import parts_of
 
@@ -142,7 +143,7 @@ def _name(part: Contribution, circumstances: tuple[Circumstances, Circumstances]
 def _not_working(circumstances: tuple[Circumstances, Circumstances]) -> set[str]:
     """Return backends whose agents reported a state without work in the later window."""
     _, after = circumstances
-    return {backend for backend, readings in after.engines.items() if readings.states & NOT_WORKING}
+    return {backend for backend, readings in after.engines.items() if readings.states.keys() & NOT_WORKING}
 
 
 def _router_is_late(circumstances: tuple[Circumstances, Circumstances]) -> bool:
@@ -211,10 +212,13 @@ def _words(
     old, new = before.engine(backend), after.engine(backend)
     if name == "event_loop_blocked":
         lag = after.loop_lag_seconds * 1e3
-        return f"the router's event loop is blocked (timers run {lag:.0f} ms late on average)"
+        return f"the router's event loop was blocked (timers ran {lag:.0f} ms late on average)"
     if name == "engine_stuck":
-        state = ", ".join(sorted(new.states & NOT_WORKING))
-        return f"{backend} is {state}: {new.failed_attempts:.0f} attempts failed there"
+        state = " and ".join(
+            f"{one} {spell_words(new.states[one], 'about ')}"
+            for one in sorted(new.states.keys() & NOT_WORKING)
+        )
+        return f"{backend} was {state}: {new.failed_attempts:.0f} attempts failed there"
     if name == "failed_attempts":
         return f"failed attempts ({backend}: {new.failed_attempts:.0f})" if backend else "failed attempts"
     if name == "kv_cache_full":
@@ -222,11 +226,13 @@ def _words(
         return f"KV cache full on {', '.join(where)} ({preempted:.0f} preemptions)"
     if name == "slow_engine":
         ratio = (new.token_seconds or 0.0) / (old.token_seconds or 1.0)
-        state = "throttled, " if "throttled" in new.states else ""
+        throttled = new.states.get("throttled")
+        state = f"throttled {spell_words(throttled, 'about ')}, " if throttled else ""
         return f"{' and '.join(where)} slower ({state}{ratio:.1f} times as long per token)"
     if name == "affinity_lost" and seconds > 0:
         kept = [_kept_share(window, "kept", "placed", "broken") for window in windows]
-        down = ", the affinity store is down" if after.affinity_store_down else ""
+        store = after.affinity_store_down
+        down = f", the affinity store was down {spell_words(store)}" if store else ""
         return f"affinity hits {100 * kept[0]:.0f} -> {100 * kept[1]:.0f} %{down}"
     if name == "cache_lost_by_routing" and seconds > 0:
         kept = [_kept_share(window, "prefix_kept", "prefix_moved") for window in windows]

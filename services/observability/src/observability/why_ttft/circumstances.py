@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from observability.why_ttft.spells import Spell
+
 
 @dataclass(slots=True)
 class EngineReadings:
@@ -9,7 +11,7 @@ class EngineReadings:
 
     ``token_seconds`` is the mean time between two tokens, None without tokens. ``tokens_per_second`` counts generated
     tokens, and prompt tokens not found in the prefix cache. ``failed_attempts`` counts failed attempts of the router.
-    ``states`` contains the states its agent reported.
+    ``states`` contains the states its agent reported, and when.
     """
 
     token_seconds: float | None = None
@@ -18,7 +20,7 @@ class EngineReadings:
     preemptions: float = 0.0
     kv_usage: float = 0.0
     failed_attempts: float = 0.0
-    states: set[str] = field(default_factory=set)
+    states: dict[str, Spell] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -30,7 +32,7 @@ class Circumstances:
     """
 
     loop_lag_seconds: float = 0.0
-    affinity_store_down: bool = False
+    affinity_store_down: Spell | None = None
     engines: dict[str, EngineReadings] = field(default_factory=dict)
     reasoning_tokens_per_request: float | None = None
     expected_tokens: float | None = None

@@ -25,13 +25,18 @@ _FAILED = {"refused": "were refused", "timeout": "timed out"}
 
 @dataclass(frozen=True, slots=True)
 class Hanging:
-    """``count`` requests at ``where`` (a backend or pool). ``since`` is an epoch time, None if before the span read."""
+    """``count`` requests at ``where`` (a backend or pool). Times are epoch seconds.
+
+    ``since`` is None if it was before the span read. ``seen`` is the last sample that shows them, None for requests
+    that have ended.
+    """
 
     kind: str
     count: float
     where: str
     since: float | None
     words: str
+    seen: float | None = None
 
 
 def read_hanging(prometheus: Prometheus, span_start: float, start: float, end: float) -> list[Hanging]:
@@ -58,18 +63,20 @@ def _at_backends(prometheus: Prometheus, span_start: float, end: float) -> list[
     selector = 'backend_state{state=~"stuck|unreachable"}'
     for labels, samples in read_samples(prometheus, selector, span_start, end):
         if (began := since(samples, 1)) is not None and samples[-1][0] >= end - FRESH_SECONDS:
-            states[labels.get("backend", "")] = (labels["state"], _known(began, samples, span_start))
+            known = _known(began, samples, span_start)
+            states[labels.get("backend", "")] = (labels["state"], known, samples[-1][0])
     moved = _last_progress(prometheus, span_start, end)
     found = []
     for backend, routers in in_flight.items():
         count = sum(samples[-1][1] for samples in routers)
+        seen = min(samples[-1][0] for samples in routers)
         if not count:
             continue
         if backend in states:
-            state, began = states[backend]
+            state, began, reported = states[backend]
             verb = "is" if round(count) == 1 else "are"
             words = f"{_requests(count)} {verb} at {backend}, which is {state}"
-            found.append(Hanging("held", count, backend, began, words))
+            found.append(Hanging("held", count, backend, began, words, min(seen, reported)))
             continue
         last = moved.get(backend)
         busy = min((_busy_since(samples) for samples in routers if samples[-1][1]), default=end)
@@ -78,7 +85,7 @@ def _at_backends(prometheus: Prometheus, span_start: float, end: float) -> list[
         if end - silent_from >= SILENT_SECONDS and steps >= SILENT_SAMPLES:
             verb = "gets" if round(count) == 1 else "get"
             words = f"{_requests(count)} at {backend} {verb} no token, and none finishes there"
-            found.append(Hanging("silent", count, backend, silent_from, words))
+            found.append(Hanging("silent", count, backend, silent_from, words, seen))
     return found
 
 
@@ -122,7 +129,8 @@ def _waiting(prometheus: Prometheus, metric: str, where: str, span: tuple[float,
         began = min(_busy_since(samples) for samples in routers)
         verb = "waits" if round(count) == 1 else "wait"
         words = f"{_requests(count)} {verb} {where} {pool}"
-        found.append(Hanging("queued", count, pool, began, words))
+        seen = min(samples[-1][0] for samples in routers)
+        found.append(Hanging("queued", count, pool, began, words, seen))
     return found
 
 

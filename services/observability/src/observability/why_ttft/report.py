@@ -52,7 +52,8 @@ def hanging_text(hanging: Sequence[Hanging], changes: Sequence[Change]) -> str:
     lines = []
     for one in hanging:
         began = f"since {_clock(one.since)}" if one.since is not None else "since before these windows"
-        lines.append(f"{one.words}, {began}")
+        seen = f", last seen {_clock(one.seen)}" if one.seen is not None else ""
+        lines.append(f"{one.words}, {began}{seen}")
         lines += [f"    in the same minute: {change.words}" for change in same_minute(one.since, changes)]
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ import httpx
 from observability.why_ttft.circumstances import Circumstances, EngineReadings
 from observability.why_ttft.contributions import LEVELS, Window
 from observability.why_ttft.counter_growth import growth
+from observability.why_ttft.spells import Spell, spell
 from platform_contracts.prometheus import NoAnswer, Prometheus, Refused, Series
 
 SECONDS_METRIC = "router_ttft_component_seconds_sum_by"
@@ -141,8 +142,7 @@ def read_circumstances(prometheus: Prometheus, start: float, end: float) -> Circ
     late = grown("router_event_loop_lag_seconds_sum", "instance")
     ticks = grown("router_event_loop_lag_seconds_count", "instance")
     found.loop_lag_seconds = max((late.get(i, 0.0) / n for i, n in ticks.items() if n), default=0.0)
-    up = _instant(prometheus, f"min(min_over_time(router_affinity_store_up{span}))", end)
-    found.affinity_store_down = any(value == 0 for _, value in up)
+    found.affinity_store_down = _store_down(prometheus, span, start, end)
 
     gaps = grown("vllm:inter_token_latency_seconds_count")
     for backend, total in grown("vllm:inter_token_latency_seconds_sum").items():
@@ -164,10 +164,24 @@ def read_circumstances(prometheus: Prometheus, start: float, end: float) -> Circ
         prometheus, f"max by (backend) (max_over_time(vllm:kv_cache_usage_perc{span}))", end
     ):
         reading(labels.get("backend", "")).kv_usage = value
-    states = f'max by (backend, state) (max_over_time(backend_state{{state=~"stuck|unreachable|throttled"}}{span})) == 1'
-    for labels, _ in _instant(prometheus, states, end):
-        reading(labels["backend"]).states.add(labels["state"])
+    for series in ask(prometheus, f'backend_state{{state=~"stuck|unreachable|throttled"}}{span}', end):
+        if when := spell([series.points], bool, start, end):
+            reading(series.labels.get("backend", "")).states[series.labels["state"]] = when
     return found
+
+
+def _store_down(prometheus: Prometheus, span: str, start: float, end: float) -> Spell | None:
+    """Return when a router had no affinity store. Scrapes miss short times, so exported exact times count too."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for series in ask(prometheus, f"router_affinity_store_up{span}", end):
+        points.setdefault(series.labels.get("instance", ""), []).extend(series.points)
+    exact = f'router_change_time_seconds{{kind="affinity_store"}}{span}'
+    for series in ask(prometheus, exact, end):
+        known = points.get(series.labels.get("instance", ""), [])
+        first = min((at for at, _ in known), default=end)
+        up = float(series.labels.get("after") == "up")
+        known += [(at, up) for at in {value for _, value in series.points} if first <= at <= end]
+    return spell(map(sorted, points.values()), lambda value: not value, start, end)
 
 
 def _read_tokens(found: Circumstances, growth_of: Callable[[str], float]) -> None:
