@@ -235,6 +235,7 @@ ALIASES += f"rules: [{', '.join(['*a6'] * 10)}]\n"
     ],
 )
 def test_a_replay_is_bounded(console: Console, rules: str, headers: dict[str, str], words: str) -> None:
+    asked(console)
     answer = replayed(console, rules, **headers)
     assert answer.status_code == 400
     assert words in answer.text
