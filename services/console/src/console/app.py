@@ -314,7 +314,10 @@ def _ago(at: float | None) -> str:
     if at is None:
         return "not known"
     seconds = max(0.0, time.time() - at)
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    # The space does not break: a line must not begin with the unit.
+    return (
+        f"{seconds:.0f}\N{NO-BREAK SPACE}s" if seconds < 120 else f"{seconds / 60:.0f}\N{NO-BREAK SPACE}min"
+    )
 
 
 def _ms(value: float | None) -> str:
