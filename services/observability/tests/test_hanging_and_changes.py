@@ -167,7 +167,8 @@ def test_the_first_lines_are_the_requests_that_hang(
     assert (
         told[3] == f"2 requests wait for an engine to start in pool spare, since {clock(WEDGED + 35)}, {seen}"
     )
-    assert told[4].startswith("7 requests in pool general were refused, since ")
+    assert told[4].startswith("7 requests in pool general were refused, between ")
+    assert told[4].endswith(f" and {clock(WEDGED + 55)}")
     assert told[6].startswith("mean time to first token")
     assert (
         "    in the same minute: router configuration aaaa1111 -> bbbb2222, rules added new; removed old; changed long"

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from observability.why_ttft.samples import Samples, changes_of, read_samples, since
+from observability.why_ttft.spells import clock
 from platform_contracts.prometheus import Prometheus
 
 SILENT_SECONDS = 10.0
@@ -27,8 +28,8 @@ _FAILED = {"refused": "were refused", "timeout": "timed out"}
 class Hanging:
     """``count`` requests at ``where`` (a backend or pool). Times are epoch seconds.
 
-    ``since`` is None if it was before the span read. ``seen`` is the last sample that shows them, None for requests
-    that have ended.
+    ``since`` is None if it was before the span read. ``seen`` is the last sample that shows them; of failed requests,
+    the first sample that shows the last one.
     """
 
     kind: str
@@ -36,7 +37,16 @@ class Hanging:
     where: str
     since: float | None
     words: str
-    seen: float | None = None
+    seen: float
+
+    @property
+    def when(self) -> str:
+        """Return the times in words. Failed requests have ended, so nothing lasts since then."""
+        if self.kind in _FAILED:
+            first, last = clock(self.since or self.seen), clock(self.seen)
+            return f"at {last}" if first == last else f"between {first} and {last}"
+        began = f"since {clock(self.since)}" if self.since is not None else "since before these windows"
+        return f"{began}, last seen {clock(self.seen)}"
 
 
 def read_hanging(prometheus: Prometheus, span_start: float, start: float, end: float) -> list[Hanging]:
@@ -137,6 +147,7 @@ def _waiting(prometheus: Prometheus, metric: str, where: str, span: tuple[float,
 def _failed(prometheus: Prometheus, start: float, end: float) -> list[Hanging]:
     counts: dict[tuple[str, str], float] = defaultdict(float)
     first: dict[tuple[str, str], float] = {}
+    last: dict[tuple[str, str], float] = {}
     selector = 'router_requests_total{outcome=~"refused|timeout"}'
     before = {
         _key(labels): samples[-1][1]
@@ -148,8 +159,16 @@ def _failed(prometheus: Prometheus, start: float, end: float) -> list[Hanging]:
         for at, old, new in changes_of([previous, *samples]):
             counts[key] += new - old if new > old else new
             first[key] = min(first.get(key, at), at)
+            last[key] = max(last.get(key, at), at)
     return [
-        Hanging(outcome, count, pool, first[outcome, pool], _failed_words(outcome, count, pool))
+        Hanging(
+            outcome,
+            count,
+            pool,
+            first[outcome, pool],
+            _failed_words(outcome, count, pool),
+            last[outcome, pool],
+        )
         for (outcome, pool), count in sorted(counts.items(), key=lambda item: -item[1])
         if count
     ]

@@ -1,6 +1,5 @@
 """Formats the result of `why-ttft` as text and as JSON. Computes nothing."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from observability.why_ttft.causes import Cause
 from observability.why_ttft.changes import Change, same_minute
 from observability.why_ttft.contributions import Contribution, Window
 from observability.why_ttft.hanging import Hanging
+from observability.why_ttft.spells import clock
 
 LEAST_SHARE = 0.05
 LEAST_SECONDS = 0.001
@@ -51,9 +51,7 @@ def hanging_text(hanging: Sequence[Hanging], changes: Sequence[Change]) -> str:
     """Return one line for each group of requests without a first token, with changes of the same minute."""
     lines = []
     for one in hanging:
-        began = f"since {_clock(one.since)}" if one.since is not None else "since before these windows"
-        seen = f", last seen {_clock(one.seen)}" if one.seen is not None else ""
-        lines.append(f"{one.words}, {began}{seen}")
+        lines.append(f"{one.words}, {one.when}")
         lines += [f"    in the same minute: {change.words}" for change in same_minute(one.since, changes)]
     return "\n".join(lines)
 
@@ -63,11 +61,7 @@ def changes_text(changes: Sequence[Change]) -> str:
     if not changes:
         return "no change of configuration, processes, pools, breakers or alerts in the window or the 5 minutes before"
     head = "changes in the window and the 5 minutes before (UTC):"
-    return "\n".join([head, *(f"  {_clock(change.at)}  {change.words}" for change in changes)])
-
-
-def _clock(at: float) -> str:
-    return time.strftime("%H:%M:%S", time.gmtime(at))
+    return "\n".join([head, *(f"  {clock(change.at)}  {change.words}" for change in changes)])
 
 
 def _kinds(cause: Cause) -> str:

@@ -54,9 +54,9 @@ def spell(
 def spell_words(one: Spell, about: str = "") -> str:
     """Return when it was, such as "for 4 s until 12:00:11"; times are UTC. ``about`` qualifies the duration."""
     if one.ended is not None:
-        return f"for {about}{_duration(one.seconds)} until {_clock(one.ended)}"
+        return f"for {about}{_duration(one.seconds)} until {clock(one.ended)}"
     if one.began is not None:
-        return f"from {_clock(one.began)} to the end of the window"
+        return f"from {clock(one.began)} to the end of the window"
     return "at the beginning and at the end of the window"
 
 
@@ -72,5 +72,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _clock(at: float) -> str:
+def clock(at: float) -> str:
+    """Return an epoch time as hours, minutes and seconds of UTC."""
     return time.strftime("%H:%M:%S", time.gmtime(at))
