@@ -69,5 +69,8 @@ def test_shadows_that_copy_nothing_and_their_pools_models_are_linted(tmp_path: P
         )
     )
     assert "rule none copies nothing: percent of its shadow is 0" in found
-    assert "rule model copies nothing: other serves no model of live" in found
+    assert (
+        f"{tmp_path / 'r.yaml'}:3:58: rules[1].shadow.pool: rule model copies nothing: other serves n, and no model of "
+        "live (m); name another pool, or add one of these models, or an alias, to pools.other"
+    ) in found
     assert any(one.startswith("requests for n go to other, the shadow pool of rule model") for one in found)

@@ -57,6 +57,19 @@ def contradictory(group: Group) -> bool:
     return any(name in most and most[name] < value for name, value in least.items())
 
 
+def required(group: Group, kind: str) -> list[Condition]:
+    """Return the conditions of a kind that every matching request meets."""
+    if group.join != "all":
+        return []
+    found = []
+    for member in group.members:
+        if isinstance(member, Group):
+            found += required(member, kind)
+        elif member.kind.name == kind:
+            found.append(member)
+    return found
+
+
 def texts(condition: Condition) -> set[str]:
     """Return the value of a condition as a set of texts."""
     value = condition.value

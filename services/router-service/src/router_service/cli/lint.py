@@ -2,14 +2,14 @@
 
 from itertools import combinations
 
-from router_service.cli.implication import contradictory, implies, phrase_within, texts
+from router_service.cli.implication import contradictory, implies, phrase_within, required, texts
+from router_service.cli.lint_second_pools import useless_second_pools
 from router_service.config import RouterConfig
 from router_service.openai_api.paths import INFERENCE_PATHS
 from router_service.pipeline.dry_run import dry_run_idle
-from router_service.routing.conditions import Condition
 from router_service.routing.conditions.request import is_glob, name_matcher
 from router_service.routing.policy import ANY_MODEL, Policy
-from router_service.routing.rules import Group, Rule
+from router_service.routing.rules import Rule
 
 
 def lint(config: RouterConfig) -> list[str]:
@@ -23,7 +23,7 @@ def lint(config: RouterConfig) -> list[str]:
         *_useless_model_lists(policy),
         *_unknown_paths(config),
         *_useless_fallbacks(policy),
-        *_useless_shadows(policy),
+        *useless_second_pools(config),
         *_overlapping_keywords(policy),
         *_untested(config),
     ]
@@ -64,7 +64,7 @@ def _unmeetable(policy: Policy) -> list[str]:
         if rule.refusal is not None:
             continue
         pools = [policy.pools[target.pool] for target in rule.targets]
-        for condition in _required(rule.when, "model"):
+        for condition in required(rule.when, "model"):
             matches = name_matcher(sorted(texts(condition)))
             served = any(
                 pool.serves_any
@@ -86,19 +86,6 @@ def _trusted_aliases(policy: Policy) -> list[str]:
         for pool in policy.pools.values()
         if pool.aliases and not pool.rewrites
     ]
-
-
-def _required(group: Group, kind: str) -> list[Condition]:
-    """Return the conditions of a kind that every matching request meets."""
-    if group.join != "all":
-        return []
-    found = []
-    for member in group.members:
-        if isinstance(member, Group):
-            found += _required(member, kind)
-        elif member.kind.name == kind:
-            found.append(member)
-    return found
 
 
 def _unknown_paths(config: RouterConfig) -> list[str]:
@@ -153,30 +140,6 @@ def _useless_fallbacks(policy: Policy) -> list[str]:
                 found.append(f"fallback {other} of pool {name} serves none of its models")
             elif missing:
                 found.append(f"fallback {other} of pool {name} does not serve {', '.join(sorted(missing))}")
-    return found
-
-
-def _useless_shadows(policy: Policy) -> list[str]:
-    """Find shadows that copy nothing, and shadow pools that clients' requests reach without a rule."""
-    found = []
-    for rule in policy.rules:
-        shadow = rule.shadow
-        if shadow is None:
-            continue
-        pool = policy.pools[shadow.pool]
-        names = ", ".join(sorted({target.pool for target in rule.targets}))
-        models = {model for target in rule.targets for model in policy.pools[target.pool].served}
-        if not shadow.percent:
-            found.append(f"rule {rule.name} copies nothing: percent of its shadow is 0")
-        elif not any(pool.serves(model) for model in models) and not pool.serves_any:
-            found.append(f"rule {rule.name} copies nothing: {pool.name} serves no model of {names}")
-        others = [other for other in policy.pools.values() if other is not pool]
-        own = sorted(model for model in pool.served if not any(other.serves(model) for other in others))
-        if own and not any(target.pool == pool.name for one in policy.rules for target in one.targets):
-            found.append(
-                f"requests for {', '.join(own)} go to {pool.name}, the shadow pool of rule {rule.name}: no other pool "
-                "serves these models"
-            )
     return found
 
 
