@@ -14,6 +14,7 @@ from harness.shadowed_pipeline import DONE, SILENT, STREAM, TOKEN, WHOLE, Client
 from router_service.accounting.cache_homes import CacheHomes
 from router_service.accounting.completion import Completion
 from router_service.pipeline.ends import End
+from router_service.pipeline.engine_request import engine_request
 from router_service.pipeline.pipeline import Pipeline
 from router_service.pipeline.settings import Settings
 from router_service.ports import Endpoint, Health
@@ -307,3 +308,54 @@ def test_a_request_without_a_shadow_costs_no_call_more() -> None:
     assert without[1] == 0
     copied = Rule("all", Group("all", ()), (Target("live"),), shadow=Shadow("next", 100.0))
     assert calls_of_requests(copied)[1] > 50
+
+
+def test_an_error_while_copying_neither_ends_the_request_nor_keeps_its_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wrong(*_: object) -> bool:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr("router_service.pipeline.shadows.keeps_state", wrong)
+    reported: list[dict[str, Any]] = []
+
+    async def scenario(world: World) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        client = await world.ask()
+        assert client.data == TOKEN + DONE + b"(end)"
+        assert [member.view.in_flight for member in world.fleet.members()] == [0, 0]
+
+    world = run(scenario)
+    assert world.hosts() == ["live"]
+    assert world.finished[0].shadow is None, "its record names no copy"
+    assert [(one["message"], repr(one["exception"])) for one in reported] == [
+        ("request id-0 was not copied", "KeyError('a mistake')")
+    ]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_an_error_before_an_attempt_is_sent_does_not_keep_its_slot(
+    monkeypatch: pytest.MonkeyPatch, copied: bool
+) -> None:
+    """The attempt is counted in when its backend is chosen, before the request for the engine is made."""
+    made = engine_request
+
+    def wrong(*arguments: Any) -> Any:
+        if arguments[3].request_id.endswith("-shadow") == copied:
+            raise KeyError("a mistake")
+        return made(*arguments)
+
+    monkeypatch.setattr("router_service.pipeline.attempts.engine_request", wrong)
+
+    async def scenario(world: World) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        for number in range(6):  # more than the backend has slots
+            if copied:
+                await world.ask(number=number)
+            else:
+                with pytest.raises(KeyError):
+                    await world.ask(number=number)
+            await world.settle()
+        assert not world.pipeline.shadows._counts.running
+
+    run(scenario, percent=100.0 if copied else 0.0)

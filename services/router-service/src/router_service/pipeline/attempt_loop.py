@@ -3,6 +3,7 @@
 Must not write to the client or end the request: it raises a `RequestEnd`, and `Pipeline.handle` does both.
 """
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from router_service.pipeline import ends, resume
@@ -61,7 +62,7 @@ class AttemptLoop:
                     raise Refused(_unroutable(decision, job))
                 break
             if attempt == "first" and decision.rule is not None and decision.rule.shadow is not None:
-                self._shadows.offer(job, decision, body)
+                self._offer(job, decision, body)
             last = await self._attempts.run(job, relay, decision, body, continuation)
             if continuation is not None:
                 _note_resume(job, last, continuation)
@@ -95,6 +96,16 @@ class AttemptLoop:
                 break
             attempt = "retry" if broken is None else "resume"
         raise end_after(last, broken, relay)
+
+    def _offer(self, job: Job, decision: Decision, body: dict[str, Any]) -> None:
+        """Offer the request to its rule's shadow. An error there must not end the request, which is counted in already."""
+        try:
+            self._shadows.offer(job, decision, body)
+        except Exception as error:
+            job.shadow = None
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"request {job.request_id} was not copied", "exception": error}
+            )
 
     def _may_go_on(self, job: Job, last: Answer, at: BackendView) -> bool:
         """Return whether to make another attempt after ``last`` at that backend, and spend the budget for it.

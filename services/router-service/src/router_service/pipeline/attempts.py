@@ -62,36 +62,37 @@ class Attempts:
         """Make one call to the chosen backend and count it out again; `Placement` has already counted it in."""
         backend = decision.chosen
         assert backend is not None
-        record = AttemptRecord(backend.name)
-        job.attempts.append(record)
-        features, inbound = job.features, job.inbound
-        assert features is not None
-        limit = self._missing_limit(job, body, backend.pool, features.model) if job.reserved_tokens else {}
-        sent = engine_request(
-            inbound.body, body, inbound.path, features, decision, job.settings.policy, limit
-        )
-        job.engine_fields = sent.fields
-        answer = self._answer(job, relay, decision, body, continuation, sent.editor)
-        self.running[answer] = (job, decision)
+        answer: Answer | None = None
         healthy: bool | None = None
-        try:
+        record = AttemptRecord(backend.name)
+        try:  # The first statement: whatever raises must not keep the backend's slot.
+            job.attempts.append(record)
+            features, inbound = job.features, job.inbound
+            assert features is not None
+            limit = (
+                self._missing_limit(job, body, backend.pool, features.model) if job.reserved_tokens else {}
+            )
+            sent = engine_request(
+                inbound.body, body, inbound.path, features, decision, job.settings.policy, limit
+            )
+            job.engine_fields = sent.fields
+            answer = self._answer(job, relay, decision, body, continuation, sent.editor)
+            self.running[answer] = (job, decision)
             request = continuation.body if continuation is not None else sent.body
             await self._exchange(job, relay, backend, answer, request, record)
             if answer.end is End.COMPLETE:
                 healthy = True
             elif answer.end in FAULTS and not 400 <= answer.status < 500:
                 healthy = False
+            return answer
         finally:
-            del self.running[answer]
+            if answer is not None:
+                self.running.pop(answer, None)
             self._fleet.end(backend, healthy, job.client_id, decision.class_name)
-            job.opened = job.opened or answer.opened
-            record.outcome = answer.end
-            record.status = answer.status
-            record.detail = answer.error
-            if answer.first_byte_at:
-                record.first_byte_ms = (answer.first_byte_at - answer.clock.sent_at) * 1e3
-            job.stamp(answer, backend)
-        return answer
+            if answer is not None:
+                _note(record, answer)
+                job.opened = job.opened or answer.opened
+                job.stamp(answer, backend)
 
     def leave_lost_backends(self) -> None:
         """End every attempt at a dead, frozen or wedged backend if another backend can serve the request.
@@ -227,3 +228,12 @@ class Attempts:
 def _may_be_stored(job: Job, body: dict[str, Any], backend: BackendView) -> bool:
     """Return whether the engine may keep the response for later requests."""
     return job.inbound.path.stores and body.get("store") is not False and backend.stores_responses
+
+
+def _note(record: AttemptRecord, answer: Answer) -> None:
+    """Write the end of an attempt into its record."""
+    record.outcome = answer.end
+    record.status = answer.status
+    record.detail = answer.error
+    if answer.first_byte_at:
+        record.first_byte_ms = (answer.first_byte_at - answer.clock.sent_at) * 1e3
