@@ -15,7 +15,8 @@ from kubernetes_asyncio import client
 from router_service.config.model import Backend, Discover
 from router_service.dead_peer import IDLE_SECONDS, LOST_SECONDS
 from router_service.discovery.dns import DnsDiscovery
-from router_service.discovery.endpoint_slices import EndpointSlicesDiscovery, watched_client
+from router_service.discovery.endpoint_slices import EndpointSlicesDiscovery
+from router_service.discovery.kubernetes_api import watched_client
 from router_service.discovery.static import StaticDiscovery
 from router_service.ports import DiscoveryFailed, Endpoint
 

@@ -1,5 +1,6 @@
 """One controller writes at a time, a lost lock stops it, and a failed write leaves the weights file as it was."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness.servers.router_fleet import Part, fleet_in
 from router_service.config.rollout_model import ShareSection
 from router_service.rollout.controller import Controller
 from router_service.rollout.leader import KEY, LEASE_SECONDS, FileLeader, Leader, RedisLeader
-from router_service.rollout.weights_store import write_weights
+from router_service.rollout.weights_store import SharedFile, WeightsProblem
 
 pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
@@ -37,7 +38,7 @@ class Controlled:
     def __init__(self, folder: Path, leader: Leader, clock: Clock) -> None:
         self.events: list[tuple[str, str, dict[str, Any]]] = []
         self.leader = leader
-        self.controller = Controller(folder / "router.yaml", leader, self._log, clock)
+        self.controller = Controller(folder / "router.yaml", leader, SharedFile(), self._log, clock)
 
     def _log(self, level: str, event: str, **values: object) -> None:
         self.events.append((level, event, values))
@@ -177,6 +178,9 @@ async def test_without_redis_a_leader_stays_one_until_its_lease_ends(folder: Pat
     assert await leader.keep()
     clock.now += LEASE_SECONDS / 2
     assert not await leader.keep()
+    assert leader.problem is not None
+    assert leader.problem.startswith(f"redis://127.0.0.1:{store.port}/0: ")
+    assert "no controller decides without the lock" in leader.problem
     await leader.close()
 
 
@@ -201,15 +205,15 @@ async def test_an_invalid_configuration_stops_decisions_and_is_logged_once(folde
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder / "weights.yaml"
-    write_weights(path, {"r": ShareSection(to="new", percent=5)})
+    asyncio.run(SharedFile().write(path, {"r": ShareSection(to="new", percent=5)}))
     before, files = path.read_text(), sorted(folder.iterdir())
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_weights(path, {"r": ShareSection(to="new", percent=50)})
+    with pytest.raises(WeightsProblem, match=r"weights.yaml: cannot be written: No space left"):
+        asyncio.run(SharedFile().write(path, {"r": ShareSection(to="new", percent=50)}))
     assert path.read_text() == before
     assert sorted(folder.iterdir()) == files
 
@@ -219,8 +223,8 @@ async def test_a_file_that_cannot_be_written_is_logged_and_tried_again(folder: P
     one = Controlled(folder, FileLeader(folder / "lock"), clock)
     (folder / "weights.yaml").mkdir()
     assert await one.turn() == []
-    assert ("error", "rollout_not_written") in [event[:2] for event in one.events]
+    assert await one.turn() == []
+    assert [event[:2] for event in one.events].count(("error", "rollout_not_written")) == 1
     (folder / "weights.yaml").rmdir()
-    clock.now += WINDOW
-    assert await one.turn() == ["start"]
+    assert await one.turn() == ["start"], "at once: a step back must not wait for another window"
     await one.leader.close()

@@ -132,7 +132,10 @@ class World:
         tokens = random.randint(20, 200)
         failed = outcome == "upstream_error"
         at = datetime.fromtimestamp(self.now, UTC).isoformat()
+        share = rule.rollout
+        assert share is not None
         return {
+            "rollout": {"to": share.to, "percent": share.percent},
             "request_id": request_id, "time": at, "rule": "r", "first_pool": pool, "pool": pool, "stream": True,
             "outcome": outcome, "first_token_ms": None if failed else first, "total_ms": 0.0,
             "decode_ms": None if failed else gap * (tokens - 1), "tokens": {"completion": tokens}, "attempts": [],

@@ -19,6 +19,7 @@ from router_service.config import RouterConfig, load, redis_password
 if TYPE_CHECKING:
     from router_service.rollout.leader import Leader
     from router_service.rollout.plan import Step
+    from router_service.rollout.weights_store import WeightsStore
 
 LEADER_TIMEOUT_SECONDS = 1.0
 
@@ -29,6 +30,13 @@ def add_rollout(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     inner = rollout.add_subparsers(required=True, metavar="COMMAND")
     running = inner.add_parser("run", help="run the controller, which writes the weights file")
     running.add_argument("--config", type=Path, required=True, help="the configuration of the routers")
+    running.add_argument(
+        "--config-map",
+        metavar="NAMESPACE/NAME",
+        help="write the weights into this ConfigMap, which the routers mount; the weights file is then a copy of it",
+    )
+    running.add_argument("--host", default="127.0.0.1", help="address of /healthz and /readyz")
+    running.add_argument("--port", type=int, help="port of /healthz and /readyz (default: none is opened)")
     running.set_defaults(run=_run)
     showing = inner.add_parser("status", help="print the state of every rollout")
     showing.add_argument("--config", type=Path, required=True, help="the configuration of the routers")
@@ -45,13 +53,17 @@ def _run(options: argparse.Namespace) -> int:
             f"{options.config}: routing.weights_file is missing: name the file that the controller writes"
         )
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_until_signalled(options.config, config))
+        asyncio.run(_until_signalled(options, config))
     return 0
 
 
-async def _until_signalled(path: Path, config: RouterConfig) -> None:
+async def _until_signalled(options: argparse.Namespace, config: RouterConfig) -> None:
     from router_service.rollout.controller import Controller
+    from router_service.rollout.probes import Probes
 
+    path = options.config
+    weights = _weights(path.parent / str(config.values.routing.weights_file), options.config_map)
+    leader = _leader(path, config)
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,7 +72,27 @@ async def _until_signalled(path: Path, config: RouterConfig) -> None:
     def log(level: str, event: str, **values: object) -> None:
         print(log_line("router-service", level, event, **values), flush=True)
 
-    await Controller(path, _leader(path, config), log, time.time).run()
+    probes = Probes()
+    if options.port is not None:
+        try:
+            await probes.serve(options.host, options.port)
+        except OSError as error:
+            raise BadInput(f"--host {options.host} --port {options.port}: {error.strerror}") from error
+    await Controller(path, leader, weights, log, time.time, probes.turned).run()
+
+
+def _weights(file: Path, config_map: str | None) -> "WeightsStore":
+    """Return where the weights are kept: in a ConfigMap if one is named, else in the file itself."""
+    from router_service.rollout.weights_store import SharedFile
+
+    if config_map is None:
+        return SharedFile()
+    namespace, slash, name = config_map.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise BadInput(f'--config-map: "{config_map}" is not NAMESPACE/NAME')
+    from router_service.rollout.config_map import ConfigMapStore
+
+    return ConfigMapStore(namespace, name, file)
 
 
 def _leader(path: Path, config: RouterConfig) -> "Leader":

@@ -5,18 +5,16 @@ server cannot be reached, the last known list stays in use.
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
-from aiohttp.connector import AddrInfoType
-from kubernetes_asyncio import client, config, watch
+from kubernetes_asyncio import client, watch
 from kubernetes_asyncio.client import ApiException
 from kubernetes_asyncio.config import ConfigException
 
 from router_service.config.model import Discover
-from router_service.dead_peer import detect_dead_peer
+from router_service.discovery.kubernetes_api import connect
 from router_service.discovery.naming import endpoint
 from router_service.ports import Endpoint
 
@@ -53,7 +51,7 @@ class EndpointSlicesDiscovery:
         pause = 0.5
         while True:
             try:
-                api = self._api = self._api or await _connect()
+                api = self._api = self._api or await connect()
                 async for slices in self._follow(api):
                     pause = 0.5
                     self._report(None)
@@ -117,33 +115,3 @@ class EndpointSlicesDiscovery:
                     one = endpoint(self._pool, address, self._discover, name)
                     found[one.name] = one  # A pod may be in two slices while they are rebalanced.
         return [found[name] for name in sorted(found)]
-
-
-async def _connect() -> client.ApiClient:
-    """Use the pod's service account, else the kubeconfig of the current user."""
-    try:
-        config.load_incluster_config()  # type: ignore[no-untyped-call]
-    except ConfigException:
-        await config.load_kube_config()
-    return watched_client()
-
-
-def watched_client(settings: client.Configuration | None = None) -> client.ApiClient:
-    """Return a client whose connections break within seconds when the API server's host is gone.
-
-    ``settings`` are those of the pod or kubeconfig unless given.
-    """
-    api = client.ApiClient(settings)
-    # A watch is silent while nothing changes: without this a lost API server is found only when the watch would end.
-    # The client has no option for its connector's sockets.
-    # No type: aiohttp declares neither the attribute nor that a pool has a connector.
-    connector: Any = api.rest_client.pool_manager.connector
-    connector._socket_factory = _watched_socket
-    return api
-
-
-def _watched_socket(address: AddrInfoType) -> socket.socket:
-    """Return an unconnected socket whose connection breaks within seconds when its peer's host is gone."""
-    sock = socket.socket(*address[:3])
-    detect_dead_peer(sock)
-    return sock

@@ -65,7 +65,7 @@ class Attempts:
         answer: Answer | None = None
         healthy: bool | None = None
         record = AttemptRecord(backend.name)
-        try:  # The first statement: whatever raises must not keep the backend's slot.
+        try:  # Everything that may raise is inside, because the attempt holds a slot already.
             job.attempts.append(record)
             features, inbound = job.features, job.inbound
             assert features is not None

@@ -64,6 +64,12 @@ def ended_at(record: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(record["time"]).timestamp() + (record.get("total_ms") or 0.0) / 1e3
 
 
+def _percent(record: Mapping[str, Any]) -> float | None:
+    """Return the share that the request was decided with; None if its rule had no rollout then."""
+    share = record.get("rollout")
+    return None if share is None else share.get("percent")
+
+
 class Counted:
     """The requests of one pool in one window: their number, and the rows with the smallest hashes of their ids.
 
@@ -93,20 +99,25 @@ def merged(counted: Iterable[Counted]) -> Arm:
 
 
 class Windows:
-    """The requests of one rollout's step, by pool and window. ``began`` is when the step began (epoch seconds)."""
+    """The requests of one rollout's step, by pool and window.
 
-    def __init__(self, plan: Plan, began: float) -> None:
+    ``began`` is when the step began (epoch seconds), ``percent`` its share.
+    """
+
+    def __init__(self, plan: Plan, began: float, percent: float) -> None:
         self.plan = plan
         self.began = began
+        self.percent = percent
         self._closed: deque[tuple[Counted, Counted]] = deque(maxlen=MOST_WINDOWS)
         self._open = (Counted(), Counted())
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Count one record, if it is of this rule, of one of the two pools and ended after the warm-up.
+        """Count one record, if it is of this rule and share, of one of the two pools and ended after the warm-up.
 
-        It belongs to the pool that the rule chose, even if a fallback served it.
+        It belongs to the pool that the rule chose, even if a fallback served it. A router may receive a changed share
+        a minute late: requests that it decided with another share say nothing about this step.
         """
-        if record.get("rule") != self.plan.rule:
+        if record.get("rule") != self.plan.rule or _percent(record) != self.percent:
             return
         pool = record.get("first_pool")
         if pool not in (self.plan.old, self.plan.to):

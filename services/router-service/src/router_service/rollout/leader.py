@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, cast
+from urllib.parse import urlsplit
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
@@ -20,7 +21,12 @@ _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del
 
 
 class Leader(Protocol):
-    """The lock that lets one controller write the weights file."""
+    """The lock that lets one controller write the weights file.
+
+    ``problem`` says why the lock cannot be requested, None if it can.
+    """
+
+    problem: str | None
 
     async def keep(self) -> bool:
         """Take or renew the lock; return whether this controller has it."""
@@ -38,7 +44,9 @@ class RedisLeader:
     def __init__(
         self, url: str, password: str | None, timeout_seconds: float, clock: Callable[[], float]
     ) -> None:
+        self.problem: str | None = None
         self._clock = clock
+        self._url = url
         self._token = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._until = float("-inf")
         self._redis = redis.Redis.from_url(
@@ -58,8 +66,11 @@ class RedisLeader:
             taken = await self._redis.set(KEY, self._token, nx=True, px=milliseconds)
             if not taken:
                 taken = await self._script(_RENEW, milliseconds)
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError) as error:
+            said = str(error) or type(error).__name__
+            self.problem = f"{_without_user(self._url)}: {said}; no controller decides without the lock"
             return self.held()
+        self.problem = None
         self._until = asked + LEASE_SECONDS if taken else float("-inf")
         return self.held()
 
@@ -89,6 +100,7 @@ class FileLeader:
     """
 
     def __init__(self, path: Path) -> None:
+        self.problem: str | None = None
         self._path = path
         self._file = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
         self._locked = False
@@ -113,3 +125,8 @@ class FileLeader:
     async def close(self) -> None:
         os.close(self._file)
         self._locked = False
+
+
+def _without_user(url: str) -> str:
+    """Return the address of a URL that may contain a password."""
+    return urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()

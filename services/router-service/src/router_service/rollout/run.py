@@ -32,8 +32,13 @@ class RolloutRun:
         self._clock = clock
         self.plan = plan
         self.share = share
-        self._windows = Windows(plan, self._since())
+        self.pending: Decision | None = None
+        """A decision that is not stored yet."""
+        self._windows = self._new_windows()
         self._ends = self._first_end()
+
+    def _new_windows(self) -> Windows:
+        return Windows(self.plan, self._since(), 0.0 if self.share is None else self.share.percent)
 
     def _since(self) -> float:
         since = self.share.since if self.share is not None else None
@@ -62,8 +67,10 @@ class RolloutRun:
         )
         changed = plan != self.plan
         self.plan, self.share = plan, share
+        if moved or changed:
+            self.pending = None
         if moved:
-            self._windows = Windows(plan, self._since())
+            self._windows = self._new_windows()
             self._ends = self._first_end()
         elif changed:
             self._windows.plan = plan
@@ -75,7 +82,13 @@ class RolloutRun:
             self._windows.add(record)
 
     def decide(self) -> Decision | None:
-        """Return the decision if the window has ended, otherwise None. The caller stores the share."""
+        """Return the decision if the window has ended, otherwise None.
+
+        The caller stores the share and calls :meth:`stored`. Until then the same decision is returned: a step back must
+        not wait for another window.
+        """
+        if self.pending is not None:
+            return self.pending
         now = self._clock()
         if now < self._ends:
             return None
@@ -93,15 +106,16 @@ class RolloutRun:
             attempt=self.plan.attempt if is_new else self.share.attempt,  # type: ignore[union-attr]
             decided=Decided(at=at, action=step.action, reason=step.reason),
         )
-        decision = Decision(self.plan, state, evidence, step, share)
+        self.pending = Decision(self.plan, state, evidence, step, share)
         self._ends = now + self.plan.window_seconds
-        return decision
+        return self.pending
 
     def stored(self, decision: Decision) -> None:
         """Continue from a decision that is now in the weights file."""
+        self.pending = None
         before, self.share = self.share, decision.share
         if _identity(before) != _identity(decision.share):
-            self._windows = Windows(self.plan, self._since())
+            self._windows = self._new_windows()
             self._ends = self._first_end()
 
 
