@@ -24,10 +24,12 @@ pytestmark = [pytest.mark.service, pytest.mark.untimed]
 @pytest.mark.parametrize("example", sorted((HELM / "router-service/examples").glob("*.yaml")), ids=name_of)
 def test_the_router_itself_accepts_the_configuration_of_the_chart(example: Path, tmp_path: Path) -> None:
     data = one(manifests("router-service", example), "ConfigMap", "router-service")["data"]
+    for folder in ("router", "router-weights"):  # the pod's mounts
+        (tmp_path / folder).mkdir()
     for name, text in data.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / "router" / name).write_text(text)
     done = subprocess.run(
-        [BIN / "router-service", "check", "--config", tmp_path / "router.yaml"],
+        [BIN / "router-service", "check", "--config", tmp_path / "router/router.yaml"],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

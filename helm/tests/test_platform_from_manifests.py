@@ -6,8 +6,6 @@ the engine's vLLM is the simulator here, and the real one in tests/e2e.
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,67 +16,17 @@ import httpx
 import pytest
 import yaml
 
-from harness.kubernetes.tools import tool
+from harness.kubernetes.platform_manifests import TRIAL_KEY, rendered, routes, runnable, scraped
 from harness.waiting import eventually
 from platform_contracts.prometheus import Prometheus
-from platform_tools.deploy.releases import releases_of
 from podrunner.cluster import Cluster, cluster
-from podrunner.platform_images import NOT_RUNNABLE, images_of
+from podrunner.platform_images import images_of
 from podrunner.pod import Pod
 
 pytestmark = [pytest.mark.service, pytest.mark.untimed, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = "smollm2-135m-instruct"
 FIRST_KEY = "sk-" + "a" * 40
-TRIAL_KEY = "sk-" + "t" * 40
-OVERRIDES = {
-    # A client whose budget of a minute is one short completion.
-    "rate-limits": ["--set-json", 'limits.clients={"trial": {"tokens_per_minute": 60}}'],
-    # The hub is not reachable, so the weights are a folder on the node.
-    "smollm2": ["--set", "weights.source=/models/source", "--set", "weights.cache.kind=hostPath"],
-}
-
-
-def rendered(environment: str, weights: Path) -> list[dict[str, Any]]:
-    """Return the manifests of every release, each with its namespace."""
-    found = []
-    for release in releases_of(ROOT / "helm", environment, []):
-        more = OVERRIDES.get(release.name, [])
-        if release.name == "smollm2":
-            more = [*more, "--set", f"weights.cache.hostPath={weights}"]
-        done = subprocess.run(
-            [tool("helm"), "template", *release.words(), *more],
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        for document in filter(None, yaml.load_all(done.stdout, yaml.CSafeLoader)):
-            document["metadata"].setdefault("namespace", release.namespace)
-            found.append(document)
-    return found
-
-
-def runnable(document: dict[str, Any]) -> bool:
-    """Return whether this machine has an image for every container."""
-    if document["kind"] not in ("Deployment", "StatefulSet", "Pod"):
-        return True
-    spec = document["spec"] if document["kind"] == "Pod" else document["spec"]["template"]["spec"]
-    return not any(one["image"].rpartition(":")[0] in NOT_RUNNABLE for one in spec["containers"])
-
-
-def routes(folder: Path, *keys: str) -> str:
-    """Return the route table for the Secret, made as in docs/deploying.md."""
-    clients = {"tester": list(keys), "trial": [TRIAL_KEY]}
-    (folder / "keys.yaml").write_text(yaml.safe_dump({"clients": clients}))
-    (folder / "keys.yaml").chmod(0o600)
-    done = subprocess.run(
-        [Path(sys.executable).parent / "edge-gateway", "routes", "--settings",
-         ROOT / "services/edge-gateway/envoy/cluster.yaml", "--keys-file", folder / "keys.yaml",
-         "--out", folder / "routes.yaml"],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return (folder / "routes.yaml").read_text()
 
 
 class Platform:
@@ -121,31 +69,6 @@ class Platform:
             return True
 
         return client.call(connect)
-
-
-def scraped(config: str, kube: Cluster) -> str:
-    """Return prometheus.yml with the pods listed: Debian builds Prometheus without Kubernetes discovery.
-
-    The list has the labels that discovery would find, for the chart's relabelling.
-    """
-    document = yaml.safe_load(config)
-    targets = []
-    for pod in kube.pods:
-        labels = {f"__meta_kubernetes_pod_label_{key.replace('.', '_').replace('/', '_').replace('-', '_')}": value
-                  for key, value in pod.labels.items()}  # fmt: skip
-        for name, port in pod.ports.items():
-            targets.append({
-                "targets": [f"{pod.ip}:{port}"],
-                "labels": {**labels, "__meta_kubernetes_pod_container_port_name": name,
-                           "__meta_kubernetes_pod_name": pod.name, "__meta_kubernetes_pod_phase": "Running",
-                           "__meta_kubernetes_namespace": pod.namespace,
-                           "__meta_kubernetes_pod_node_name": "node"},
-            })  # fmt: skip
-    for job in document["scrape_configs"]:
-        assert job.pop("kubernetes_sd_configs")
-        job["static_configs"] = targets
-    document["global"]["scrape_interval"] = "1s"
-    return yaml.safe_dump(document)
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +172,42 @@ def test_a_changed_limit_arrives_without_a_restart(platform: Platform) -> None:
     assert pod.mains[0].pid == before
 
 
+def test_a_rollout_reaches_the_router_through_the_config_map_that_its_controller_creates(
+    platform: Platform,
+) -> None:
+    kube = platform.kube
+    before = kube.objects["llm"]["ConfigMap", "router-service"]
+    main = yaml.safe_load(before["data"]["router.yaml"])
+    engine = {
+        "url": f"http://{platform.pod('smollm2').ip}:8000",
+        "health_url": f"http://{platform.pod('smollm2').ip}:8001/readyz",
+    }
+    main["pools"]["next"] = {"models": [MODEL], "backends": {"next-1": engine}}
+    rollout = {"to": "next", "steps": [30, 60], "objectives": {"errors": 0.1}}
+    rules = {"rules": [{"name": "all", "when": {}, "route_to": "general", "rollout": rollout}]}
+    data = {"router.yaml": yaml.safe_dump(main), "rules.yaml": yaml.safe_dump(rules)}
+    assert ("ConfigMap", "router-service-weights") not in kube.objects["llm"]
+    kube.apply({**before, "data": data})
+
+    def percent(wanted: float) -> bool:
+        url = f"http://{platform.pod('router-service').ip}:8000/metrics"
+        text = kube.client("watcher", "observability").call(lambda: httpx.get(url, timeout=5).text)
+        return f'router_rollout_percent{{pool="next",rule="all"}} {wanted}' in text
+
+    eventually(lambda: percent(30.0), "the router obeys the first step", 30)
+    stored = kube.objects["llm"]["ConfigMap", "router-service-weights"]
+    changed = stored["data"]["weights.yaml"].replace("30.0", "60.0")
+    kube.apply({**stored, "data": {"weights.yaml": changed}})
+    eventually(lambda: percent(60.0), "a share that somebody else wrote", 30)
+    kube.delete_config_map("llm", "router-service-weights")
+    eventually(lambda: percent(30.0), "the controller starts again at the first step", 30)
+    log = platform.pod("router-service-rollout").log("rollout")
+    assert "rollout_routers_silent" not in log, log
+    assert '"leads":true' in log.replace(" ", ""), log
+    assert kube.api.refused == [], "the controller's Role is enough"
+    kube.apply(before)
+
+
 def test_only_named_neighbours_are_let_in(platform: Platform) -> None:
     pods = {name: platform.pod(name).ip for name in (
         "router-service", "smollm2", "redis", "edge-gateway", "rate-limit-service",
@@ -262,6 +221,10 @@ def test_only_named_neighbours_are_let_in(platform: Platform) -> None:
         "false-edge": ("default", {"app.kubernetes.io/name": "edge-gateway"}),
         "edge": ("llm", {"app.kubernetes.io/name": "edge-gateway"}),
         "router": ("llm", {"app.kubernetes.io/name": "router-service"}),
+        "rollout": (
+            "llm",
+            {"app.kubernetes.io/name": "router-service-rollout", "app.kubernetes.io/instance": "router"},
+        ),
         "budgets": ("llm", {"app.kubernetes.io/name": "rate-limit-service"}),
         "watcher": ("observability", {}),
     }
@@ -278,6 +241,7 @@ def test_only_named_neighbours_are_let_in(platform: Platform) -> None:
         "stranger": [], "neighbour": [], "false-edge": [],
         "edge": [("router-service", 8000), ("rate-limit-service", 8081)],
         "router": [("smollm2", 8000), ("smollm2", 8001), ("redis", 6379), ("rate-limit-service", 8081)],
+        "rollout": [("router-service", 8000), ("redis", 6379)],
         "budgets": [("redis", 6379)],
         "watcher": [("router-service", 8000), ("smollm2", 8000), ("smollm2", 8001), ("redis", 9121), ("edge-gateway", 9902),
                     ("rate-limit-service", 8082)],

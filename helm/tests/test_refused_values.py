@@ -62,6 +62,19 @@ REFUSED = {
         {"rules__rules": '[{"name": "a", "when": {}, "route_to": "small"}, {"name": "a", "when": {}, "route_to": "small"}]'},
         'rules.rules[1].name: "a" is taken',
     ),
+    "a rollout without its controller": (
+        ROUTER,
+        {"rules__rules": '[{"name": "a", "when": {}, "route_to": "small", "rollout": {"to": "large"}}]'},
+        "rules.rules[0].rollout: nothing would set its share: set rollout.enabled to true",
+    ),
+    "a rollout's weights file of one's own": (
+        ROUTER, {"rollout__enabled": "true", "config__routing__weights_file": '"w.yaml"'},
+        "config.routing.weights_file belongs to the chart with rollout.enabled (the ConfigMap router-service-weights)",
+    ),
+    "two controllers of rollouts without a lock": (
+        ROUTER, {"rollout__enabled": "true", "rollout__replicas": "2", "redis__enabled": "false"},
+        "rollout.replicas 2 without redis.enabled: only a lock in Redis selects the controller that decides",
+    ),
     "a fallback that does not exist": (
         ROUTER, {"config__routing__fallback": '{"small": ["tiny"]}'}, 'config.routing.fallback.small: "tiny" is not one of',
     ),

@@ -56,7 +56,7 @@ FULL: Mapping[str, list[Mapping[str, Any]]] = {
     "llm-tempo": [MONITORED],
     "observability": [{"prometheusRule": {"enabled": True}, "podMonitors": {"enabled": True}}],
     "rate-limit-service": [SCALE],
-    "router-service": [SCALE, KEDA],
+    "router-service": [SCALE, {**KEDA, "rollout": {"enabled": True}}],
 }
 # Values that the second release must change too, and a part of the comment in values.yaml that states this.
 ALSO_DIFFERENT: Mapping[str, tuple[Mapping[str, Any], str]] = {

@@ -41,7 +41,10 @@ class Cluster:
             "link set lo up\nlink add br0 type bridge\n"
             f"addr add {NODE_IP}/16 dev br0\nlink set br0 up\n"
         ))  # fmt: skip
-        self.api = self.node.call(lambda: ApiServer(NODE_IP, self._slices, self._allowed))
+        self.api = self.node.call(lambda: self._api_server())
+
+    def _api_server(self) -> ApiServer:
+        return ApiServer(NODE_IP, self._slices, self._allowed, self._config_maps, self._put)
 
     # -- manifests -------------------------------------------------------------------------------
 
@@ -82,6 +85,17 @@ class Cluster:
         for pod in self.pods:
             if pod.namespace == namespace:
                 pod.volumes.refresh(*key)
+
+    def delete_config_map(self, namespace: str, name: str) -> None:
+        """Delete a ConfigMap; pods that mount it as optional see an empty folder."""
+        del self.objects[namespace]["ConfigMap", name]
+        for pod in self.pods:
+            if pod.namespace == namespace:
+                pod.volumes.refresh("ConfigMap", name)
+
+    def _config_maps(self, namespace: str) -> Mapping[str, dict[str, Any]]:
+        found = self.objects.get(namespace, {})
+        return {name: dict(one) for (kind, name), one in found.items() if kind == "ConfigMap"}
 
     def _pod_of(self, document: Document, number: int) -> Pod:
         template = document["spec"]["template"]
@@ -220,19 +234,21 @@ class Cluster:
             if one["metadata"]["namespace"] == namespace and one["metadata"]["name"] == service
         ]
 
-    def _allowed(self, account: str, verb: str, resource: str, namespace: str) -> bool:
+    def _allowed(self, account: str, verb: str, resource: str, namespace: str, name: str) -> bool:
         roles = {
             (one["metadata"]["namespace"], one["metadata"]["name"]): one["rules"]
             for one in self._roles
             if one["kind"] == "Role"
         }
+        group = "" if resource == "configmaps" else "discovery.k8s.io"
         for binding in self._roles:
             if binding["kind"] != "RoleBinding" or binding["metadata"]["namespace"] != namespace:
                 continue
             subjects = [f"{one['namespace']}/{one['name']}" for one in binding["subjects"]]
             for rule in roles[namespace, binding["roleRef"]["name"]]:
-                group = "discovery.k8s.io" in rule["apiGroups"]
-                if account in subjects and group and resource in rule["resources"] and verb in rule["verbs"]:
+                named = name in rule.get("resourceNames", [name])
+                what = group in rule["apiGroups"] and resource in rule["resources"] and named
+                if account in subjects and what and verb in rule["verbs"]:
                     return True
         return False
 

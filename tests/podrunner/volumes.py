@@ -27,6 +27,9 @@ def write_atomically(folder: Path, files: Mapping[str, str], group: int) -> None
     for name in files:
         if not (folder / name).is_symlink():
             os.symlink(f"..data/{name}", folder / name)
+    for path in folder.iterdir():
+        if not path.name.startswith("..") and path.name not in files:
+            path.unlink()
     if old:
         shutil.rmtree(folder / old)
 
@@ -78,10 +81,10 @@ class Volumes:
         return {item["path"]: data[item["key"]] for item in items}
 
     def refresh(self, kind: str, name: str) -> None:
-        """Replace the files of a changed ConfigMap or Secret atomically."""
+        """Replace the files of a changed or deleted ConfigMap or Secret atomically."""
         for volume, source in self.sources.items():
             if source == (kind, name):
-                data = self._objects[kind, name]["data"]
+                data = self._objects.get((kind, name), {}).get("data", {})
                 write_atomically(self.places[volume], data, self._group)
 
     def mounts(self, container: Document) -> list[Mount]:
