@@ -71,6 +71,16 @@ MAY_BE_EMPTY = (
         "no pool of this stack holds requests; test_from_zero.py of the router reads it",
     ),
     MayBeEmpty(
+        "router_holds_total",
+        "router-service",
+        "the same: test_from_zero.py of the router reads it",
+    ),
+    MayBeEmpty(
+        "router_shadow_",
+        "router-service",
+        "no rule of this stack has a shadow; test_shadow_traffic.py of the router reads these metrics",
+    ),
+    MayBeEmpty(
         "router_class_",
         "router-service",
         "this stack configures no classes; test_classes_of_requests.py of the router reads these metrics",

@@ -1,6 +1,7 @@
 """The pages of a real console over real routers: what they say, what they refuse, and what they must not show."""
 
 import html
+import json
 import os
 import re
 import shutil
@@ -152,6 +153,32 @@ def test_one_request_of_any_router_is_shown_in_words_and_bars(console: Console) 
     missing = console.get("/requests/nowhere")
     assert missing.status_code == 404
     assert "no record of nowhere" in missing.text
+
+
+def test_a_copied_request_and_its_copy_link_to_each_other(console: Console) -> None:
+    router = console.fleet.routers[0]
+    path = Path(router.command[-1])
+    before = path.read_text()
+    rule = {"name": "all", "when": {}, "route_to": "general", "shadow": {"pool": "next", "percent": 100}}
+    (console.fleet.folder / "shadow.yaml").write_text(json.dumps({"rules": [rule]}))
+    pools = {
+        pool: {"models": [MODEL], "backends": {f"{pool}-1": {"url": engine.url}}}
+        for pool, engine in zip(("general", "next"), console.fleet.engines.values(), strict=True)
+    }
+    routing = {"default_pool": "general", "rules_file": "shadow.yaml"}
+    console.fleet.rewrite(router, pools=pools, routing=routing)
+    eventually(lambda: router.usable("general") == router.usable("next") == 1, "both pools are usable")
+    try:
+        request_id = asked(console)
+        page = console.page(f"/requests/{request_id}")
+        assert f'<a href="/requests/{request_id}-shadow">Its copy for next</a>' in page
+        assert f"A copy for the shadow pool next: {request_id}-shadow." in page
+        eventually(lambda: router.record(f"{request_id}-shadow")["outcome"] == "ok", "the copy ends")
+        copy = console.page(f"/requests/{request_id}-shadow")
+        assert f'<a href="/requests/{request_id}">The request that this is a copy of</a>' in copy
+    finally:
+        path.write_text(before)
+        eventually(lambda: router.usable("general") == 2, "the pools are as before")
 
 
 def test_a_running_request_says_what_it_waits_for(console: Console) -> None:

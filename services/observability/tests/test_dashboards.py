@@ -11,6 +11,7 @@ import httpx
 import promql_parser
 import pytest
 
+from harness.judges.promql_names import grouping_labels, selectors
 from harness.ports import free_port
 from harness.processes import answers, running
 from observability.dashboards.catalogue import DASHBOARDS, queries
@@ -51,6 +52,25 @@ def test_every_name_of_ours_in_a_query_or_rule_is_emitted_or_recorded() -> None:
         name for text in expressions for name in re.findall(r"\b(?:pool(?:_\w+)?|backend):[\w:]+", text)
     }
     assert used_rules <= recorded, used_rules - recorded
+
+
+def test_every_label_of_a_metric_of_ours_is_one_that_it_has() -> None:
+    """Also of metrics that exist only with a rollout, a shadow or a hold, which the running stack does not have."""
+    labels = {metric.name: {*metric.labels, "le"} for metric in METRICS}
+    scraped = {"instance", "job", "namespace", "node", "pod"}
+    checked = set()
+    for who, query in queries():
+        expression = query.expression.replace(WINDOW, "1m")
+        found = {re.sub(r"_(bucket|sum|count)$", "", one.metric): one for one in selectors(expression)}
+        ours = found.keys() & labels.keys()
+        if not ours or ours != found.keys():
+            continue
+        checked |= ours
+        known = set().union(*(labels[name] for name in ours)) | scraped
+        assert grouping_labels(expression) <= known, who
+        for name in ours:
+            assert {label for label, _ in found[name].matchers} <= labels[name] | scraped, who
+    assert {"router_shadow_left_out_total", "router_rollout_state", "router_holds_total"} <= checked
 
 
 def test_units_are_known_and_uids_are_unique() -> None:

@@ -10,6 +10,7 @@ from observability.dashboards.panels import (
     one,
     quantiles,
 )
+from observability.dashboards.safe_change import SAFE_CHANGE
 
 _LEDGER = one(
     "Time to first token by component (mean)",
@@ -315,6 +316,7 @@ DASHBOARDS: tuple[Dashboard, ...] = (
             ),
         ),
     ),
+    SAFE_CHANGE,
     Dashboard(
         "llm-request",
         "One request",
