@@ -5,6 +5,7 @@ The plan uses the real provider with dummy keys; the apply makes up what AWS wou
 """
 
 import datetime
+import json
 import subprocess
 from collections.abc import Iterator
 
@@ -62,6 +63,8 @@ def summary(workspace: Workspace, runs: Runs) -> str:
             "`infrastructure/tests/test_terraform_runs.py`; a plan uses the real provider with dummy keys, an apply uses",
             "mocks. Seconds are wall time on a machine with other load.",
             "",
+            f"Upstream modules: {', '.join(upstream_modules(workspace))}.",
+            "",
             "| run | environment | objects | result | seconds |",
             "|---|---|---|---|---|",
             *rows,
@@ -72,6 +75,16 @@ def summary(workspace: Workspace, runs: Runs) -> str:
             "",
         ]
     )
+
+
+def upstream_modules(workspace: Workspace) -> list[str]:
+    """Return name and version of each upstream module in the manifest of the environments' root."""
+    manifest = workspace.infrastructure / "environments" / ".terraform" / "modules" / "modules.json"
+    calls = json.loads(manifest.read_text())["Modules"]
+    found = {(call["Source"].partition("//")[0], call["Version"]) for call in calls if "Version" in call}
+    return [
+        f"{source.removeprefix('registry.terraform.io/')} {version}" for source, version in sorted(found)
+    ]
 
 
 def condensed(adapted: list[str]) -> list[str]:
