@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from platform_tools.images.build import dockerfiles
+from platform_tools.images.build import dockerfiles, platform_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools/platform-tools/src/platform_tools"
@@ -155,6 +155,15 @@ def test_what_is_pushed_is_for_the_clusters_platform_whatever_machine_builds_it(
     assert all("--platform linux/amd64" in call for call in calls if call.startswith("docker build "))
     _, calls = run(tree, "build", "docker", PLATFORM="linux/arm64")
     assert all("--platform linux/arm64" in call for call in calls if call.startswith("docker build "))
+
+
+@pytest.mark.parametrize(("machine", "own"), [("x86_64", "linux/amd64"), ("arm64", "linux/arm64")])
+def test_an_arm_laptop_pushes_for_the_clusters_platform(
+    machine: str, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert platform_of({"REGISTRY": "registry.example/llm"}) == "linux/amd64"
+    assert platform_of({}) == own
 
 
 def test_a_second_push_to_immutable_tags_is_harmless(tree: Path) -> None:
