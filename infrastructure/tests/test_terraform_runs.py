@@ -82,9 +82,7 @@ def upstream_modules(workspace: Workspace) -> list[str]:
     manifest = workspace.infrastructure / "environments" / ".terraform" / "modules" / "modules.json"
     calls = json.loads(manifest.read_text())["Modules"]
     found = {(call["Source"].partition("//")[0], call["Version"]) for call in calls if "Version" in call}
-    return [
-        f"{source.removeprefix('registry.terraform.io/')} {version}" for source, version in sorted(found)
-    ]
+    return [f"{source.removeprefix('registry.terraform.io/')} {version}" for source, version in sorted(found)]
 
 
 def condensed(adapted: list[str]) -> list[str]:
