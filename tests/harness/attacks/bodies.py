@@ -64,7 +64,7 @@ def slow_streams(stack: Attacked, seconds: float) -> Iterator[tuple[int, int]]:
     streams = [1 + 2 * number for number in range(100)]
     sent = dict.fromkeys(streams, 0)
     refused: set[int] = set()
-    with http2_client(stack.edge.port) as client:
+    with http2_client(stack.edge.port, tls=stack.edge.tls()) as client:
         protocol = client.protocol
         for stream in streams:
             protocol.send_headers(stream, headers)

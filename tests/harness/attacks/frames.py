@@ -1,6 +1,7 @@
 """HTTP/2 frames that cost a server more than the client, with a valid key."""
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from harness.clients.http2 import post_headers
 from harness.servers.edges import CHAT
 from harness.stacks.attacked import KEYS
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x6, 0x9
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0x0, 0x1, 0x2, 0x3, 0x4
+PING, WINDOW_UPDATE, CONTINUATION = 0x6, 0x8, 0x9
 END_HEADERS = 0x4
 AT_ONCE = 8.0
 """Longest time until the edge has closed the connection; less than an idle connection has (10 s)."""
@@ -74,6 +76,24 @@ def empty_data() -> Iterator[bytes]:
         yield frame(DATA, 0, 1) * 100
 
 
+def priorities() -> Iterator[bytes]:
+    """Change the priority of a stream that does not exist."""
+    for _ in range(2_000):
+        yield frame(PRIORITY, 0, 1, b"\0\0\0\0\x10") * 100
+
+
+def window_updates() -> Iterator[bytes]:
+    """Enlarge the connection's window by one byte at a time."""
+    for _ in range(2_000):
+        yield frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1") * 100
+
+
+def window_overflow() -> Iterator[bytes]:
+    """Enlarge the connection's window beyond its largest size."""
+    for _ in range(2):
+        yield frame(WINDOW_UPDATE, 0, 0, b"\x7f\xff\xff\xff")
+
+
 def closed(client: socket.socket, frames: Iterator[bytes], seconds: float) -> bool:
     """Send the frames and return whether the edge closed the connection within ``seconds``."""
     until = time.monotonic() + seconds
@@ -92,7 +112,7 @@ def closed(client: socket.socket, frames: Iterator[bytes], seconds: float) -> bo
                     return True
             except TimeoutError:
                 continue
-    except ConnectionError:
+    except (ConnectionError, ssl.SSLError):
         return True
     return False
 
@@ -104,5 +124,8 @@ FLOODS: dict[str, tuple[Callable[[], Iterator[bytes]], float]] = {
     "settings": (settings, AT_ONCE),
     "pings": (pings, AT_ONCE),
     "empty_data": (empty_data, AT_ONCE),
+    "priorities": (priorities, AT_ONCE),
+    "window_updates": (window_updates, AT_ONCE),
+    "window_overflow": (window_overflow, AT_ONCE),
 }
 """Frames by name, and the longest time until the edge has closed their connection."""

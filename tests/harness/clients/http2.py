@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
 from h2.config import H2Configuration
@@ -9,6 +10,7 @@ from h2.connection import H2Connection
 from h2.events import Event
 
 Headers = list[tuple[str, str]]
+SEND_SECONDS = 20.0
 
 
 def post_headers(path: str, key: str, body_bytes: int | None = None) -> Headers:
@@ -32,6 +34,8 @@ class Http2Client:
 
     def flush(self) -> None:
         """Send the frames that ``protocol`` has produced."""
+        # The timeout of `events` may be too short for them, and TLS cannot continue a record that was cut off.
+        self.socket.settimeout(SEND_SECONDS)
         self.socket.sendall(self.protocol.data_to_send())
 
     def events(self, seconds: float) -> list[Event] | None:
@@ -52,7 +56,22 @@ class Http2Client:
 
 
 @contextlib.contextmanager
-def http2_client(port: int, seconds: float = 20.0) -> Iterator[Http2Client]:
+def connected(port: int, seconds: float = 20.0, tls: ssl.SSLContext | None = None) -> Iterator[socket.socket]:
+    """Connect to a port of the loopback address until the block ends; with ``tls`` agree on HTTP/2 by ALPN."""
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as plain:
+        if tls is None:
+            yield plain
+            return
+        tls.set_alpn_protocols(["h2"])
+        with tls.wrap_socket(plain, server_hostname="localhost") as secured:
+            assert secured.selected_alpn_protocol() == "h2"
+            yield secured
+
+
+@contextlib.contextmanager
+def http2_client(
+    port: int, seconds: float = 20.0, tls: ssl.SSLContext | None = None
+) -> Iterator[Http2Client]:
     """Connect to a port of the loopback address and close the connection when the block ends."""
-    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+    with connected(port, seconds, tls) as connection:
         yield Http2Client(connection)

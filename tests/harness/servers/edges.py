@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -33,7 +34,7 @@ WIDE = {"requests_per_second": 100_000, "burst": 100_000}
 
 @dataclass(frozen=True)
 class Edge:
-    """A running edge."""
+    """A running edge. ``ca_file`` is the authority of its certificate, if clients speak TLS."""
 
     port: int
     admin_port: int
@@ -44,6 +45,11 @@ class Edge:
     keys_file: Path
     process: "Popen[bytes]"
     scheme: str = "http"
+    ca_file: Path | None = None
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return a new context of a client that trusts the edge's certificate; None without TLS."""
+        return None if self.ca_file is None else ssl.create_default_context(cafile=self.ca_file)
 
     @property
     def url(self) -> str:
@@ -60,7 +66,7 @@ class Edge:
         content = (
             body if isinstance(body, bytes) else json.dumps(GOOD_BODY if body is None else body).encode()
         )
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=30, verify=self.tls() or True) as client:
             return client.post(self.url + path, content=content, headers=self.headers(key, **more))
 
     def metric(self, name: str) -> float:

@@ -12,11 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import trustme
 import yaml
 
 from harness.chaos.load import Answer
@@ -40,6 +41,7 @@ MODEL = "m"
 MIB = 1024 * 1024
 BUDGET = 60_000
 DAILY_BUDGET = 1_000_000_000
+WINDOW_BUDGET = 4_000
 ASSUMED_TOKENS = 400
 NEIGHBOUR_RATE = 6.0
 NEIGHBOUR_TOKENS = 20
@@ -51,10 +53,11 @@ KEYS = {
     "fast": ["sk-hostile-fast-0123456789abcdef0123"],
     "metered": ["sk-hostile-metered-0123456789abcdef01"],
     "daily": ["sk-hostile-daily-0123456789abcdef012"],
+    "windowed": ["sk-hostile-windowed-0123456789abcdef0"],
     "bystander": ["sk-hostile-bystander-0123456789abcdef"],
 }
 """`attacker` has the default rate of a client, `fast` and `bystander` none, `metered` a token budget of a minute, `daily`
-one of a day, which is counted exactly.
+and `windowed` one of a day, which is counted exactly.
 """
 
 ALONE_REQUESTS = 24
@@ -146,6 +149,7 @@ def attacked_stack(directory: Path, spans: SpanReceiver | None = None) -> Iterat
             "fast": WIDE,
             "metered": {**WIDE, "tokens_per_minute": BUDGET},
             "daily": {**WIDE, "tokens_per_day": DAILY_BUDGET},
+            "windowed": {**WIDE, "tokens_per_day": WINDOW_BUDGET},
             "bystander": WIDE,
         },
     }
@@ -191,6 +195,23 @@ def attacked_stack(directory: Path, spans: SpanReceiver | None = None) -> Iterat
             redis_port,
             directory,
         )
+
+
+@contextlib.contextmanager
+def with_tls(stack: Attacked, directory: Path) -> Iterator[Attacked]:
+    """Run a second edge in front of the stack's router until the block ends; return the stack with it.
+
+    It has TLS and no limits of clients.
+    """
+    authority, issued = trustme.CA(), directory / "edge"
+    issued.mkdir(parents=True)
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_pem.write_to_path(str(issued / "tls.key"))
+    certificate.cert_chain_pems[0].write_to_path(str(issued / "tls.crt"))
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    tls = {"certificate_file": str(issued / "tls.crt"), "private_key_file": str(issued / "tls.key")}
+    with running_edge(issued, int(stack.router.rpartition(":")[2]), {"tls": tls}, KEYS) as edge:
+        yield replace(stack, edge=replace(edge, ca_file=directory / "ca.pem"))
 
 
 _RULES = [{"name": "long_answers", "when": {"max_tokens_gte": 800}, "route_to": "long"}]
@@ -250,6 +271,7 @@ def served_neighbour(
         AssertionError: fewer than 99 % of its requests succeeded.
     """
     path = stack.directory / f"{client}-{re.sub('[^a-z0-9]+', '-', name.lower())}-{time.monotonic_ns()}.jsonl"
+    trust = {} if stack.edge.ca_file is None else {"SSL_CERT_FILE": str(stack.edge.ca_file)}
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "harness.chaos.load", "--model", MODEL),
@@ -257,7 +279,7 @@ def served_neighbour(
             *("--rate", str(NEIGHBOUR_RATE), "--tokens", str(NEIGHBOUR_TOKENS)),
         ],
         stdin=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        env={**os.environ, **trust, "PYTHONPATH": str(ROOT / "tests")},
     )
     load = Load(process, path)
     try:
