@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 import httpx
 import orjson
@@ -18,6 +20,9 @@ MOST_PEERS = 64
 LOOKUPS_AT_ONCE = 8
 """Further lookups wait, within their time limit, so that a series of unknown ids does not multiply into load."""
 
+LOOKUPS_OF_A_CLIENT = 2
+"""Of these, so that one client's series of unknown ids does not make the lookups of others time out."""
+
 MAX_RECORD_BYTES = 4 * 1024 * 1024
 
 
@@ -27,29 +32,37 @@ class PeerRouters:
     def __init__(self, section: Callable[[], Peers | None]) -> None:
         self._section = section
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._of_clients: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._http: httpx.AsyncClient | None = None
 
-    async def find(self, request_id: str) -> PeerAnswer:
+    async def find(self, request_id: str, client: str | None = None) -> PeerAnswer:
         """Return the first record that a replica sends, else the number of replicas that responded and those that
-        did not.
+        did not. A lookup for a ``client`` first waits until the client has few enough of them.
         """
         section = self._section()
         if section is None:
             return PeerAnswer()
-        try:
-            async with asyncio.timeout(section.timeout_seconds):
-                await self._lookups.acquire()
-        except TimeoutError:
-            return PeerAnswer(silent=["the other replicas (too many lookups at once)"])
-        try:
+        async with AsyncExitStack() as turns:
+            try:
+                async with asyncio.timeout(section.timeout_seconds):
+                    if client is not None:
+                        await turns.enter_async_context(self._of_client(client))
+                    await turns.enter_async_context(self._lookups)
+            except TimeoutError:
+                return PeerAnswer(silent=["the other replicas (too many lookups at once)"])
             return await self._ask_all(section, request_id)
-        finally:
-            self._lookups.release()
 
     async def close(self) -> None:
         """Close the connections."""
         if self._http is not None:
             await self._http.aclose()
+
+    def _of_client(self, client: str) -> asyncio.Semaphore:
+        """Return the turns of a client, which exist as long as a lookup uses them."""
+        turns = self._of_clients.get(client)
+        if turns is None:
+            turns = self._of_clients[client] = asyncio.Semaphore(LOOKUPS_OF_A_CLIENT)
+        return turns
 
     async def _ask_all(self, section: Peers, request_id: str) -> PeerAnswer:
         loop = asyncio.get_running_loop()

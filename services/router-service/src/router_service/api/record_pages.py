@@ -32,10 +32,12 @@ class PeerAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """``here`` returns a record of this router, including running requests; ``elsewhere`` queries the other replicas."""
+    """``here`` returns a record of this router, including running requests; ``elsewhere`` queries the other replicas,
+    for a client or for an operator (None).
+    """
 
     here: Callable[[str], dict[str, Any] | None]
-    elsewhere: Callable[[str], Awaitable[PeerAnswer]]
+    elsewhere: Callable[[str, str | None], Awaitable[PeerAnswer]]
 
 
 def add_record_pages(pages: APIRouter, ring: Callable[[], Ring], lookup: Lookup) -> None:
@@ -64,7 +66,7 @@ def add_record_pages(pages: APIRouter, ring: Callable[[], Ring], lookup: Lookup)
         record = lookup.here(wanted)
         asked = PeerAnswer()
         if record is None and peers:
-            asked = await lookup.elsewhere(wanted)
+            asked = await lookup.elsewhere(wanted, None)
             record = asked.record
         if record is None:
             return _error(404, not_found(wanted, asked), "decision_not_found")
@@ -79,10 +81,10 @@ def add_client_pages(pages: APIRouter, lookup: Lookup) -> None:
 
     @pages.get("/v1/requests/{wanted}")
     async def own_request(wanted: str, request: Request) -> Response:
+        client = safe_name(request.headers.get("x-client-id", "").encode("latin-1"))
         record = lookup.here(wanted)
         if record is None:
-            record = (await lookup.elsewhere(wanted)).record
-        client = safe_name(request.headers.get("x-client-id", "").encode("latin-1"))
+            record = (await lookup.elsewhere(wanted, client)).record
         if record is None or "shadow_of" in record or record.get("client_id", "") != client:
             message = f"no request {bounded(wanted, 128)} of this client is remembered"
             response = _error(404, message, "request_not_found")
