@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.service, pytest.mark.timeout(500)]
 # A stream that had begun on the engine and may not be resumed ends with an error event. A request without a
 # usable engine is refused.
 DIED = (Ending.ERROR_EVENT,)
+AGAIN = "engine of backend-b started again: its process had ended"
 
 
 def test_an_engine_that_is_killed_again_and_again(world: World, table: list[Row]) -> None:
@@ -38,7 +39,9 @@ def test_an_engine_that_is_killed_again_and_again(world: World, table: list[Row]
 
 @pytest.mark.full
 def test_an_engine_that_is_killed_once(world: World, table: list[Row]) -> None:
-    row, _ = endure(world, "engine killed once", killed_once("backend-b"), Expected(allowed=DIED))
+    row, _ = endure(
+        world, "engine killed once", killed_once("backend-b"), Expected(allowed=DIED, changes=[AGAIN])
+    )
     table.append(row)
 
 

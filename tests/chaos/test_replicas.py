@@ -69,7 +69,7 @@ def test_both_routers_are_rolled(world: World, table: list[Row], tmp_path: Path)
                 world,
                 "routers rolled one after the other",
                 rolled(routers, front),
-                Expected(),
+                Expected(changes=[f"router-service of 127.0.0.1:{one.port} restarted" for one in routers]),
                 Traffic(url=edge.url),
             )
     table.append(row)
@@ -94,7 +94,10 @@ def test_the_only_router_is_killed(world: World, table: list[Row]) -> None:
         world,
         "the only router killed",
         killed_once("router"),
-        Expected(allowed=[Ending.BROKEN, Ending.REFUSED, Ending.ERROR]),
+        Expected(
+            allowed=[Ending.BROKEN, Ending.REFUSED, Ending.ERROR],
+            changes=[f"router-service of 127.0.0.1:{world.stack.environment['ROUTER_PORT']} restarted"],
+        ),
     )
     table.append(row)
 

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 
 import httpx
 
-NAMED_SECONDS = 60.0
-"""The page names a fault within this time of its start."""
-
 READ_SECONDS = 2.0
 """Pause between two readings, so that the console costs the measured platform little."""
 

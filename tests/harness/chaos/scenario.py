@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from harness.chaos.faults import Fault, Proof
 from harness.chaos.load import Answer, Ending
-from harness.chaos.now_page import NAMED_SECONDS, NowPage
+from harness.chaos.now_page import NowPage
 from harness.chaos.replicas import Router
 from harness.chaos.table import Reported, Row, row_of
 from harness.chaos.world import Watch, World, eventually
+from harness.named_pages import NAMED_SECONDS, Page, opens_browsers, show_everywhere
 
 NOTICED_SECONDS = 90.0
 HEALED_SECONDS = 150.0
@@ -19,17 +20,19 @@ HEALED_SECONDS = 150.0
 class Expected:
     """What the platform must report about a fault, and which outcomes of requests are allowed.
 
-    ``verdict`` must be the only verdict ("none": no component is blamed); None accepts any.
+    ``verdict`` must be the only verdict ("none": no component is blamed); None accepts any. ``changes`` must be
+    listed on the console's page Now, for faults that are over before an alert.
     """
 
     alerts: Sequence[str] = ()
     verdict: str | None = None
     allowed: Sequence[Ending] = ()
+    changes: Sequence[str] = ()
 
     def on_page(self) -> list[str]:
         """Return the words that the console's page Now must show."""
         named = [] if self.verdict in (None, "none") else [f"the bottleneck is {self.verdict}"]
-        return [*self.alerts, *named]
+        return [*self.alerts, *named, *self.changes]
 
     def reported_in(self, watch: Watch) -> bool:
         """Return whether the expected alerts and verdict have appeared."""
@@ -96,7 +99,7 @@ def endure(
         )
         time.sleep(well_seconds)
         with world.watching() as watch:
-            proof = _let_happen(world, fault, watch, expected, at_least_seconds)
+            proof = _let_happen(world, name, fault, watch, expected, at_least_seconds)
             healed = time.time()
             eventually(world.ready, f"ready after {name}", HEALED_SECONDS)
             again = time.time()
@@ -116,11 +119,12 @@ def endure(
 
 
 def _let_happen(
-    world: World, fault: Fault, watch: Watch, expected: Expected, at_least_seconds: float
+    world: World, name: str, fault: Fault, watch: Watch, expected: Expected, at_least_seconds: float
 ) -> Proof:
     with fault(world) as proof:
         began = time.monotonic()
-        page = NowPage(world.stack.url("CONSOLE_PORT"), expected.on_page())
+        url = world.stack.url("CONSOLE_PORT")
+        page = NowPage(url, expected.on_page())
         eventually(
             lambda: expected.reported_in(watch) and page.tells(),
             lambda: f"{expected}; seen {watch}; on the page {page.seen}",
@@ -128,6 +132,9 @@ def _let_happen(
         )
         late = {word: seconds for word, seconds in page.seen.items() if seconds > NAMED_SECONDS}
         assert not late, f"the page Now named these too late: {late}"
+        if expected.on_page() and opens_browsers():
+            pages = {"now": Page("/", expected.on_page())}
+            show_everywhere(url, name, pages, began, max(page.seen.values()))
         time.sleep(max(0.0, at_least_seconds - (time.monotonic() - began)))
     return proof
 
