@@ -82,6 +82,15 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- mergeOverwrite $own (deepCopy .Values.securityContext) | toYaml -}}
 {{- end }}
 
+{{/* Tolerations of GPU nodes. The taint of NVIDIA's nodes is `nvidia.com/gpu` whatever the name of their resource (MIG, shared
+     or time-sliced GPUs), and clusters give it different values. */}}
+{{- define "llm-redis.gpuTolerations" -}}
+{{- $resource := .Values.gpuResource -}}
+- key: {{ ternary "nvidia.com/gpu" $resource (hasPrefix "nvidia.com/" $resource) }}
+  operator: Exists
+  effect: NoSchedule
+{{- end }}
+
 {{/* The fields of a pod spec that all charts share. `root`: the chart. `host`: whenUnsatisfiable of the spread over hosts
      (omitted: no spread). `gpu`: whether the pod runs on GPU nodes. */}}
 {{- define "llm-redis.podSpec" -}}
@@ -92,7 +101,7 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- $tolerations := $values.tolerations | default $placement.tolerations -}}
 {{- if .gpu -}}
 {{- $selector = $selector | default (dict "llm-platform/pool" "gpu") -}}
-{{- $tolerations = $tolerations | default (list (dict "key" $values.gpuResource "operator" "Equal" "value" "present" "effect" "NoSchedule")) -}}
+{{- $tolerations = $tolerations | default (include "llm-redis.gpuTolerations" $root | fromYamlArray) -}}
 {{- end -}}
 {{- /* With service links, a Service named vllm would set VLLM_PORT, which vLLM reads as a setting. */ -}}
 enableServiceLinks: false
