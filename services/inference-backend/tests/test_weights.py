@@ -1,9 +1,13 @@
 """Weights arrive whole and checked, or not at all; against an S3-compatible server and folders."""
 
 import hashlib
+import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +131,59 @@ def test_a_source_that_cannot_be_read_is_one_sentence(
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The hub's refusal of every request; its status and error code are in the model's name."""
+
+    def do_GET(self) -> None:
+        status, code = re.search(r"/(\d+)-(\w+)", self.path).groups()
+        self.send_response(int(status))
+        self.send_header("x-error-code", code)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *words: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("model", "token", "said"),
+    [
+        ("401-GatedRepo", "", "is gated and there is no token (401); accept its licence at HUB/meta/401-GatedRepo"),
+        ("403-GatedRepo", "x", "is gated and this token may not read it (403); accept its licence at HUB/meta/403-Gated"),
+        ("404-RepoNotFound", "x", "no such model for this token (404); check the name at HUB/meta/404-RepoNotFound"),
+        ("401-RepoNotFound", "", "no such model for this token (401); check the name at HUB/meta/401-RepoNotFound"),
+        ("404-RevisionNotFound", "x", 'has no revision "abc"; name a commit that HUB/meta/404-RevisionNotFound/commits'),
+        ("500-Oops", "x", "500"),
+    ],
+)  # fmt: skip
+def test_a_refusal_of_the_hub_names_the_licence_and_the_secret(
+    hub: str, model: str, token: str, said: str, tmp_path: Path
+) -> None:
+    """In a process of its own, because the hub's package reads its address once."""
+    source = f"hf://meta/{model}@abc"
+    command = [sys.executable, "-m", "backend_agent.main", "load-weights", "--source", source, "--name", "m"]
+    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_TOKEN": token} if token else {}
+    done = subprocess.run(
+        [*command, "--to", str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    *_, line = done.stderr.splitlines()
+    assert said.replace("HUB", hub) in line, done.stderr
+    assert "Traceback" not in done.stderr
+    if model[-5:] in ("dRepo", "Found") and "Revision" not in model:
+        assert "the Secret that weights.tokenSecret names (key token)" in line
 
 
 def test_a_name_cannot_leave_the_cache(tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import RepositoryNotFoundError
 
 CHECKSUMS = "SHA256SUMS"
 COMPLETE = ".complete"
@@ -246,14 +249,41 @@ def file_digest(path: Path) -> str:
 def _from_hub(source: str, partial: Path) -> None:
     import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     repository, _, revision = source.removeprefix("hf://").partition("@")
     try:
         snapshot_download(repository, revision=revision or None, local_dir=partial)
+    except RepositoryNotFoundError as error:  # A gated model is one, too.
+        raise CannotLoad(f"{source}: {_why_not(error, f'{ENDPOINT}/{repository}')}") from None
+    except RevisionNotFoundError:
+        remedy = f"name a commit that {ENDPOINT}/{repository}/commits/main shows"
+        raise CannotLoad(f'{source}: the model has no revision "{revision}"; {remedy}') from None
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
         raise CannotLoad(f"{source}: {str(error).splitlines()[0]}") from None
     shutil.rmtree(partial / ".cache", ignore_errors=True)
+
+
+def _why_not(error: "RepositoryNotFoundError", page: str) -> str:
+    """Return why the hub refuses the model with the licence's ``page``, and the remedy."""
+    from huggingface_hub.errors import GatedRepoError
+
+    status = error.response.status_code
+    secret = "the Secret that weights.tokenSecret names (key token)"
+    if isinstance(error, GatedRepoError) and os.environ.get("HF_TOKEN"):
+        accept = f"accept its licence at {page} with the account of the token in {secret}"
+        return f"the model is gated and this token may not read it ({status}); {accept}"
+    if isinstance(error, GatedRepoError):
+        accept = f"accept its licence at {page} and put a token of that account into {secret}"
+        return f"the model is gated and there is no token ({status}); {accept}"
+    remedy = f"check the name at {page}; if it is private, put a token that may read it into {secret}"
+    return f"the hub has no such model for this token ({status}); {remedy}"
 
 
 class _Progress:
