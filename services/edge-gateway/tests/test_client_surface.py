@@ -58,15 +58,6 @@ def test_rates_of_the_messages_api_are_refused_in_its_envelope(
     assert answer.headers["retry-after"] == "10"
 
 
-def test_the_official_sdk_reads_the_errors(edge: Edge, upstream: RecordingUpstream) -> None:
-    anthropic = pytest.importorskip("anthropic", reason="the SDK is not installed")
-    client = anthropic.Anthropic(base_url=edge.url, api_key="sk-wrong-0123456789abcdef", max_retries=0)
-    with pytest.raises(anthropic.AuthenticationError) as raised:
-        client.messages.create(model="m", max_tokens=5, messages=[{"role": "user", "content": "hi"}])
-    assert raised.value.request_id
-    assert "valid credential" in raised.value.body["error"]["message"]
-
-
 @pytest.mark.parametrize(
     "content_type",
     [

@@ -1,28 +1,23 @@
-"""The client packages that applications use make their usual calls against a router and an engine simulator.
+"""The client packages that applications use make their usual calls against an edge, a router and an engine simulator.
 
 The simulator answers 501 to tools and structured output.
 """
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from harness.clients.packages import JAVASCRIPT, ROOT, clients_python, run
 from harness.npm import installed
-from harness.servers.router_fleet import MODEL, RouterPart, fleet_in
-from harness.servers.scripted_engine import scripted_engine
+from harness.servers.edges import running_edge
+from harness.servers.router_fleet import MODEL, fleet_in
+from harness.servers.scripted_engine import ScriptedEngine, scripted_engine
 
 pytestmark = [pytest.mark.service, pytest.mark.untimed, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).parents[4]
-LOCK = ROOT / "requirements" / "clients.lock"
-JAVASCRIPT = Path(__file__).parent / "client_packages"
 CALLS = ROOT / "tests" / "harness" / "clients" / "calls.py"
 ALIAS = "meta-llama/Llama-3.1-8B-Instruct"
 BROKEN = "breaks-off"
@@ -60,23 +55,18 @@ MESSAGE = (
 )
 
 
-@pytest.fixture(scope="session")
-def clients_python() -> Path:
-    """Return the Python of the client packages' environment, installed again if its lock file has changed."""
-    folder = ROOT / ".venv-clients"
-    python, mark = folder / "bin" / "python", folder / ".lock-digest"
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if not mark.is_file() or mark.read_text() != digest:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [python, "-m", "pip", "install", "-q", "--require-hashes", "--no-deps", "-r", LOCK]
-        subprocess.run(install, check=True)
-        mark.write_text(digest)
-    return python
+@dataclass(frozen=True)
+class Platform:
+    """The address of an edge, and the engine of the model whose streams break off."""
+
+    url: str
+    scripted: ScriptedEngine
 
 
 @pytest.fixture(scope="module")
-def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterPart]:
-    with fleet_in(tmp_path_factory.mktemp("clients")) as fleet, scripted_engine() as scripted:
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("clients")
+    with fleet_in(folder) as fleet, scripted_engine() as scripted:
         scripted.script = []
         engine = fleet.add_engine("engine-a")
         router = fleet.add_router(
@@ -91,36 +81,29 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterPart]:
             },
             breaker={"failures": 10_000},
         )
-        router.scripted = scripted  # type: ignore[attr-defined]
-        yield router
+        router.wait()
+        with running_edge(folder / "edge", router.port) as edge:
+            yield Platform(edge.url, scripted)
 
 
-def calls(router: RouterPart, python: Path, package: str, first: bytes) -> dict[str, Any]:
+def calls(platform: Platform, package: str, first: bytes) -> dict[str, Any]:
     """Run a package's calls; ``first`` is what the broken engine sends before its connection is lost."""
-    breaks_off_after(router, first)
-    return run(python, CALLS, package, router.url, ALIAS, BROKEN)
+    breaks_off_after(platform, first)
+    return run(clients_python(), CALLS, package, platform.url, ALIAS, BROKEN)
 
 
-def breaks_off_after(router: RouterPart, first: bytes) -> None:
-    router.scripted.script = [SSE + b"%x\r\n%b\r\n" % (len(first), first), "close"]  # type: ignore[attr-defined]
+def breaks_off_after(platform: Platform, first: bytes) -> None:
+    platform.scripted.script = [SSE + b"%x\r\n%b\r\n" % (len(first), first), "close"]
 
 
-def run(*command: str | Path, cwd: Path | None = None) -> dict[str, Any]:
-    """Run a program that prints one JSON object on its last line."""
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def test_openai(router, clients_python) -> None:
-    found = calls(router, clients_python, "openai", CHAT)
+def test_openai(platform) -> None:
+    found = calls(platform, "openai", CHAT)
     assert ALIAS in found.pop("listed")
     found.pop("broken_response")
     assert found == {
+        "agent": 5,
+        "agent_response": 5,
+        "request_id": True,
         "retrieved": ALIAS,
         "chat": [ALIAS, 5],
         "streamed": True,
@@ -135,11 +118,16 @@ def test_openai(router, clients_python) -> None:
         "unknown": "NotFoundError",
         "broken": "APIError",
     }
-    assert calls(router, clients_python, "openai", RESPONSE)["broken_response"] == "APIError"
+    assert calls(platform, "openai", RESPONSE)["broken_response"] == "APIError"
 
 
-def test_anthropic(router, clients_python) -> None:
-    assert calls(router, clients_python, "anthropic", MESSAGE) == {
+def test_anthropic(platform) -> None:
+    assert calls(platform, "anthropic", MESSAGE) == {
+        "agent": 5,
+        "request_id": True,
+        "listed": True,
+        "retrieved": ALIAS,
+        "wrong_key": ["AuthenticationError", True],
         "message": [ALIAS, 5, "max_tokens"],
         "streamed": [True, 5],
         "counted": True,
@@ -149,8 +137,8 @@ def test_anthropic(router, clients_python) -> None:
     }
 
 
-def test_litellm(router, clients_python) -> None:
-    assert calls(router, clients_python, "litellm", CHAT) == {
+def test_litellm(platform) -> None:
+    assert calls(platform, "litellm", CHAT) == {
         "chat": [ALIAS, 5],
         "streamed": True,
         "message": [5, "length"],
@@ -163,8 +151,8 @@ def test_litellm(router, clients_python) -> None:
     }
 
 
-def test_langchain(router, clients_python) -> None:
-    assert calls(router, clients_python, "langchain", CHAT) == {
+def test_langchain(platform) -> None:
+    assert calls(platform, "langchain", CHAT) == {
         "chat": [ALIAS, 5],
         "streamed": True,
         "responses": 5,
@@ -191,9 +179,9 @@ AI_SDK = {
 }
 
 
-def test_openai_in_javascript_and_the_ai_sdk(router) -> None:
-    breaks_off_after(router, CHAT)
-    found = run("node", "calls.mjs", router.url, ALIAS, BROKEN, cwd=installed(JAVASCRIPT))
+def test_openai_in_javascript_and_the_ai_sdk(platform) -> None:
+    breaks_off_after(platform, CHAT)
+    found = run("node", "calls.mjs", platform.url, ALIAS, BROKEN, cwd=installed(JAVASCRIPT))
     assert found.pop("openai") == {
         "listed": True,
         "retrieved": ALIAS,

@@ -1,6 +1,7 @@
 // The usual calls of OpenAI's package and of Vercel's AI SDK, as an application makes them.
 //
-// Usage: node calls.mjs URL MODEL BROKEN. MODEL has a slash in its name, BROKEN is a model whose streams break off.
+// Usage: node calls.mjs URL MODEL BROKEN, with the key in PLATFORM_KEY. MODEL has a slash in its name, BROKEN is a model whose
+// streams break off.
 // Prints one JSON object with the result of each call.
 
 import { createAnthropic } from "@ai-sdk/anthropic";
@@ -11,6 +12,7 @@ import OpenAI from "openai";
 import { z } from "zod";
 
 const [url, model, broken] = process.argv.slice(2);
+const key = process.env.PLATFORM_KEY;
 const HELLO = [{ role: "user", content: "Tell me about Paris." }];
 
 // Returns the status, or else the name, of the error that a call throws; "" for none.
@@ -30,7 +32,7 @@ async function collected(stream) {
 }
 
 async function openai() {
-  const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "key", maxRetries: 0, timeout: 60_000 });
+  const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: 0, timeout: 60_000 });
   const chat = { model, messages: HELLO, max_tokens: 5 };
   const whole = await client.chat.completions.create(chat);
   const chunks = await collected(await client.chat.completions.create({ ...chat, stream: true }));
@@ -75,10 +77,10 @@ async function aiSdk(provider) {
 }
 
 const compatible = createOpenAICompatible({
-  name: "platform", baseURL: `${url}/v1`, apiKey: "key", includeUsage: true, supportsStructuredOutputs: true,
+  name: "platform", baseURL: `${url}/v1`, apiKey: key, includeUsage: true, supportsStructuredOutputs: true,
 });
-const responses = createOpenAI({ baseURL: `${url}/v1`, apiKey: "key" });
-const anthropic = createAnthropic({ baseURL: `${url}/v1`, apiKey: "key" });
+const responses = createOpenAI({ baseURL: `${url}/v1`, apiKey: key });
+const anthropic = createAnthropic({ baseURL: `${url}/v1`, apiKey: key });
 const found = {
   openai: await openai(),
   compatible: await aiSdk((name) => compatible(name)),
