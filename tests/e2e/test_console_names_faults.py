@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.browser import opened
-from harness.chaos.now_page import NAMED_SECONDS, page_text
+from harness.chaos.now_page import page_text
+from harness.named_pages import NAMED_SECONDS
 from harness.stacks.faults import frozen, pid_of
 from harness.stacks.local import Stack
 from harness.stacks.observed import Observed
