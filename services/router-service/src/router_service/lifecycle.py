@@ -40,6 +40,7 @@ class Lifecycle:
                 host=host_of_both_families(host),
                 port=port,
                 http=functools.partial(RelayProtocol, draining=self._draining),  # type: ignore[arg-type]
+                interface="asgi3",  # uvicorn detects it only of coroutine functions.
                 ws="none",
                 loop="uvloop",
                 lifespan="on",

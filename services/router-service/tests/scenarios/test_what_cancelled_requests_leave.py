@@ -87,7 +87,13 @@ async def served(folder: Path, engine_port: int) -> AsyncIterator[tuple[Router, 
     log = os.open(os.devnull, os.O_WRONLY)
     router = Router(path, load(path), log)
     config = uvicorn.Config(
-        router.asgi, http=RelayProtocol, ws="none", lifespan="on", log_config=None, access_log=False
+        router.asgi,
+        http=RelayProtocol,
+        interface="asgi3",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
     )
     server = uvicorn.Server(config)
     with socket.socket() as listening:

@@ -30,15 +30,14 @@ class InferenceEndpoint:
         self._app = app
         self._pipeline = pipeline
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Return the coroutine that answers the request. Not a coroutine itself: each one is resumed with the request."""
         path = INFERENCE_PATHS.get(scope["path"]) if scope["type"] == "http" else None
         if path is None:
-            await self._other(scope, receive, send)
-            return
+            return self._other(scope, receive, send)
         if scope["method"] != "POST":
-            await _method_not_allowed(scope, path, send)
-            return
-        await self._serve(Inbound.now(path, path.target, scope["headers"]), scope, receive, send)
+            return _method_not_allowed(scope, path, send)
+        return self._serve(Inbound.now(path, path.target, scope["headers"]), scope, receive, send)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request about a stored response; pass all others on."""
