@@ -249,7 +249,9 @@ class Fleet:
         its client has its share, or other classes keep the free slots.
         """
         line = self.lines[pool]
-        return line.has_shares and line.must_wait(
+        if not line.has_shares or not line.asks(client, now):
+            return False
+        return line.must_wait(
             client, class_name, now, lambda: self.slots(pool), lambda: self._free(pool, line)
         )
 

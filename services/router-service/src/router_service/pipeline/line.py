@@ -46,15 +46,17 @@ class Line:
     """The queue of one pool, and the shares of its slots that clients and classes have.
 
     ``woken`` counts the requests that were woken and have not decided yet. Each counts in the shares of its client and
-    class. ``classes`` is None if requests have no class. ``start`` is about the pool's first engine.
+    class. ``classes`` is None if requests have no class. ``has_shares`` is True if clients or classes have shares, so that
+    a request may have to wait although a slot is free. ``start`` is about the pool's first engine.
     """
 
-    __slots__ = ("_looking", "classes", "queue", "shares", "start", "woken")
+    __slots__ = ("_looking", "classes", "has_shares", "queue", "shares", "start", "woken")
 
     def __init__(self, bounds: Bounds) -> None:
         self.queue: ClassQueue[Waiter] = ClassQueue(bounds.queue_size, _turn_away)
         self.shares = ClientShares(bounds.client_share)
         self.classes: ClassShares | None = None
+        self.has_shares = bounds.client_share < 1.0
         self.start = Start()
         self.woken = 0
         self._looking: asyncio.TimerHandle | None = None
@@ -64,6 +66,7 @@ class Line:
         self.queue.size = bounds.queue_size
         self.queue.shares = bounds.class_shares or {}
         self.shares.share = bounds.client_share
+        self.has_shares = bounds.client_share < 1.0 or bounds.class_shares is not None
         if bounds.class_shares is None:
             self.classes = None
         elif self.classes is None:
@@ -72,14 +75,9 @@ class Line:
             self.classes.reconfigure(bounds.class_shares, bounds.lend_after_seconds)
 
     @property
-    def has_shares(self) -> bool:
-        """True if clients or classes have shares, so that a request may have to wait although a slot is free."""
-        return self.shares.share < 1.0 or self.classes is not None
-
-    @property
     def busy(self) -> bool:
         """True while earlier requests are waiting or deciding."""
-        return self.woken > 0 or bool(self.queue)
+        return self.woken > 0 or bool(self.queue.lines)
 
     def class_counts(self) -> list[tuple[str, int, int, int]]:
         """Return name, waiting, running and started requests of each class; nothing if requests have no class."""
@@ -104,13 +102,17 @@ class Line:
         if self.classes is not None:
             self.classes.end(class_name)
 
+    def asks(self, client: str, now: float) -> bool:
+        """Record that ``client`` requests a slot at ``now``; return whether a share may make it wait."""
+        return self.shares.asks(client, now) or self.classes is not None
+
     def must_wait(
         self, client: str, class_name: str, now: float, slots: Callable[[], int], free: Callable[[], int]
     ) -> bool:
         """Return whether a new request must wait although a slot is free: its client has its share of the pool's
-        ``slots``, or other classes keep the ``free`` ones. Both are counted only if needed.
+        ``slots``, or other classes keep the ``free`` ones. Both are counted only if needed. Called after :meth:`asks`.
         """
-        if self.shares.asks(client, now) and self.shares.full(client, now, slots):
+        if self.shares.full(client, now, slots):
             return True
         if self.classes is None:
             return False

@@ -13,22 +13,20 @@ class ClassQueue(Generic[T]):
     """At most ``size`` tickets of all classes together. Without classes every ticket has the class "".
 
     A class with a share keeps that part of the queue, at least one ticket: when the queue is full, the newest ticket
-    of the class that is furthest over its part gives way. ``evicted`` receives that ticket.
+    of the class that is furthest over its part gives way. ``evicted`` receives that ticket. ``lines`` has the queue of each
+    class that has tickets.
     """
 
-    __slots__ = ("_evicted", "_lines", "shares", "size")
+    __slots__ = ("_evicted", "lines", "shares", "size")
 
     def __init__(self, size: int, evicted: Callable[[Ticket[T]], None] = lambda ticket: None) -> None:
         self.size = size
         self.shares: Mapping[str, float] = {}
         self._evicted = evicted
-        self._lines: dict[str, FairQueue[T]] = {}
+        self.lines: dict[str, FairQueue[T]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
-
-    def __bool__(self) -> bool:
-        return bool(self._lines)  # a class without tickets has no line
+        return sum(map(len, self.lines.values()))
 
     def push(self, client: str, deadline: float, waiter: T, class_name: str = "") -> Ticket[T]:
         """Append a ticket to the client's queue in its class.
@@ -36,16 +34,16 @@ class ClassQueue(Generic[T]):
         Raises:
             QueueFull: no ticket of another class, and none of another client of this class, can give way.
         """
-        line = self._lines.get(class_name)
+        line = self.lines.get(class_name)
         if line is None:
-            line = self._lines[class_name] = FairQueue(sys.maxsize, self._evicted)
+            line = self.lines[class_name] = FairQueue(sys.maxsize, self._evicted)
         try:
             if len(self) >= self.size:
                 self._make_room(class_name, line, client)
             ticket = line.push(client, deadline, waiter)
         finally:
             if not line:
-                del self._lines[class_name]
+                del self.lines[class_name]
         ticket.class_name = class_name
         return ticket
 
@@ -53,13 +51,13 @@ class ClassQueue(Generic[T]):
         if len(line) >= self._kept(class_name):
             line.make_room(client)
             return
-        over = {name: len(other) - self._kept(name) for name, other in self._lines.items()}
+        over = {name: len(other) - self._kept(name) for name, other in self.lines.items()}
         most = max(over, key=lambda name: (over[name], name))
         if over[most] <= 0:
             raise QueueFull
-        self._lines[most].evict()
-        if not self._lines[most]:
-            del self._lines[most]
+        self.lines[most].evict()
+        if not self.lines[most]:
+            del self.lines[most]
 
     def _kept(self, class_name: str) -> int:
         share = self.shares.get(class_name, 0.0)
@@ -67,27 +65,27 @@ class ClassQueue(Generic[T]):
 
     def pop(self, may_go: Callable[[str], bool] | None = None, class_name: str = "") -> Ticket[T] | None:
         """Remove and return the next ticket of a class, or None if no client in it may go."""
-        line = self._lines.get(class_name)
+        line = self.lines.get(class_name)
         if line is None:
             return None
         ticket = line.pop(may_go)
         if not line:
-            del self._lines[class_name]
+            del self.lines[class_name]
         return ticket
 
     def remove(self, ticket: Ticket[T]) -> bool:
         """Remove the ticket from the queue; return False if it is no longer queued."""
-        line = self._lines.get(ticket.class_name)
+        line = self.lines.get(ticket.class_name)
         if line is None or not line.remove(ticket):
             return False
         if not line:
-            del self._lines[ticket.class_name]
+            del self.lines[ticket.class_name]
         return True
 
     def position(self, ticket: Ticket[T]) -> int:
         """Return how many tickets of its class are served before this one if no ticket is added."""
-        return self._lines[ticket.class_name].position(ticket)
+        return self.lines[ticket.class_name].position(ticket)
 
     def waiting(self) -> dict[str, int]:
         """Return the number of tickets of each class that has any."""
-        return {name: len(line) for name, line in self._lines.items()}
+        return {name: len(line) for name, line in self.lines.items()}
