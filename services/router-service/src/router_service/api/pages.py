@@ -124,7 +124,7 @@ def _add_state(pages: APIRouter, pipeline: Callable[[], Pipeline], fleet: Callab
         settings = pipeline().settings
         policy = settings.policy
         found = {"config_hash": policy.hash, "default_pool": policy.default_pool, "rules": settings.rules}
-        return _json(200, {**found, "replica": settings.replica.decode("latin-1")})
+        return _json(200, {**found, "replica": settings.replica_name})
 
     @pages.get("/debug/routing")
     async def routing() -> Response:

@@ -1,6 +1,6 @@
 """The client paths, with the end of their streams and the form of their errors. Must not know handlers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router_service.openai_api.errors import ErrorForm
 
@@ -12,9 +12,10 @@ class InferencePath:
     ``operation`` is the name in the GenAI semantic conventions. A stream is complete only if its last event contains
     one of ``terminals``. ``usage_option``: clients request the usage event with ``stream_options.include_usage`` and
     must not receive it otherwise. ``salted``: the engine reads ``cache_salt``. ``engine_path`` is the engine's path
-    if it differs. ``stores``: the engine may keep the response for later requests. ``form``: the body is a form
-    (`openai_api.form`) instead of JSON. ``output_limit`` is the JSON field that limits the completion, "" if the
-    router never writes one. ``has_default_limit``: without that field the engine has a small limit of its own.
+    if it differs. ``target`` is the request target for the engine, without a query: engines read no query on these paths.
+    ``stores``: the engine may keep the response for later requests. ``form``: the body is a form (`openai_api.form`)
+    instead of JSON. ``output_limit`` is the JSON field that limits the completion, "" if the router never writes one.
+    ``has_default_limit``: without that field the engine has a small limit of its own.
     """
 
     path: str
@@ -29,11 +30,10 @@ class InferencePath:
     form: bool = False
     output_limit: str = ""
     has_default_limit: bool = False
+    target: bytes = field(init=False, compare=False)
 
-    @property
-    def target(self) -> bytes:
-        """Return the request target for the engine, without a query: engines read no query on these paths."""
-        return (self.engine_path or self.path).encode()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", (self.engine_path or self.path).encode())
 
 
 _DONE = (b"data: [DONE]", b"data:[DONE]")

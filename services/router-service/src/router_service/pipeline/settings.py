@@ -29,3 +29,7 @@ class Settings:
     routing: Mapping[str, Any] = field(default_factory=dict)
     shadow_slots: int = 8
     shadow_body_bytes: int = 1024 * 1024
+    replica_name: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "replica_name", self.replica.decode("latin-1"))
