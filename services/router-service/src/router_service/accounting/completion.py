@@ -58,7 +58,8 @@ class Recorder:
         record.total_ms = (job.ended - inbound.received) * 1e3
         record.status = job.status
         record.outcome = job.outcome or Outcome.UPSTREAM_ERROR
-        record.detail = bounded(job.detail)
+        if job.detail:
+            record.detail = bounded(job.detail)
         if job.first is not None:
             found: Ledger = ledger(job.first, report.queue_ms, report.prefill_ms)
             record.ledger = found.parts
@@ -117,8 +118,9 @@ class Completion(Recorder):
         slow = self._measure(job, record)
         text = log_text(record)
         self.ring.add(record, text)
-        self._write_line((_FAILED if failed(record.outcome) else _ENDED) + text[1:] + b"\n")
-        if self._spans.enabled and (job.trace.sampled or slow or failed(record.outcome)):
+        bad = failed(record.outcome)
+        self._write_line((_FAILED if bad else _ENDED) + text[1:] + b"\n")
+        if self._spans.enabled and (job.trace.sampled or slow or bad):
             self._spans.export(request_span(job, record))
 
     def _measure(self, job: Job, record: DecisionRecord) -> bool:
@@ -188,7 +190,7 @@ def _begun(job: Job) -> DecisionRecord:
     )
     record.client_id = job.client_id
     record.shadow_of = job.shadow_of
-    record.replica = job.settings.replica.decode("latin-1")
+    record.replica = job.settings.replica_name
     record.edge_attempt = job.edge_attempt
     record.trace_id = job.trace.trace_id
     record.features = job.features

@@ -214,7 +214,7 @@ class RelayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         # Ignore an offer to switch protocols: the parser would treat the body as that protocol's data.
-        if b"pgrade" in data[:_HEAD_BYTES] and (self.cycle is None or self.cycle.response_complete):
+        if data.find(b"pgrade", 0, _HEAD_BYTES) >= 0 and (self.cycle is None or self.cycle.response_complete):
             head, gap, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + gap + rest
         super().data_received(data)

@@ -27,6 +27,8 @@ from router_service.telemetry.trace_context import TraceContext
 _NO_TIMEOUTS = Timeouts()
 """Default timeouts until the configuration's are known."""
 
+_NO_REPORT = EngineReport()
+
 
 @dataclass(slots=True)
 class Stamps:
@@ -97,7 +99,7 @@ class Job:
     attempts: list[AttemptRecord] = field(default_factory=list)
     resumes: list[str] = field(default_factory=list)
     kept: list[bytes] | None = None
-    engine_fields: Mapping[str, Any] = field(default_factory=dict)
+    engine_fields: Mapping[str, Any] | None = None
     attempts_began: float = 0.0
     attempt_began: float = 0.0
     connected_at: float = 0.0
@@ -105,7 +107,7 @@ class Job:
     first_answer_at: float = 0.0
     last_byte_at: float = 0.0
     ended: float = 0.0
-    report: EngineReport = field(default_factory=EngineReport)
+    report: EngineReport = field(default_factory=lambda: _NO_REPORT)
     status: int = 0
     outcome: Outcome | None = None
     detail: str = ""

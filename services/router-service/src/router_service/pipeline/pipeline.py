@@ -106,7 +106,8 @@ class Pipeline:
         else:
             job.complete(answer)
         finally:
-            self._loop.end_retry(job)
+            if job.retrying:
+                self._loop.end_retry(job)
             self.fleet.budget.leave()
             if job.shadow is not None and job.outcome is Outcome.CANCELLED:
                 job.shadow.stop(NotCopied.CLIENT_LEFT, "the client of the request left")

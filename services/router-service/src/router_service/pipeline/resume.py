@@ -85,7 +85,7 @@ def continuation(
     if not job.kept:
         return None
     chat = job.inbound.path.path == CHAT_PATH
-    body = {**body, **job.engine_fields}
+    body = {**body, **(job.engine_fields or {})}
     if not _allowed(body, chat):
         return None
     so_far = _read(b"".join(job.kept), chat)

@@ -90,7 +90,7 @@ class Watchdog:
         """Start the timeouts when the request is sent."""
         self._on_due = on_due
         self.progress_at = self.sent_at = now = perf_counter()
-        self._alarms.add(self, self._due(now))
+        self._alarms.add(self, self._due(now) if self._streamed else self._deadline)
 
     def stop(self) -> None:
         """End the timeouts and forget ``on_due``: it refers to the response, which refers to this watchdog, and a

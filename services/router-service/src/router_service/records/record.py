@@ -226,6 +226,12 @@ class DecisionRecord:
         unnamed = sum(sum(counts.values()) for counts in first.hidden.values()) if first.hidden else 0
         unnamed += first.left_out.count if first.left_out is not None else 0
         share = decision.rule.rollout if decision.rule is not None else None
+        affinity = {
+            "state": first.affinity,
+            "source": self.features.session_source if self.features else "",
+        }
+        if self.prefix_state:
+            affinity["prefix"] = self.prefix_state
         return {
             "rule": decision.rule_name,
             **({"rollout": {"to": share.to, "percent": share.percent}} if share is not None else {}),
@@ -238,11 +244,7 @@ class DecisionRecord:
             "candidates_total": len(first.rejected) + len(first.eligible) + unnamed,
             **({"rejected": rejected} if rejected else {}),
             "snapshot": _snapshot(first, cut),
-            "affinity": {
-                "state": first.affinity,
-                "source": self.features.session_source if self.features else "",
-                **({"prefix": self.prefix_state} if self.prefix_state else {}),
-            },
+            "affinity": affinity,
             "chosen": decision.chosen.name if decision.chosen is not None else None,
         }
 

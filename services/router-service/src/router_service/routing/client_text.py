@@ -33,7 +33,7 @@ def bounded(text: str, most_bytes: int = MAX_TEXT_BYTES) -> str:
 
 def bounded_model(name: str) -> str:
     """Return a requested model's name, or :data:`LONG_MODEL` if it is over :data:`MAX_TEXT_BYTES`."""
-    return name if bounded(name) == name else LONG_MODEL
+    return name if len(name) * 4 <= MAX_TEXT_BYTES or bounded(name) == name else LONG_MODEL
 
 
 def recordable_model(name: str) -> str:

@@ -49,7 +49,8 @@ def decide(features: Features, snapshot: Snapshot, policy: Policy, now: float) -
             refuse_all(view, snapshot, decision)
             continue
         pool_policy = _policy_name(name, policy, decision.rule)
-        considered = Sorted.of(view, snapshot, policy) or Listed(view, snapshot, policy)
+        kept_sorted = Sorted.of(view, snapshot, policy) if view.standing is not None else None
+        considered = kept_sorted or Listed(view, snapshot, policy)
         at_limit = considered.reject(decision)
         if considered.count:
             decision.pool, decision.policy = name, pool_policy

@@ -69,7 +69,7 @@ class Features:
 
     def recorded(self) -> dict[str, Any]:
         """The features that a decision record keeps: numbers, names and hashes, no text."""
-        return {
+        fields: dict[str, Any] = {
             "prompt_chars": self.prompt_chars,
             "max_tokens": self.max_tokens,
             "messages": self.messages,
@@ -77,8 +77,10 @@ class Features:
             "has_images": self.has_images,
             "session": self.session,
             "prefix": self.prefix,
-            **({"service_tier": self.service_tier} if self.service_tier else {}),
         }
+        if self.service_tier:
+            fields["service_tier"] = self.service_tier
+        return fields
 
 
 def session_key(client_id: str, session_id: str) -> str:
