@@ -58,5 +58,5 @@ capacity: ## Find the highest load that still meets the objectives (WORKLOAD=)
 generate: ## Rewrite every generated file
 	@$(PYTHON) scripts/generate-all
 
-images: ## Build the container images and push them to REGISTRY= (TAG=, IMAGES=, GPU=1, PLATFORM=)
+images: ## Build the container images and push them to REGISTRY= (TAG=, IMAGES=, GPU=1, PLATFORM=, BUILDER=)
 	@scripts/build-images

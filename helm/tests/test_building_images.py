@@ -137,6 +137,35 @@ def test_buildah_builds_where_docker_is_only_a_client(tree: Path) -> None:
     assert {call.split()[0] for call in calls} == {"buildah"}
 
 
+def test_a_named_builder_is_used_and_an_unknown_one_is_refused(tree: Path) -> None:
+    podman = tree.parent / "podman-too"
+    podman.mkdir()
+    (podman / "podman").write_text("#!/bin/sh\n")
+    (podman / "podman").chmod(0o755)
+    path = f"{podman}:{tree.parent / 'bin'}"
+    done, calls = run(tree, "build", "buildah", PATH=path, BUILDER="buildah")
+    assert done.returncode == 0, done.stderr
+    builds = [call for call in calls if call.startswith("buildah build ")]
+    assert builds
+    assert all(" --layers " in call for call in builds), "a second build would be a new image"
+    done, _ = run(tree, "build", "buildah", BUILDER="kaniko")
+    assert done.returncode == 1
+    assert 'BUILDER: "kaniko" is not one of docker, podman, buildah' in done.stderr
+
+
+@pytest.mark.parametrize("builder", ["podman", "buildah"])
+def test_a_registry_on_this_machine_may_speak_plain_http(tree: Path, builder: str) -> None:
+    for registry, plain in (
+        ("localhost:5001/llm", True),
+        ("127.0.0.1:5001", True),
+        ("localhost.example/llm", False),
+    ):
+        done, calls = run(tree, "build", builder, REGISTRY=registry, IMAGES="router-service")
+        assert done.returncode == 0, done.stderr
+        (push,) = (call for call in calls if call.startswith(f"{builder} push "))
+        assert ("--tls-verify=false" in push) == plain
+
+
 def test_the_gpu_image_is_built_only_when_asked_for(tree: Path) -> None:
     done, calls = run(tree, "build", "docker")
     assert not [call for call in calls if "/inference-engine:" in call]

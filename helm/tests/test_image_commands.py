@@ -9,36 +9,11 @@ import yaml
 
 from platform_tools.images.build import dockerfiles
 from podrunner import images, kernel
-from podrunner.images import ROOT, Image, Mount, build, instructions, run_in_root
+from podrunner.image_commands import CPU_ENGINE, assert_its_commands_run
+from podrunner.images import ROOT, Image, build, instructions
 from podrunner.platform_images import simulator_base
 
 pytestmark = [pytest.mark.service, pytest.mark.untimed, pytest.mark.timeout(900)]
-
-CPU_ENGINE = "inference-engine-cpu"
-"""Gigabytes of vLLM and torch: built and run with FULL=1 only. It wants /tmp, where the chart mounts a folder."""
-# Each image's output when started without mounts, and its help.
-WITHOUT_FILES = {
-    "router-service": (2, "/etc/router/router.yaml"),
-    "edge-gateway": (2, "/etc/edge"),
-    "rate-limit-service": (2, "/etc/rate-limit/settings.yaml: No such file or directory"),
-    "inference-backend": (0, "load-weights"),
-    "inference-engine": (0, "--served-model-name"),
-    "engine-simulator": (0, "serve"),
-    CPU_ENGINE: (0, "--served-model-name"),
-    "load-generator": (0, "Generator"),
-    "console": (0, "serve"),
-}
-HELP = {
-    "router-service": ["--help"],
-    "edge-gateway": ["--help"],
-    "rate-limit-service": ["--help"],
-    "inference-backend": ["--help"],
-    "load-generator": ["--help"],
-    "console": ["--help"],
-    "engine-simulator": ["--help"],
-    "inference-engine": ["/opt/agent/bin/backend-agent", "drain", "--help"],
-    CPU_ENGINE: ["/opt/agent/bin/backend-agent", "drain", "--help"],
-}
 
 
 def test_a_base_may_be_made_by_many_builds_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,25 +39,6 @@ DOCKERFILES = [
 ]
 
 
-def started(image: Image, words: list[str], folder: Path) -> tuple[int, str]:
-    """Run a command as a container of the image would; return its exit status and output."""
-    folder.mkdir()
-    (folder / "root").mkdir()
-    (folder / "tmp").mkdir()
-    (folder / "tmp").chmod(0o777)
-    scratch = [Mount(str(folder / "tmp"), "/tmp", read_only=False)] if image.name == CPU_ENGINE else []
-    spec = {
-        "root": str(folder / "root"), "hostname": image.name, "cwd": image.cwd,
-        "env": {**image.env, "HOME": "/tmp" if scratch else "/"}, "argv": words, "uid": image.user[0], "gid": image.user[1],
-        "groups": [], "proc": True, "drop": True, "read_only": True,
-        "links": [{"path": path, "to": to} for path, to in image.links],
-        "mounts": [vars(one) for one in sorted([*image.mounts, *scratch], key=lambda one: one.target.count("/"))],
-        "etc": {"passwd": "app:x:65532:65532::/:/bin/sh\n", "hosts": "127.0.0.1 localhost\n"},
-    }  # fmt: skip
-    status = run_in_root(spec, folder, folder / "log")
-    return status, (folder / "log").read_text()
-
-
 @pytest.mark.usefixtures("built_images")
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_the_command_of_an_image_runs_as_nobody_on_a_read_only_root(dockerfile: Path, tmp_path: Path) -> None:
@@ -90,17 +46,7 @@ def test_the_command_of_an_image_runs_as_nobody_on_a_read_only_root(dockerfile: 
     name = name_of(dockerfile)
     # Only pip's configuration can provide the CPU build of torch here.
     image = build(dockerfile, {"docker.io/vllm/": simulator_base()}, {"TORCH_INDEX_URL": ""})
-    assert image.user == (65532, 65532)
-    assert image.labels["org.opencontainers.image.title"] == name
-    tmp_path.chmod(0o755)
-    expected, said = WITHOUT_FILES[name]
-    status, output = started(image, [*image.entrypoint, *image.command], tmp_path / "command")
-    assert status == expected, output
-    assert said in output
-    assert "Traceback" not in output
-    status, output = started(image, [*image.entrypoint, *HELP[name]], tmp_path / "help")
-    assert status == 0, output
-    assert "usage" in output.lower()
+    assert_its_commands_run(image, name, tmp_path)
 
 
 def test_an_instruction_that_is_not_carried_out_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,17 @@ OVERRIDES = {
 
 
 def rendered(environment: str, weights: Path) -> list[dict[str, Any]]:
-    """Return the manifests of every release, each with its namespace."""
+    """Return the manifests of every release with the overrides, each with its namespace."""
+    own = {"smollm2": [*OVERRIDES["smollm2"], "--set", f"weights.cache.hostPath={weights}"]}
+    return manifests_of(environment, OVERRIDES | own)
+
+
+def manifests_of(environment: str, more: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Return the manifests of every release, each with its namespace; ``more`` are Helm's arguments by release."""
     found = []
     for release in releases_of(ROOT / "helm", environment, []):
-        more = OVERRIDES.get(release.name, [])
-        if release.name == "smollm2":
-            more = [*more, "--set", f"weights.cache.hostPath={weights}"]
         done = subprocess.run(
-            [tool("helm"), "template", *release.words(), *more],
+            [tool("helm"), "template", *release.words(), *more.get(release.name, ())],
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

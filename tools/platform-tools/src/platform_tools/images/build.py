@@ -2,6 +2,7 @@
 builder.
 
 REGISTRY=registry.example/llm-platform   where to push; without it nothing is pushed    TAG=0.1.0
+BUILDER=buildah                          docker, podman or buildah; without it the first of them that works
 TORCH_INDEX_URL=https://mirror.example   index of CPU builds of torch, for the CPU engine (docs/adr/0006)
 """
 
@@ -73,7 +74,7 @@ def pushed_digest(builder: str, reference: str) -> str | None:
         file = Path(folder) / "digest"
         push = [builder, "push", reference]
         if builder != "docker":
-            push[2:2] = ["--digestfile", str(file)]
+            push[2:2] = ["--digestfile", str(file), *plain_http(reference)]
         done = subprocess.run(push, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode and "immutable" in done.stderr.lower():
             return None
@@ -94,14 +95,23 @@ def pushed_digest(builder: str, reference: str) -> str | None:
     return found.group(1)
 
 
-def usable_builder() -> str:
-    """Return the first working builder; docker and podman are clients and need their engine.
+def plain_http(reference: str) -> list[str]:
+    """Return the option for a registry on this machine, such as kind's, which docker assumes without TLS by itself."""
+    host = reference.partition("/")[0].rpartition(":")[0]
+    return ["--tls-verify=false"] if host in ("localhost", "127.0.0.1", "[::1]") else []
+
+
+def usable_builder(environment: Mapping[str, str]) -> str:
+    """Return BUILDER or the first working builder; docker and podman are clients and need their engine.
 
     Raises:
         CannotBuild: there is none; the message gives the reason for each.
     """
     reasons = []
-    for name in BUILDERS:
+    named = environment.get("BUILDER", "")
+    if named and named not in BUILDERS:
+        raise CannotBuild(f'BUILDER: "{named}" is not one of {", ".join(BUILDERS)}')
+    for name in [named] if named else BUILDERS:
         if shutil.which(name) is None:
             reasons.append(f"{name} is not installed")
         elif (
@@ -139,7 +149,7 @@ def main(arguments: list[str]) -> int:
     registry, tag = os.environ.get("REGISTRY", ""), os.environ.get("TAG") or "dev"
     try:
         found = dockerfiles(ROOT)
-        wanted, builder = chosen(found, os.environ), usable_builder()
+        wanted, builder = chosen(found, os.environ), usable_builder(os.environ)
         bases, commit = images(versions), revision(ROOT)
         print(f"  {builder}, {platform_of(os.environ)}, {len(wanted)} of {len(found)} images", flush=True)
         if GPU_IMAGE not in wanted and not os.environ.get("IMAGES"):
@@ -149,6 +159,10 @@ def main(arguments: list[str]) -> int:
             reference = f"{repository}:{tag}"
             print(f"  {reference} from {dockerfile.relative_to(ROOT)}", flush=True)
             command = [builder, "build", "--platform", platform_of(os.environ)]
+            if (
+                builder == "buildah"
+            ):  # the others keep layers by default; without them a second build is a new image
+                command.append("--layers")
             command += ["-f", str(dockerfile), "-t", reference, *base_arguments(dockerfile, bases)]
             for label, value in (("version", tag), ("revision", commit)):
                 command += ["--label", f"org.opencontainers.image.{label}={value}"]
