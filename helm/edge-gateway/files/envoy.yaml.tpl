@@ -316,7 +316,7 @@ static_resources:
                   tokens_known_at_start: '%DYNAMIC_METADATA(edge:tokens)%'
                   tokens_reserved: '%DYNAMIC_METADATA(edge:reserve)%'
                   peer: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'
-          local_reply_config: &id001
+          local_reply_config: &id004
             mappers:
             - filter:
                 metadata_filter:
@@ -328,7 +328,8 @@ static_resources:
                       bool_match: true
                   match_if_key_not_found: false
               headers_to_add:
-              - header:
+              - &id001
+                header:
                   key: x-request-id
                   value: '%UNIQUE_ID%'
                 append_action: ADD_IF_ABSENT
@@ -346,10 +347,7 @@ static_resources:
                       bool_match: true
                   match_if_key_not_found: false
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 text_format_source:
                   inline_string: '%LOCAL_REPLY_BODY%'
@@ -363,17 +361,16 @@ static_resources:
                         value:
                           default_value: 400
                           runtime_key: edge.none
-                  - header_filter:
+                  - &id002
+                    header_filter:
                       header:
                         name: :path
                         string_match:
                           prefix: /v1/messages
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
+              - *id001
+              - &id003
+                header:
                   key: request-id
                   value: '%REQ(X-REQUEST-ID)%'
                 append_action: OVERWRITE_IF_EXISTS_OR_ADD
@@ -393,10 +390,7 @@ static_resources:
                       default_value: 400
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -416,20 +410,10 @@ static_resources:
                         value:
                           bool_match: true
                       match_if_key_not_found: false
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               - header:
                   key: www-authenticate
                   value: Bearer realm="llm"
@@ -452,10 +436,7 @@ static_resources:
                       bool_match: true
                   match_if_key_not_found: false
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               - header:
                   key: www-authenticate
                   value: Bearer realm="llm"
@@ -477,20 +458,10 @@ static_resources:
                         value:
                           default_value: 401
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               - header:
                   key: www-authenticate
                   value: Bearer realm="llm"
@@ -511,10 +482,7 @@ static_resources:
                       default_value: 401
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               - header:
                   key: www-authenticate
                   value: Bearer realm="llm"
@@ -536,20 +504,10 @@ static_resources:
                         value:
                           default_value: 403
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -566,10 +524,7 @@ static_resources:
                       default_value: 403
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -587,20 +542,10 @@ static_resources:
                         value:
                           default_value: 404
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -617,10 +562,7 @@ static_resources:
                       default_value: 404
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -638,20 +580,10 @@ static_resources:
                         value:
                           default_value: 405
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -668,10 +600,7 @@ static_resources:
                       default_value: 405
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -689,20 +618,10 @@ static_resources:
                         value:
                           default_value: 408
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -719,10 +638,7 @@ static_resources:
                       default_value: 408
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -740,20 +656,10 @@ static_resources:
                         value:
                           default_value: 413
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -770,10 +676,7 @@ static_resources:
                       default_value: 413
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -791,20 +694,10 @@ static_resources:
                         value:
                           default_value: 426
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -821,10 +714,7 @@ static_resources:
                       default_value: 426
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -842,20 +732,10 @@ static_resources:
                         value:
                           default_value: 429
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               - header:
                   key: retry-after
                   value: '1'
@@ -876,10 +756,7 @@ static_resources:
                       default_value: 429
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               - header:
                   key: retry-after
                   value: '1'
@@ -901,20 +778,10 @@ static_resources:
                         value:
                           default_value: 431
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -931,10 +798,7 @@ static_resources:
                       default_value: 431
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -952,20 +816,10 @@ static_resources:
                         value:
                           default_value: 501
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -982,10 +836,7 @@ static_resources:
                       default_value: 501
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -1003,20 +854,10 @@ static_resources:
                         value:
                           default_value: 504
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -1033,10 +874,7 @@ static_resources:
                       default_value: 504
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -1054,20 +892,10 @@ static_resources:
                         value:
                           default_value: 502
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -1084,10 +912,7 @@ static_resources:
                       default_value: 502
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -1110,20 +935,10 @@ static_resources:
                       - UF
                       - UH
                       - UO
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               - header:
                   key: retry-after
                   value: '1'
@@ -1155,10 +970,7 @@ static_resources:
                       - UH
                       - UO
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               - header:
                   key: retry-after
                   value: '1'
@@ -1184,20 +996,10 @@ static_resources:
                         value:
                           default_value: 503
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               - header:
                   key: retry-after
                   value: '1'
@@ -1218,10 +1020,7 @@ static_resources:
                       default_value: 503
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               - header:
                   key: retry-after
                   value: '1'
@@ -1243,20 +1042,10 @@ static_resources:
                         value:
                           default_value: 400
                           runtime_key: edge.none
-                  - header_filter:
-                      header:
-                        name: :path
-                        string_match:
-                          prefix: /v1/messages
+                  - *id002
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
-              - header:
-                  key: request-id
-                  value: '%REQ(X-REQUEST-ID)%'
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - *id001
+              - *id003
               body_format_override:
                 json_format:
                   type: error
@@ -1273,10 +1062,7 @@ static_resources:
                       default_value: 400
                       runtime_key: edge.none
               headers_to_add:
-              - header:
-                  key: x-request-id
-                  value: '%UNIQUE_ID%'
-                append_action: ADD_IF_ABSENT
+              - *id001
               body_format_override:
                 json_format:
                   error:
@@ -1285,7 +1071,7 @@ static_resources:
                     param: null
                     code: edge_error
                 content_type: application/json
-          http_filters: &id002
+          http_filters: &id005
           - name: edge.closing
             typed_config:
               '@type': type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
@@ -2515,8 +2301,8 @@ static_resources:
                   tokens_known_at_start: '%DYNAMIC_METADATA(edge:tokens)%'
                   tokens_reserved: '%DYNAMIC_METADATA(edge:reserve)%'
                   peer: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'
-          local_reply_config: *id001
-          http_filters: *id002
+          local_reply_config: *id004
+          http_filters: *id005
 {{- if not .Values.tls.enabled }}
       filter_chain_match:
         application_protocols:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_gateway.client_limits import ClientLimits, Limits
+from edge_gateway.yaml_output import SharedMapping
 
 # The paths of Anthropic's API, and its error names by status; api_error for the others.
 ANTHROPIC_PATH = "/v1/messages"
@@ -23,6 +24,18 @@ ANTHROPIC_KINDS = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
+def _header(key: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> dict[str, Any]:
+    return {"header": {"key": key, "value": value}, "append_action": action}
+
+
+# For replies without a request, such as malformed HTTP; otherwise the request's id replaces it.
+_REQUEST_ID = SharedMapping(_header("x-request-id", "%UNIQUE_ID%", "ADD_IF_ABSENT"))
+_ANTHROPIC_REQUEST_ID = SharedMapping(_header("request-id", "%REQ(X-REQUEST-ID)%"))
+_ANTHROPIC_PATHS = SharedMapping(
+    {"header_filter": {"header": {"name": ":path", "string_match": {"prefix": ANTHROPIC_PATH}}}}
+)
 
 
 def local_replies(rows: list[dict[str, Any]], limits: Limits) -> dict[str, Any]:
@@ -56,10 +69,9 @@ def _refill_seconds(limits: ClientLimits) -> str:
 
 
 def _mapper(row: Mapping[str, Any]) -> dict[str, Any]:
-    # For replies without a request, such as malformed HTTP; otherwise the request's id replaces it.
-    headers = [_header("x-request-id", "%UNIQUE_ID%", "ADD_IF_ABSENT")]
+    headers: list[dict[str, Any]] = [_REQUEST_ID]
     if row.get("anthropic"):
-        headers.append(_header("request-id", "%REQ(X-REQUEST-ID)%"))
+        headers.append(_ANTHROPIC_REQUEST_ID)
     headers += [_header(key, value) for key, value in row.get("headers", {}).items()]
     body: dict[str, Any]
     if row.get("own"):
@@ -83,8 +95,7 @@ def _mapper_filter(row: Mapping[str, Any]) -> dict[str, Any]:
     if "flags" in row:
         filters.append({"response_flag_filter": {"flags": row["flags"]}})
     if row.get("anthropic"):
-        path = {"name": ":path", "string_match": {"prefix": ANTHROPIC_PATH}}
-        filters.append({"header_filter": {"header": path}})
+        filters.append(_ANTHROPIC_PATHS)
     return filters[0] if len(filters) == 1 else {"and_filter": {"filters": filters}}
 
 
@@ -102,7 +113,3 @@ def _cause_filter(row: Mapping[str, Any]) -> dict[str, Any]:
             "comparison": {"op": operation, "value": {"default_value": status, "runtime_key": "edge.none"}}
         }
     }
-
-
-def _header(key: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> dict[str, Any]:
-    return {"header": {"key": key, "value": value}, "append_action": action}

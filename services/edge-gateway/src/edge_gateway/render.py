@@ -57,6 +57,26 @@ _PREFLIGHT: list[dict[str, Any]] = [
     }
 ]
 
+# Retry once, before the response has begun, on a replica that has not had the request if one exists.
+_RETRY_ONCE = SharedMapping(
+    {
+        "retry_on": "connect-failure,reset-before-request,reset",
+        "num_retries": 1,
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.1s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        # Least-request balancing prefers the failed replica, which has no requests in flight: of two replicas it is
+        # drawn three times in four, so with few draws one request in three would return to it.
+        "host_selection_retry_max_attempts": 50,
+    }
+)
+
 _FILTER_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
 
@@ -222,15 +242,12 @@ class _Renderer:
         document: dict[str, Any] = self._template("routes.yaml.j2")
         host = document["resources"][0]["virtual_hosts"][0]
         host["typed_per_filter_config"] = self._per_client()
+        disabled = SharedMapping(self._disabled())
         host["routes"] = [
             *(_PREFLIGHT if self._settings.cors else []),
-            *(route for entry in self._paths for route in self._routes_of(entry)),
-            {
-                "name": "/healthz",
-                "match": {"path": "/healthz"},
-                **_refusal(405, self._disabled(), allow="GET, HEAD"),
-            },
-            {"name": "unknown", "match": {"prefix": "/"}, **_refusal(404, self._disabled())},
+            *(route for entry in self._paths for route in self._routes_of(entry, disabled)),
+            {"name": "/healthz", "match": {"path": "/healthz"}, **_refusal(405, disabled, allow="GET, HEAD")},
+            {"name": "unknown", "match": {"prefix": "/"}, **_refusal(404, disabled)},
         ]
         return document
 
@@ -272,32 +289,13 @@ class _Renderer:
         disabled = {name: {"@type": _FILTER_CONFIG, "disabled": True} for name in names}
         return {**disabled, **_CLOSE}
 
-    def _routes_of(self, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _routes_of(self, entry: Mapping[str, Any], disabled: dict[str, Any]) -> list[dict[str, Any]]:
         name = entry.get("name") or entry["path"]
         where = {"path": entry["path"]} if "path" in entry else {"safe_regex": {"regex": entry["pattern"]}}
         times = self._settings.timeouts
         action: dict[str, Any] = {
             "cluster": "router",
-            "retry_policy": {
-                # Retry once, before the response has begun, on a replica that has not had the request if one
-                # exists.
-                "retry_on": "connect-failure,reset-before-request,reset",
-                "num_retries": 1,
-                "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.1s"},
-                "retry_host_predicate": [
-                    {
-                        "name": "envoy.retry_host_predicates.previous_hosts",
-                        "typed_config": {
-                            "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3"
-                            ".PreviousHostsPredicate"
-                        },
-                    }
-                ],
-                # Least-request balancing prefers the failed replica, which has no requests in flight: of two
-                # replicas it is drawn three times in four, so with few draws one request in three would return
-                # to it.
-                "host_selection_retry_max_attempts": 50,
-            },
+            "retry_policy": _RETRY_ONCE,
         }
         # A response that is being generated has no timeout here, only an idle timeout. The router's
         # total_seconds limits it, and Envoy's default of 15 s would cut it with a status of 200.
@@ -313,7 +311,7 @@ class _Renderer:
         if "body" in entry:
             limit = entry["body"].get("max_bytes", self._settings.bounds.max_body_bytes)
             route["request_body_buffer_limit"] = limit
-        refused = {"name": name, "match": where, **_refusal(405, self._disabled(), allow=entry["method"])}
+        refused = {"name": name, "match": where, **_refusal(405, disabled, allow=entry["method"])}
         return [route, refused]
 
     def _certificates(self) -> dict[str, Any]:
