@@ -1,6 +1,7 @@
 """The simulator as a process: vLLM's answers, its metrics, and the effect of every fault on a client."""
 
 import asyncio
+import contextlib
 import json
 import re
 import subprocess
@@ -25,12 +26,33 @@ TOOL = {"type": "function", "name": "now", "function": {"name": "now"}}
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "ignore_eos": True, "max_tokens": 6}
 
 
-@pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [SIMULATOR, "serve", "--port", str(port), "--model", "m", "--step-seconds", "0.005"]
-    with running(command, log=tmp_path / "simulator.log", ready=answers(f"{url}/health")):
+    with running(command, log=folder / "simulator.log", ready=answers(f"{url}/health")):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with started(tmp_path_factory.mktemp("simulator")) as url:
+        yield url
+
+
+@pytest.fixture
+def simulator(shared: str) -> Iterator[str]:
+    """The simulator of all tests that read no total, without faults."""
+    yield shared
+    httpx.delete(f"{shared}/sim/faults").raise_for_status()
+    assert state(shared)["faults"] == {}
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[str]:
+    """A simulator whose totals begin at zero."""
+    with started(tmp_path) as url:
         yield url
 
 
@@ -81,31 +103,31 @@ def test_requests_vllm_refuses_are_refused_in_its_shape(simulator: str) -> None:
     assert (long.status_code, long.json()["error"]["type"]) == (400, "BadRequestError")
 
 
-def test_a_client_that_leaves_aborts_its_request(simulator: str) -> None:
+def test_a_client_that_leaves_aborts_its_request(fresh: str) -> None:
     with httpx.stream(
-        "POST", f"{simulator}/v1/chat/completions", json={**CHAT, "stream": True, "max_tokens": 2000}
+        "POST", f"{fresh}/v1/chat/completions", json={**CHAT, "stream": True, "max_tokens": 2000}
     ) as response:
         next(response.iter_bytes())
-    eventually(lambda: state(simulator)["running"] == 0, "the engine has dropped it")
-    assert state(simulator)["finished"] == {"abort": 1}
-    metrics = httpx.get(f"{simulator}/metrics").text
+    eventually(lambda: state(fresh)["running"] == 0, "the engine has dropped it")
+    assert state(fresh)["finished"] == {"abort": 1}
+    metrics = httpx.get(f"{fresh}/metrics").text
     assert re.search(r'vllm:request_success_total\{.*finished_reason="abort".*\} 1\.0', metrics)
 
 
-def test_tokens_are_counted_once_and_agree_with_the_answers(simulator: str) -> None:
+def test_tokens_are_counted_once_and_agree_with_the_answers(fresh: str) -> None:
     for _ in range(3):
-        streamed(simulator)
-    found = state(simulator)
+        streamed(fresh)
+    found = state(fresh)
     assert found["generation_tokens"] == 18
     assert found["prefix_hits"] > 0
 
 
-def test_a_cut_stream_ends_without_its_terminating_chunk(simulator: str) -> None:
-    fault(simulator, "die_mid_stream", after_chunks=2, count=1)
+def test_a_cut_stream_ends_without_its_terminating_chunk(fresh: str) -> None:
+    fault(fresh, "die_mid_stream", after_chunks=2, count=1)
     with pytest.raises(httpx.RemoteProtocolError):
-        streamed(simulator)
-    assert state(simulator)["fault_hits"] == {"die_mid_stream": 1}
-    assert list(events([streamed(simulator)]))[-1] == DONE
+        streamed(fresh)
+    assert state(fresh)["fault_hits"] == {"die_mid_stream": 1}
+    assert list(events([streamed(fresh)]))[-1] == DONE
 
 
 def test_a_clean_truncation_looks_like_success_to_http(simulator: str) -> None:
@@ -121,16 +143,16 @@ def test_an_engine_announces_its_death_in_band_and_still_says_done(simulator: st
 
 
 @pytest.mark.parametrize("kind", ["stall_first_byte", "stall_mid_stream"])
-def test_a_stall_is_silence_and_then_the_answer(simulator: str, kind: str) -> None:
-    fault(simulator, kind, after_chunks=2, seconds=0.6, count=1)
+def test_a_stall_is_silence_and_then_the_answer(fresh: str, kind: str) -> None:
+    fault(fresh, kind, after_chunks=2, seconds=0.6, count=1)
     began = time.monotonic()
     arrived = []
-    with httpx.stream("POST", f"{simulator}/v1/chat/completions", json={**CHAT, "stream": True}) as response:
+    with httpx.stream("POST", f"{fresh}/v1/chat/completions", json={**CHAT, "stream": True}) as response:
         for _ in response.iter_bytes():
             arrived.append(time.monotonic() - began)
     assert arrived[-1] >= 0.6
     assert kind == "stall_mid_stream" or arrived[0] >= 0.6
-    assert state(simulator)["fault_hits"] == {kind: 1}
+    assert state(fresh)["fault_hits"] == {kind: 1}
 
 
 def test_an_http_error_hits_as_many_requests_as_it_was_told(simulator: str) -> None:
@@ -226,7 +248,7 @@ def test_the_fault_command_sets_faults_and_refuses_unknown_ones(controlled: tupl
     assert "kind" in wrong.stdout
 
 
-def test_a_refusal_without_a_duration_is_short(simulator: str) -> None:
+def test_a_refusal_without_a_duration_is_short() -> None:
     assert Fault(kind="refuse").seconds <= 10
 
 
