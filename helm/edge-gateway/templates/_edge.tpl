@@ -18,7 +18,7 @@
 {{- if eq (include "edge-gateway.listen" .) "::" -}}
 {{- $file = replace "ipv4_compat: false" "ipv4_compat: true" $file -}}
 {{- end -}}
-{{- $heap := mulf 0.7 (include "edge-gateway.bytes" .Values.resources.limits.memory | float64) | int64 -}}
+{{- $heap := mulf 0.7 (include "edge-gateway.bytes" (include "edge-gateway.memoryLimit" .) | float64) | int64 -}}
 {{- regexReplaceAll "max_heap_size_bytes: [0-9]+" $file (printf "max_heap_size_bytes: %d" $heap) -}}
 {{- end -}}
 {{- end }}
@@ -33,7 +33,7 @@
 {{- fail "settings.budgets is set and budgets.enabled is false: set budgets.enabled to true" -}}
 {{- end -}}
 {{- $host := include "edge-gateway.listen" . -}}
-{{- $heap := mulf 0.7 (include "edge-gateway.bytes" .Values.resources.limits.memory | float64) | int64 -}}
+{{- $heap := mulf 0.7 (include "edge-gateway.bytes" (include "edge-gateway.memoryLimit" .) | float64) | int64 -}}
 {{- $own := dict "listen" (dict "host" $host "port" 8080) "telemetry" (dict "host" $host "port" 9902) "bounds" (dict "max_heap_bytes" $heap) -}}
 {{- if .Values.tls.enabled -}}
 {{- $own = set $own "tls" (dict "certificate_file" "/etc/edge-tls/tls.crt" "private_key_file" "/etc/edge-tls/tls.key") -}}
@@ -41,7 +41,7 @@
 {{- if .Values.budgets.enabled -}}
 {{- $own = set $own "budgets" (dict "host" "rate-limit-service.llm.svc.cluster.local" "when_unavailable" .Values.budgets.whenUnavailable) -}}
 {{- end -}}
-{{- mergeOverwrite (.Files.Get "files/settings.yaml" | fromYaml) $own (deepCopy .Values.settings) | toPrettyJson -}}
+{{- mergeOverwrite (.Files.Get "files/settings.yaml" | fromYaml) $own (deepCopy (.Values.settings | default dict)) | toPrettyJson -}}
 {{- end }}
 
 {{/* The configuration that the pod reads at startup. */}}
@@ -49,11 +49,15 @@
 {{- if .Values.settings }}{{ include "edge-gateway.settings" . }}{{ else }}{{ include "edge-gateway.envoy" . }}{{ end -}}
 {{- end }}
 
+{{- define "edge-gateway.memoryLimit" -}}
+{{- required "resources.limits.memory is empty: Envoy's heap limit is computed from it" (.Values.resources.limits).memory -}}
+{{- end }}
+
 {{/* Envoy sheds load at its heap limit. Above 70 % of the memory limit, the kernel could kill Envoy first. */}}
 {{- define "edge-gateway.checkHeap" -}}
-{{- $limit := include "edge-gateway.bytes" .Values.resources.limits.memory | int64 -}}
-{{- with regexFind "max_heap_size_bytes: [0-9]+" .Values.envoy -}}
-{{- $heap := trimPrefix "max_heap_size_bytes: " . | int64 -}}
+{{- $heap := regexFind "max_heap_size_bytes: [0-9]+" (.Values.envoy | default "") | trimPrefix "max_heap_size_bytes: " | int64 -}}
+{{- with (.Values.resources.limits).memory -}}
+{{- $limit := include "edge-gateway.bytes" . | int64 -}}
 {{- if gt (mul $heap 10) (mul $limit 7) -}}
 {{- fail (printf "envoy has max_heap_size_bytes %d, more than 70 %% of resources.limits.memory %s: the kernel would kill Envoy before it sheds load; raise the limit or lower bounds.max_heap_bytes" $heap $.Values.resources.limits.memory) -}}
 {{- end -}}

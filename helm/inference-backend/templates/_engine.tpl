@@ -60,11 +60,11 @@
 {{- end }}
 
 {{- define "inference-backend.agentImage" -}}
-{{- include "inference-backend.image" (dict "Values" (dict "global" .Values.global "image" (merge (dict "registry" .Values.image.registry) .Values.agentImage)) "Chart" .Chart) -}}
+{{- include "inference-backend.image" (dict "Values" (dict "global" .Values.global "image" (merge (dict "registry" (.Values.agentImage.registry | default .Values.image.registry)) .Values.agentImage)) "Chart" .Chart) -}}
 {{- end }}
 
 {{- define "inference-backend.agentPullPolicy" -}}
-{{- include "inference-backend.pullPolicy" (dict "Values" (dict "global" .Values.global "image" (merge (pick .Values.image "registry" "pullPolicy") .Values.agentImage))) -}}
+{{- include "inference-backend.pullPolicy" (dict "Values" (dict "global" .Values.global "image" (merge (dict "registry" (.Values.agentImage.registry | default .Values.image.registry) "pullPolicy" .Values.image.pullPolicy) .Values.agentImage))) -}}
 {{- end }}
 
 {{/* The source of the weights: weights.source, else the environment's bucket, else Hugging Face. */}}
@@ -117,7 +117,7 @@ llm-platform/backend: {{ include "inference-backend.backend" . }}
 {{- end -}}
 {{- $argv = concat $argv (list "--otlp-traces-endpoint" .) -}}
 {{- end -}}
-{{- toYaml (concat $argv .Values.extraArgs) -}}
+{{- toYaml (concat $argv (.Values.extraArgs | default list)) -}}
 {{- end }}
 
 {{/* The service account's name, different for each release. */}}

@@ -8,17 +8,19 @@
 
 {{- define "llm-loki.namespace" -}}{{ .Values.namespaceOverride | default .Release.Namespace }}{{- end }}
 
+{{/* Quoted, because a name such as 2024 or 1e3 is valid, and YAML reads it as a number. */}}
 {{- define "llm-loki.selector" -}}
-app.kubernetes.io/name: {{ include "llm-loki.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "llm-loki.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
+{{/* A version may have build metadata (1.2.3+build.4), a label may have no plus sign. */}}
 {{- define "llm-loki.labels" -}}
 {{ include "llm-loki.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | replace "+" "_" | quote }}
 app.kubernetes.io/part-of: llm-platform
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
@@ -30,10 +32,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $root := .root -}}
 labels:
   {{- .selector | nindent 2 }}
-  {{- with mergeOverwrite (deepCopy $root.Values.commonLabels) $root.Values.podLabels }}
+  {{- with mergeOverwrite (deepCopy ($root.Values.commonLabels | default dict)) ($root.Values.podLabels | default dict) }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with mergeOverwrite (deepCopy $root.Values.podAnnotations) (.checksums | default dict) }}
+{{- with mergeOverwrite (deepCopy ($root.Values.podAnnotations | default dict)) (.checksums | default dict) }}
 annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
@@ -53,7 +55,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- $repository = printf "%s/%s" . (regexReplaceAll "^[^/]*[.:][^/]*/" $repository "") -}}
 {{- end -}}
 {{- end -}}
-{{- if $image.digest }}{{ $repository }}@{{ $image.digest }}{{ else }}{{ $repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end -}}
+{{- if $image.digest }}{{ $repository }}@{{ $image.digest }}{{ else }}{{ $repository }}:{{ $image.tag | default (.Chart.AppVersion | replace "+" "_") }}{{ end -}}
 {{- end }}
 
 {{/* Never for an llm-platform/ image without a registry: a node would otherwise pull that name from Docker Hub. */}}
@@ -64,22 +66,26 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- $image.pullPolicy | default (ternary "Never" "IfNotPresent" $local) -}}
 {{- end }}
 
+{{/* Many charts take plain names in global.imagePullSecrets, so both forms are accepted. */}}
 {{- define "llm-loki.pullSecrets" -}}
-{{- with concat .Values.imagePullSecrets ((.Values.global).imagePullSecrets | default list) -}}
-imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- with concat (.Values.imagePullSecrets | default list) ((.Values.global).imagePullSecrets | default list) -}}
+imagePullSecrets:
+{{- range . }}
+  - {{ kindIs "string" . | ternary (dict "name" .) . | toJson }}
+{{- end }}
 {{- end -}}
 {{- end }}
 
 {{/* Meets the restricted pod security standard. */}}
 {{- define "llm-loki.podSecurity" -}}
 {{- $own := dict "runAsNonRoot" true "runAsUser" .Values.runAsUser "runAsGroup" .Values.runAsUser "fsGroup" .Values.runAsUser "seccompProfile" (dict "type" "RuntimeDefault") -}}
-{{- mergeOverwrite $own (deepCopy .Values.podSecurityContext) | toYaml -}}
+{{- mergeOverwrite $own (deepCopy (.Values.podSecurityContext | default dict)) | toYaml -}}
 {{- end }}
 
 {{/* Makes only mounted volumes writable. */}}
 {{- define "llm-loki.containerSecurity" -}}
 {{- $own := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) -}}
-{{- mergeOverwrite $own (deepCopy .Values.securityContext) | toYaml -}}
+{{- mergeOverwrite $own (deepCopy (.Values.securityContext | default dict)) | toYaml -}}
 {{- end }}
 
 {{/* Tolerations of GPU nodes. The taint of NVIDIA's nodes is `nvidia.com/gpu` whatever the name of their resource (MIG, shared
@@ -118,10 +124,10 @@ tolerations: {{- toYaml . | nindent 2 }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $values.priorityClassName | default .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- if $values.topologySpreadConstraints }}
 topologySpreadConstraints: {{- toYaml $values.topologySpreadConstraints | nindent 2 }}
@@ -163,7 +169,7 @@ ipFamilies: {{- toYaml . | nindent 2 }}
 {{- $service := .Values.service -}}
 type: {{ $service.type }}
 {{- with $service.loadBalancerClass }}
-loadBalancerClass: {{ . }}
+loadBalancerClass: {{ . | quote }}
 {{- end }}
 {{- with $service.loadBalancerSourceRanges }}
 loadBalancerSourceRanges: {{- toYaml . | nindent 2 }}
@@ -199,8 +205,8 @@ apiVersion: monitoring.coreos.com/v1
 kind: ServiceMonitor
 metadata:
   name: {{ .name | default (include "llm-loki.fullname" $root) }}
-  namespace: {{ include "llm-loki.namespace" $root }}
-  labels: {{- mergeOverwrite (include "llm-loki.labels" $root | fromYaml) $root.Values.serviceMonitor.labels | toYaml | nindent 4 }}
+  namespace: {{ include "llm-loki.namespace" $root | quote }}
+  labels: {{- mergeOverwrite (include "llm-loki.labels" $root | fromYaml) ($root.Values.serviceMonitor.labels | default dict) | toYaml | nindent 4 }}
 spec:
   selector:
     matchLabels: {{- .selector | default (include "llm-loki.selector" $root) | nindent 6 }}
@@ -270,7 +276,7 @@ apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata:
   name: {{ .name }}
-  namespace: {{ include "llm-loki.namespace" .root }}
+  namespace: {{ include "llm-loki.namespace" .root | quote }}
   labels: {{- .labels | nindent 4 }}
   # An upgrade that replaces this by a ScaledObject, or back, briefly has both, which KEDA's webhook would refuse.
   annotations: {validations.keda.sh/hpa-ownership: "false"}

@@ -70,16 +70,19 @@ def test_a_bundle_moves_the_platform_into_a_registry_without_a_network(
     )
     try:
         run(*"curl -sf --retry 50 --retry-delay 1 --retry-connrefused http://127.0.0.1:5054/v2/".split())
-        _tiny_image(tmp_path / "tiny")
+        digest = _tiny_image(tmp_path / "tiny")
+        (tmp_path / "pinned.yaml").write_text(f'image: {{digest: "{digest}"}}\n')
+        pinned = f"redis={tmp_path / 'pinned.yaml'}"
         monkeypatch.setenv("PATH", path["PATH"])
-        names = [inside(image) for image in images_of("sim")]
+        names = [inside(image) for image in images_of("sim", [pinned])]
+        assert f"library/redis@{digest}" in names
         assert "llm-platform/router-service:0.1.0" in names
         for name in names:
-            target = f"docker://127.0.0.1:5054/{name}"
+            target = f"docker://127.0.0.1:5054/{name.partition('@')[0]}"
             run("skopeo", "copy", "--dest-tls-verify=false", f"oci:{tmp_path / 'tiny'}:tiny", target)
         run(
             *BUNDLE, "create", "bundle", "--environment", "sim", "--no-wheels",
-            "--registry", "127.0.0.1:5054/llm-platform", "--mirror", "127.0.0.1:5054",
+            "--registry", "127.0.0.1:5054/llm-platform", "--mirror", "127.0.0.1:5054", "-f", pinned,
         )  # fmt: skip
     finally:
         outside.terminate()
@@ -100,8 +103,8 @@ def test_a_bundle_moves_the_platform_into_a_registry_without_a_network(
     assert "llm-redis-0.1.0.tgz is missing or damaged" in done.stderr
 
 
-def _tiny_image(folder: Path) -> None:
-    """Write an OCI layout with one image that has an empty layer."""
+def _tiny_image(folder: Path) -> str:
+    """Write an OCI layout with one image that has an empty layer; return its digest."""
     blobs = folder / "blobs/sha256"
     blobs.mkdir(parents=True)
 
@@ -127,3 +130,4 @@ def _tiny_image(folder: Path) -> None:
     entry["annotations"] = {"org.opencontainers.image.ref.name": "tiny"}
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return str(entry["digest"])

@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,14 @@ def run(*words: object, text: str | None = None) -> str:
     return done.stdout
 
 
-def images_of(environment: str) -> list[str]:
-    """Return the images of the environment's pods as the charts name them, ours without a registry."""
+def images_of(environment: str, values: Sequence[str] = ()) -> list[str]:
+    """Return the images of the environment's pods as the charts name them, ours without a registry.
+
+    ``values`` are those of `scripts/deploy -f`: FILE or RELEASE=FILE, without registries.
+    """
     handed_over = {"global": {"region": "none", "buckets": {"models": "m", "logs": "l", "traces": "t"}}}
     found: set[str] = set()
-    for release in releases_of(HELM, environment, []):
+    for release in releases_of(HELM, environment, values):
         words = ["helm", "template", *release.words(), "-f", "-"]
         for document in yaml.safe_load_all(run(*words, text=yaml.safe_dump(handed_over))):
             found.update(_images(document))
@@ -77,23 +80,35 @@ def inside(image: str) -> str:
     return re.sub(r"^[^/]*[.:][^/]*/", "", image)
 
 
-def create(folder: Path, environment: str, registry: str, mirror: str, wheels: bool) -> None:
+def in_layout(name: str) -> str:
+    """Return an image's name in the OCI layout, where a name with a digest is not possible."""
+    return name.replace("@sha256:", ":sha256-")
+
+
+def unchanged(name: str) -> list[str]:
+    """Return the options that keep an image's digest, which its name has: all platforms, no conversion."""
+    return ["--all", "--preserve-digests"] if "@" in name else []
+
+
+def create(options: argparse.Namespace) -> None:
     """Write the folder. ``mirror`` replaces the hosts of images that are not ours."""
+    folder, registry, mirror = options.folder, options.registry, options.mirror
     if folder.exists() and any(folder.iterdir()):
         raise CannotBundle(f"{folder} is not empty; name a new folder")
     (folder / "charts").mkdir(parents=True)
     for chart in sorted(HELM.glob("*/Chart.yaml")):
         run("helm", "package", "--dependency-update", chart.parent, "--destination", folder / "charts")
     names = []
-    for image in images_of(environment):
+    for image in images_of(options.environment, options.values):
         source = f"{registry}/{image.removeprefix(OURS)}" if image.startswith(OURS) else image
         if mirror and not image.startswith(OURS):
             source = f"{mirror}/{inside(image)}"
         print(f"  {image}", flush=True)
-        run("skopeo", "copy", *_tls(source), f"docker://{source}", f"oci:{folder / 'images'}:{inside(image)}")
+        target = f"oci:{folder / 'images'}:{in_layout(inside(image))}"
+        run("skopeo", "copy", *unchanged(image), *_tls(source), f"docker://{source}", target)
         names.append(inside(image))
     (folder / "images.txt").write_text("".join(f"{name}\n" for name in names))
-    if wheels:
+    if not options.no_wheels:
         lock = ROOT / "requirements/platform.lock"
         run(sys.executable, "-m", "pip", "download", "--quiet", "-r", lock, "-d", folder / "wheels")
     (folder / "models.json").write_text(json.dumps(_models(), indent=1) + "\n")
@@ -142,8 +157,9 @@ def push(folder: Path, registry: str) -> None:
         run(
             "skopeo",
             "copy",
+            *unchanged(name),
             *_tls(registry, "--dest"),
-            f"oci:{folder / 'images'}:{name}",
+            f"oci:{folder / 'images'}:{in_layout(name)}",
             f"docker://{registry}/{name}",
         )
     plain = ["--plain-http"] if _tls(registry) else []
@@ -169,6 +185,10 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--environment", default="prod", help="a folder of helm/environments")
     parser.add_argument(
+        "-f", dest="values", action="append", default=[], metavar="[RELEASE=]FILE",
+        help="values that choose images, as for scripts/deploy; without registries (create)",
+    )  # fmt: skip
+    parser.add_argument(
         "--mirror", default="", help="registry that mirrors other projects' images, by their path"
     )
     parser.add_argument("--no-wheels", action="store_true", help="omit the Python packages")
@@ -177,9 +197,7 @@ def main(arguments: list[str]) -> int:
         if options.action == "push":
             push(options.folder, options.registry)
         else:
-            create(
-                options.folder, options.environment, options.registry, options.mirror, not options.no_wheels
-            )
+            create(options)
     except (CannotBundle, BadRequest) as error:
         print(f"bundle: {error}", file=sys.stderr)
         return 1

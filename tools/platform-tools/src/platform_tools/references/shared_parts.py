@@ -41,6 +41,7 @@ MEANINGS = {
     "tempoEndpoint": "where traces are sent (host:port)",
     "testImage": "image of the pod of `helm test`",
 }
+NULLABLE = ("runAsUser", "enabled")
 WITHOUT_PODS = {"observability"}
 WITHOUT_METRICS = {"console"}
 POD_ONLY = (
@@ -95,10 +96,29 @@ def _schema(chart: Path) -> dict[str, Any]:
     _describe(generated, "", MEANINGS)
     if definitions:
         schema["$defs"] = definitions
-    schema["properties"] = (
-        own | generated | {key: value for key, value in shared.items() if key not in left_out}
-    )
+    plain = own | {key: value for key, value in shared.items() if key not in left_out}
+    schema["properties"] = own | generated | plain
+    schema["required"] = _require(plain, yaml.safe_load(_values(chart)))
     return schema
+
+
+def _require(properties: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    """Require every option that templates read; return those of the top level.
+
+    Helm deletes a default whose value is null, and its error then names the option. Null stays possible where it means
+    the same as an empty value: in free mappings, empty defaults, and the user, which OpenShift chooses.
+    """
+    required = []
+    for key, default in defaults.items():
+        schema = properties.get(key, {})
+        if default and isinstance(default, dict) and "properties" in schema:
+            below = _require(schema["properties"], default)
+            schema["required"] = sorted({*schema.get("required", []), *below})
+        elif isinstance(default, dict) or default in ("", None, []) or key in NULLABLE:
+            continue
+        if key in properties:
+            required.append(key)
+    return required
 
 
 def _describe(properties: dict[str, Any], prefix: str, meanings: dict[str, str]) -> None:
