@@ -85,7 +85,8 @@ def test_pods_are_restricted_bounded_and_on_a_network_of_named_edges(example: Pa
             selecting = [one for one in policies if selects(one["spec"]["podSelector"], labels)]
             assert len(selecting) == 1, document["metadata"]["name"]
     accounts = [document for document in documents if document["kind"] == "ServiceAccount"]
-    assert len(accounts) == (1 if pod_specs(documents) else 0)
+    used = {spec["serviceAccountName"] for spec in pod_specs(documents)}
+    assert sorted(account["metadata"]["name"] for account in accounts) == sorted(used)
     assert not any(account["automountServiceAccountToken"] for account in accounts)
 
 
@@ -104,7 +105,9 @@ def test_charts_agree_with_each_other_and_with_the_cluster() -> None:
     key, _, value = CONTRACT["engine_selector"].partition("=")
     assert engines["matchLabels"] == {key: value}
     clients = one(store, "NetworkPolicy", "redis")["spec"]["ingress"][0]["from"][0]["podSelector"]
-    assert set(clients["matchExpressions"][0]["values"]) == {"router-service", "rate-limit-service"}
+    assert set(clients["matchExpressions"][0]["values"]) == {
+        "router-service", "router-service-rollout", "rate-limit-service"
+    }  # fmt: skip
     budgets = manifests("rate-limit-service", HELM / "rate-limit-service/examples/one-budget.yaml")
     settings = yaml.safe_load(one(budgets, "ConfigMap", "rate-limit-service")["data"]["settings.yaml"])
     assert settings["budgets"]["redis_url"] == "redis://redis.llm.svc.cluster.local:6379/1"
