@@ -116,7 +116,7 @@ SERIES: dict[str, dict[str, Values]] = {
     },
     "envoy_server_uptime": {
         'job="edge-gateway",instance="one"': switched(WEDGED - 70, 900, 5),
-        'job="edge-gateway",instance="two"': [float(step) for step in range(SAMPLES)],
+        'job="edge-gateway",instance="two"': [float(step * STEP_SECONDS) for step in range(SAMPLES)],
     },
     "envoy_http_rds_version": {
         f'job="edge-gateway",instance="{one}"': switched(WEDGED - 60, 17241709254077376921, 3) for one in ("one", "two")
@@ -230,6 +230,41 @@ def test_changes_are_listed_without_a_first_token(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "the window has no first token"
     assert lines[-1] == f"  {clock(600)}  router configuration aaaa1111 -> bbbb2222"
+
+
+@pytest.fixture(scope="module")
+def rolled_out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus of a rollout on Kubernetes: the new router has a new name and another configuration, and an edge that
+    was 10 s old at one scrape is 12 s old at the next, 30 s later."""
+    old, new = (f'job="router-service",instance="router-{name}"' for name in ("old", "new"))
+    uptime = switched(605, None, None)
+    uptime[120], uptime[126] = 10.0, 12.0
+    series: dict[str, dict[str, Values]] = {
+        "router_config_info": {
+            f'{old},hash="aaaa1111"': switched(700, 1, None),
+            f'{new},hash="bbbb2222"': switched(660, None, 1),
+        },
+        "process_start_time_seconds": {
+            old: switched(700, BEGAN - 500, None),
+            new: switched(660, None, BEGAN + 655),
+            'job="rate-limit-service"': switched(0, BEGAN - 500, BEGAN - 500),
+        },
+        "envoy_server_uptime": {'job="edge-gateway",instance="edge"': uptime},
+    }
+    with recorded_prometheus(tmp_path_factory.mktemp("rollout"), series, BEGAN) as url:
+        yield url
+
+
+def test_pods_with_new_names_and_young_processes_are_listed(
+    rolled_out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert asked(rolled_out, 760, "2m", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {change["words"]: change["at"] - BEGAN for change in answer["changes"]} == {
+        "edge-gateway of edge restarted": 618,
+        "router-service of router-new started": 655,
+        "router configuration aaaa1111 -> bbbb2222": 660,
+    }
 
 
 def test_a_window_with_neither_first_token_nor_change_cannot_be_answered(

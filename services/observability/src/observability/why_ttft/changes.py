@@ -25,6 +25,9 @@ SAME_SECONDS = 60.0
 SAME_SCRAPE_SECONDS = 15.0
 """The same change reported by one component twice within this time is listed once."""
 
+UPTIME_LAG_SECONDS = 6.0
+"""Envoy updates its uptime every 5 s, in whole seconds: the start time computed from it moves by as much."""
+
 MOST_RULES = 8
 """Names of rules that a sentence lists; the rest is counted."""
 
@@ -128,16 +131,28 @@ def _configurations(prometheus: Prometheus, start: float, end: float) -> Iterato
     noticed = 'router_change_time_seconds{kind="configuration"}'
     times = _Times(read_samples(prometheus, noticed, start, end), "instance")
     rules = _values_by_scrape(prometheus, "router_rule_info", "rule", start, end)
-    for instance, scrapes in _values_by_scrape(prometheus, "router_config_info", "", start, end).items():
-        for (earlier, old), (at, new) in itertools.pairwise(sorted(scrapes.items())):
+    routers = _values_by_scrape(prometheus, "router_config_info", "", start, end)
+    for instance, scrapes in routers.items():
+        before = _before_first(routers, min(scrapes))
+        seen = [*before, *((instance, at) for at in sorted(scrapes))]
+        for (other, earlier), (_, at) in itertools.pairwise(seen):
+            old, new = routers[other][earlier], scrapes[at]
             if new != old:
-                known = rules.get(instance, {})
+                known = rules.get(other, {}).get(earlier, {}), rules.get(instance, {}).get(at, {})
                 words = f"router configuration {old['hash'][:12]} -> {new['hash'][:12]}"
-                yield Change(
-                    times.exact(instance, earlier, at),
-                    words + _rules_moved(known.get(earlier, {}), known.get(at, {})),
-                    instance,
-                )
+                yield Change(times.exact(instance, earlier, at), words + _rules_moved(*known), instance)
+
+
+def _before_first(routers: Mapping[str, Mapping[float, object]], first: float) -> list[tuple[str, float]]:
+    """Return the last scrape of any router before a new router's first one, as its instance and time.
+
+    Empty for routers that were there when the samples begin: rollouts and restarts on Kubernetes give every router a
+    new name, and then its predecessor had the configuration before it.
+    """
+    if first - min(min(scrapes) for scrapes in routers.values()) < LOOK_BACK_SECONDS:
+        return []
+    at, instance = max((at, name) for name, scrapes in routers.items() for at in scrapes if at < first)
+    return [(instance, at)]
 
 
 def _values_by_scrape(
@@ -186,14 +201,24 @@ def _noticed(prometheus: Prometheus, start: float, end: float) -> Iterator[Chang
 
 
 def _restarts(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
+    jobs: dict[str, list[tuple[str, Samples]]] = defaultdict(list)
     for labels, samples in read_samples(prometheus, "process_start_time_seconds", start, end):
         name = labels.get("backend") or labels.get("instance", "")
-        yield from _started(samples, f"{labels.get('job', 'process')} of {name} restarted")
+        jobs[labels.get("job", "process")].append((name, samples))
+    for job, processes in jobs.items():
+        known = min(samples[0][0] for _, samples in processes)
+        for name, samples in processes:
+            yield from _started(samples, f"{job} of {name} restarted")
+            at, began = samples[0]
+            # New beside or after others of its job: a rollout gives every pod a new name.
+            if known < began <= at:
+                yield Change(began, f"{job} of {name} started")
     for labels, samples in read_samples(prometheus, "backend_agent_start_time_seconds", start, end):
         yield from _started(samples, f"agent of {labels.get('backend', '')} restarted")
     for labels, samples in read_samples(prometheus, "envoy_server_uptime", start, end):
         for (earlier, old), (at, new) in itertools.pairwise(samples):
-            if new < old:
+            # A process that was young already may be as old again at the next scrape.
+            if new < old or (at - new) - (earlier - old) > UPTIME_LAG_SECONDS:
                 restarted = f"{labels.get('job', 'edge')} of {labels.get('instance', '')} restarted"
                 yield Change(max(at - new, earlier), restarted)
 
