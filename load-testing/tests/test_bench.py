@@ -123,7 +123,7 @@ def test_sessions_are_compared_with_the_plain_request_of_the_same_router() -> No
     }
     [(_, value, limit, met)] = [row for row in targets(medians) if "sessions in Redis" in row[0]]
     assert value == pytest.approx(1.375)
-    assert limit == "≤ 1.3"
+    assert limit == "≤ 1.2"
     assert met is False
 
 

@@ -36,6 +36,9 @@ INTERVAL_MS = 50
 PACE_LIMIT = 0.1
 """Allowed distance of the gap p99 without a router from the interval; beyond it the load itself is late."""
 
+ANSWERS, ANSWER_TOKENS = 64, 256
+"""Whole streamed answers: how many at once, and the chunks of each."""
+
 WARM_ANSWERS = 12_000
 """Requests before memory at rest is read: more than the router's 10,000 records, so that streams are not charged with
 records."""
@@ -147,6 +150,8 @@ class Bench:
         self._open_loop(name, pid)
         for streams in self.plan.streams:
             self._streams(name, pid, streams)
+        if not self.plan.quick:
+            self._answers(name, pid)
         if name == OURS:  # last, because session pins take memory that would count for the streams
             self._sessions(name, pid)
 
@@ -210,6 +215,10 @@ class Bench:
         if pid is not None and streams == max(self.plan.streams):
             self._keep(name, f"kb_per_stream_{streams}", max(0, peak.highest - self._at_rest_kb) / streams)
         return gap
+
+    def _answers(self, name: str, pid: int) -> None:
+        cpu, found = self._load(name, pid, "answers", "streams", ANSWERS, ANSWER_TOKENS, 1)
+        self._keep(name, "cpu_us_per_answer_256_tokens", cpu / max(1, found["ok"]) * 1e6)
 
     def _load(
         self,
