@@ -178,7 +178,7 @@ def test_logs_and_traces_are_deleted_after_a_time_that_is_set() -> None:
 def test_grafanas_data_sources_refer_to_each_other_by_uids_that_exist() -> None:
     text = (ROOT / "helm" / "observability" / "templates" / "dashboards.yaml").read_text()
     block = text.split("llm-platform.yaml: |\n", 1)[1]
-    block = re.sub(r"\{\{ \.Values\.datasources\.(\w+) \}\}", r"http://\1", block)
+    block = re.sub(r"\{\{ \.Values\.datasources\.(\w+)[^}]*\}\}", r"http://\1", block)
     sources = {one["uid"]: one for one in yaml.safe_load(block)["datasources"]}
     assert {one["type"] for one in sources.values()} == {"prometheus", "alertmanager", "loki", "tempo"}
     assert set(re.findall(r"datasourceUid: (\w+)", block)) <= sources.keys()
