@@ -27,6 +27,8 @@ LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LONGEST = {"StatefulSet": 52}
 """Kubernetes adds a revision's hash of 11 characters to a StatefulSet's name, in a label of its pods."""
+EXAMPLES = sorted(HELM.glob("*/examples/*.yaml"))
+
 # Strings that are not free: a template or a program reads their form.
 WITH_A_FORM = re.compile(
     r"(^|\.)(image\w*|agentImage|testImage|exporter|config|settings|rules|limits|resources|persistence\.size|retention"
@@ -97,6 +99,12 @@ def test_names_like_numbers_stay_text(chart: str, tmp_path: Path) -> None:
         assert all(isinstance(value, str) for value in labels.values()), labels
         for selected in (one.get("spec") or {}).get("selector", {}), labels:
             assert all(not isinstance(value, int | float) for value in selected.values()), selected
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: f"{file.parents[1].name}/{file.stem}")
+def test_a_namespace_like_a_number_stays_text(example: Path, tmp_path: Path) -> None:
+    """Also in what only an example turns on."""
+    accepted(rendered(example.parents[1].name, read(example), "r", "007"), tmp_path)
 
 
 @pytest.mark.parametrize("chart", CHARTS)
