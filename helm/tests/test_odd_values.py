@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from harness.kubernetes.chart_fields import CHARTS, HELM, merged, nested, read
-from harness.kubernetes.charts import ROOT, containers, pod_specs
+from harness.kubernetes.charts import EXAMPLES, ROOT, containers, pod_specs
 from harness.kubernetes.tools import tool
 from platform_tools.deploy.needs import CRD_VERSIONS
 
@@ -27,8 +27,6 @@ LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LONGEST = {"StatefulSet": 52}
 """Kubernetes adds a revision's hash of 11 characters to a StatefulSet's name, in a label of its pods."""
-EXAMPLES = sorted(HELM.glob("*/examples/*.yaml"))
-
 # Strings that are not free: a template or a program reads their form.
 WITH_A_FORM = re.compile(
     r"(^|\.)(image\w*|agentImage|testImage|exporter|config|settings|rules|limits|resources|persistence\.size|retention"
