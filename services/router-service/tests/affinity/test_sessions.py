@@ -9,7 +9,7 @@ import pytest
 from harness.ports import free_port
 from router_service.affinity.memory_store import MemoryStore
 from router_service.affinity.redis_store import RedisStore
-from router_service.affinity.sessions import CACHE_SECONDS, RETRY_SECONDS, WARN_SECONDS, Sessions
+from router_service.affinity.sessions import CACHE_SECONDS, MAX_LATE, RETRY_SECONDS, WARN_SECONDS, Sessions
 from router_service.ports import AffinityStore, AffinityUnavailable
 
 
@@ -39,6 +39,17 @@ class BrokenStore:
 
     async def close(self) -> None:
         pass
+
+
+class FailingStore(MemoryStore):
+    """A store that fails while ``broken`` is set."""
+
+    broken = False
+
+    async def replace(self, key: str, backend: str, ttl_seconds: float) -> None:
+        if self.broken:
+            raise AffinityUnavailable("scripted")
+        await super().replace(key, backend, ttl_seconds)
 
 
 MakeStore = Callable[[], AffinityStore]
@@ -223,3 +234,48 @@ async def test_a_redis_that_accepts_and_says_nothing_costs_at_most_its_time() ->
     assert loop.time() - began < 2.0  # generous: the machine may be busy; without a bound it would be 30 s
     await store.close()
     server.close()
+
+
+async def test_moved_pins_reach_the_store_once_it_works_again() -> None:
+    """Another router cannot derive them: it would answer that a stored response does not exist."""
+    clock = Clock()
+    store = FailingStore(clock)
+    sessions = Sessions(store, 600, clock)
+    store.broken = True
+    for number in range(20):
+        sessions.placed(f"k{number}", "old", moved=True)
+        await asyncio.sleep(0)
+    assert not sessions.up
+    sessions.placed("k3", "newer", moved=True)
+    store.broken = False
+    clock.now += RETRY_SECONDS
+    sessions.try_again()
+    await sessions.close()
+    await sessions.close()  # The writes start when the trial has ended.
+    assert [await store.pin(f"k{number}") for number in range(20)] == [
+        "newer" if number == 3 else "old" for number in range(20)
+    ]
+
+
+async def test_pins_that_wait_for_the_store_are_bounded() -> None:
+    clock = Clock()
+    sessions = Sessions(BrokenStore(), 600, clock)
+    for number in range(MAX_LATE + 50):
+        sessions.placed(f"k{number}", "a", moved=True)
+        await asyncio.sleep(0)
+    assert len(sessions._late) == MAX_LATE
+
+
+async def test_a_later_request_of_a_waiting_pin_keeps_it_moved() -> None:
+    clock = Clock()
+    store = FailingStore(clock)
+    await store.replace("k", "first", 600)
+    sessions = Sessions(store, 600, clock)
+    store.broken = True
+    sessions.placed("k", "second", moved=True)
+    await asyncio.sleep(0)
+    store.broken = False
+    sessions.up = True  # The trial has ended, and the waiting pins are not written yet.
+    sessions.placed("k", "second")
+    await sessions.close()
+    assert await store.pin("k") == "second"

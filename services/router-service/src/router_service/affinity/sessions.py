@@ -27,6 +27,9 @@ TRIAL_KEY = "trial"
 WARN_SECONDS = 10.0
 MAX_CACHED = 50_000
 
+MAX_LATE = 10_000
+"""Most moved pins that wait for the store. Other routers cannot derive them, as they can a session's first backend."""
+
 
 class _Pin(NamedTuple):
     """A cached pin: until when it is used and from when it is written again (clock seconds)."""
@@ -54,6 +57,7 @@ class Sessions:
         self._clock = clock
         self._warn = warn
         self._cache: OrderedDict[str, _Pin] = OrderedDict()
+        self._late: OrderedDict[str, str] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._resting_until = 0.0
         self._warned_at = float("-inf")
@@ -100,7 +104,11 @@ class Sessions:
             return
         if not self.up:
             self._remember(key, backend, 0.0)
+            if moved:
+                self._write_later(key, backend)
             return
+        if self._late and self._late.pop(key, ""):
+            moved = True
         self._remember(key, backend, now + self._ttl_seconds * RENEWED_OF_TTL)
         self._start(self._write(key, backend, moved))
 
@@ -134,6 +142,20 @@ class Sessions:
         except AffinityUnavailable as error:
             self._failed(error)
             self._remember(key, backend, 0.0)
+            if moved:
+                self._write_later(key, backend)
+
+    def _write_later(self, key: str, backend: str) -> None:
+        """Keep a moved pin until the store works again; beyond `MAX_LATE` the oldest is dropped."""
+        self._late[key] = backend
+        self._late.move_to_end(key)
+        if len(self._late) > MAX_LATE:
+            self._late.popitem(last=False)
+
+    async def _write_late(self) -> None:
+        while self.up and self._late:
+            key, backend = self._late.popitem(last=False)
+            await self._write(key, backend, moved=True)
 
     async def _try(self) -> None:
         try:
@@ -142,6 +164,7 @@ class Sessions:
             self._failed(error)
         else:
             self.up = True
+            self._start(self._write_late())
 
     def _start(self, write: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(write)
