@@ -249,7 +249,12 @@ def rolled_out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             new: switched(660, None, BEGAN + 655),
             'job="rate-limit-service"': switched(0, BEGAN - 500, BEGAN - 500),
         },
-        "envoy_server_uptime": {'job="edge-gateway",instance="edge"': uptime},
+        "envoy_server_uptime": {
+            'job="edge-gateway",instance="edge"': uptime,
+            'job="edge-gateway",instance="edge-new"': [
+                float(max(0, step * STEP_SECONDS - 672)) or None for step in range(SAMPLES)
+            ],
+        },
     }
     with recorded_prometheus(tmp_path_factory.mktemp("rollout"), series, BEGAN) as url:
         yield url
@@ -264,6 +269,7 @@ def test_pods_with_new_names_and_young_processes_are_listed(
         "edge-gateway of edge restarted": 618,
         "router-service of router-new started": 655,
         "router configuration aaaa1111 -> bbbb2222": 660,
+        "edge-gateway of edge-new started": 672,
     }
 
 

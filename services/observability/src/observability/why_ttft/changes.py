@@ -25,8 +25,8 @@ SAME_SECONDS = 60.0
 SAME_SCRAPE_SECONDS = 15.0
 """The same change reported by one component twice within this time is listed once."""
 
-UPTIME_LAG_SECONDS = 6.0
-"""Envoy updates its uptime every 5 s, in whole seconds: the start time computed from it moves by as much."""
+UPTIME_LAG_SECONDS = 15.0
+"""Envoy updates its uptime every 5 s, later if it is busy: the start time that it shows moves by as much."""
 
 MOST_RULES = 8
 """Names of rules that a sentence lists; the rest is counted."""
@@ -201,32 +201,30 @@ def _noticed(prometheus: Prometheus, start: float, end: float) -> Iterator[Chang
 
 
 def _restarts(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
-    jobs: dict[str, list[tuple[str, Samples]]] = defaultdict(list)
-    for labels, samples in read_samples(prometheus, "process_start_time_seconds", start, end):
-        name = labels.get("backend") or labels.get("instance", "")
-        jobs[labels.get("job", "process")].append((name, samples))
+    """Yield processes that started again, and new ones beside or after others of their job."""
+    jobs: dict[str, list[tuple[str, Samples, float]]] = defaultdict(list)
+    for metric, same in (("process_start_time_seconds", 1.0), ("envoy_server_uptime", UPTIME_LAG_SECONDS)):
+        for labels, samples in read_samples(prometheus, metric, start, end):
+            name = labels.get("backend") or labels.get("instance", "")
+            if metric == "envoy_server_uptime":
+                samples = [(at, at - uptime) for at, uptime in samples]
+            jobs[labels.get("job", "process")].append((name, samples, same))
     for job, processes in jobs.items():
-        known = min(samples[0][0] for _, samples in processes)
-        for name, samples in processes:
-            yield from _started(samples, f"{job} of {name} restarted")
+        known = min(samples[0][0] for _, samples, _ in processes)
+        for name, samples, same in processes:
+            yield from _started(samples, f"{job} of {name} restarted", same)
             at, began = samples[0]
-            # New beside or after others of its job: a rollout gives every pod a new name.
-            if known < began <= at:
+            if known < began <= at:  # A rollout on Kubernetes gives every pod a new name.
                 yield Change(began, f"{job} of {name} started")
     for labels, samples in read_samples(prometheus, "backend_agent_start_time_seconds", start, end):
         yield from _started(samples, f"agent of {labels.get('backend', '')} restarted")
-    for labels, samples in read_samples(prometheus, "envoy_server_uptime", start, end):
-        for (earlier, old), (at, new) in itertools.pairwise(samples):
-            # A process that was young already may be as old again at the next scrape.
-            if new < old or (at - new) - (earlier - old) > UPTIME_LAG_SECONDS:
-                restarted = f"{labels.get('job', 'edge')} of {labels.get('instance', '')} restarted"
-                yield Change(max(at - new, earlier), restarted)
 
 
-def _started(samples: Samples, words: str) -> Iterator[Change]:
-    """Yield a change for each new start time. Its time is that of the start, if it lies between the scrapes."""
+def _started(samples: Samples, words: str, same: float = 1.0) -> Iterator[Change]:
+    """Yield a change for each new start time, at that time if it lies between the scrapes. ``same``: most seconds
+    between two readings of one start time, unless the process became younger."""
     for (earlier, old), (at, new) in itertools.pairwise(samples):
-        if abs(new - old) > 1.0:
+        if abs(new - old) > same or at - new < earlier - old:
             yield Change(new if earlier <= new <= at else at, words)
 
 
