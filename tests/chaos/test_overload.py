@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from harness.chaos.load import Answer, Ending
+from harness.chaos.now_page import NowPage
 from harness.chaos.table import Reported, Row, row_of
-from harness.chaos.world import POOL, World, chaos_world, eventually
+from harness.chaos.world import POOL, Watch, World, chaos_world, eventually
+from harness.named_pages import Page, opens_browsers, show_everywhere
 
 pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]
 
@@ -16,6 +18,8 @@ pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]
 STEADY = 14.0
 QUEUE_SECONDS = 1.0
 SLO_SECONDS = 3.0
+FAULT = "overload: 3 × capacity"
+CAPACITY = Page("/", ["PoolAtCapacity", "the bottleneck is capacity"])
 OPTIONS = "--step-seconds 0.02 --step-seconds-per-sequence 0 --max-num-seqs 4"
 
 
@@ -40,6 +44,19 @@ def goodput(answers: Sequence[Answer], seconds: float) -> float:
     return len(kept) / seconds
 
 
+def until_named(small: World, watch: Watch) -> None:
+    """Wait until the platform and its page Now report a lack of capacity."""
+    began, url = time.monotonic(), small.stack.url("CONSOLE_PORT")
+    page = NowPage(url, CAPACITY.words)
+    eventually(
+        lambda: "PoolAtCapacity" in watch.alerts and "capacity" in watch.verdicts and page.tells(),
+        lambda: f"the platform says that it is capacity: {watch}; on the page {page.seen}",
+        90,
+    )
+    if opens_browsers():
+        show_everywhere(url, FAULT, {"now": CAPACITY}, began, max(page.seen.values()))
+
+
 def test_three_times_the_capacity(small: World, table: list[Row]) -> None:
     eventually(small.quiet, "no alert before", 60)
     peak = 0.0
@@ -52,11 +69,7 @@ def test_three_times_the_capacity(small: World, table: list[Row]) -> None:
 
     with small.watching() as watch, small.under_load(3 * peak) as load:
         began = time.monotonic()
-        eventually(
-            lambda: "PoolAtCapacity" in watch.alerts and "capacity" in watch.verdicts,
-            lambda: f"the platform says that it is capacity: {watch}",
-            90,
-        )
+        until_named(small, watch)
         time.sleep(max(0.0, 20 - (time.monotonic() - began)))
         answers = load.finish()
         ended = time.monotonic()
@@ -73,7 +86,7 @@ def test_three_times_the_capacity(small: World, table: list[Row]) -> None:
     )
     table.append(
         row_of(
-            "overload: 3 × capacity",
+            FAULT,
             f"{len(answers) / (answers[-1].sent_at - answers[0].sent_at):.0f} requests/s sent by the client's own "
             f"count; goodput {over:.1f}/s of a peak of {peak:.1f}/s",
             answers,

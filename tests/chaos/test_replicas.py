@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -105,12 +106,17 @@ def test_the_only_router_is_killed(world: World, table: list[Row]) -> None:
 def test_both_edges_are_rolled(world: World, table: list[Row], tmp_path: Path) -> None:
     router = int(world.stack.environment["ROUTER_PORT"])
     ports = [free_port(), free_port()]
+    telemetry = {port: free_port() for port in ports}
+
+    def one(port: int, age: str) -> AbstractContextManager[Edge]:
+        folder = tmp_path / f"{port}-{age}"
+        return more_edge(world, folder, router, port, telemetry_port=telemetry[port])
+
     with contextlib.ExitStack() as opened:
+        world.rules_at_scale({"edge-gateway": [f"127.0.0.1:{port}" for port in telemetry.values()]})
+        opened.callback(world.rules_at_scale)
         stacks = [opened.enter_context(contextlib.ExitStack()) for _ in ports]
-        edges = [
-            stack.enter_context(more_edge(world, tmp_path / f"{port}-old", router, port))
-            for stack, port in zip(stacks, ports, strict=True)
-        ]
+        edges = [stack.enter_context(one(port, "old")) for stack, port in zip(stacks, ports, strict=True)]
         front = opened.enter_context(tcp_front(ports))
         until_healthy(front)
 
@@ -120,7 +126,7 @@ def test_both_edges_are_rolled(world: World, table: list[Row], tmp_path: Path) -
                 drain(edge)
                 stack.close()
                 assert edge.process.poll() is not None
-                stack.enter_context(more_edge(world, tmp_path / f"{edge.port}-new", router, edge.port))
+                stack.enter_context(one(edge.port, "new"))
                 until_healthy(front)
             yield Proof("both old Envoy processes ended, after the hook said that nothing was open any more")
 
@@ -128,7 +134,7 @@ def test_both_edges_are_rolled(world: World, table: list[Row], tmp_path: Path) -
             world,
             "edges rolled one after the other",
             fault,
-            Expected(),
+            Expected(changes=[f"edge-gateway of 127.0.0.1:{port} restarted" for port in telemetry.values()]),
             Traffic(url=f"http://127.0.0.1:{front.port}"),
         )
     table.append(row)

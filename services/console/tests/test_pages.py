@@ -32,6 +32,7 @@ PAGES = (
     "/rules?model=" + MODEL,
     "/requests?slow=1&outcome=ok",
 )
+RECORDS, BATCH = 10_000, 100
 MAX_MEMORY_BYTES = 120 * 1024 * 1024
 CANARIES = ("prompt-canary-1942", "session-canary-1942", "sk-canary-1942")
 
@@ -329,6 +330,27 @@ def test_memory_stays_bounded_while_records_are_looked_through(console: Console)
         console.page("/requests")
     print(f"peak memory of the console: {console.memory_bytes() / 1e6:.0f} MB")
     assert console.memory_bytes() < MAX_MEMORY_BYTES
+
+
+@pytest.mark.full
+@pytest.mark.timeout(400)
+def test_memory_stays_bounded_with_ten_thousand_records(tmp_path: Path) -> None:
+    """Every record is listed on a page, some are opened, and a replay reads as many as it may."""
+    listed: set[str] = set()
+    with running_console(tmp_path) as console, httpx.Client() as client:
+        for batch in range(RECORDS // BATCH):
+            router = console.fleet.routers[batch % 2]
+            for number in range(BATCH):
+                body = {"model": f"nothing-{number}", "messages": [{"role": "user", "content": "x" * 500}]}
+                client.post(f"{router.url}/v1/chat/completions", json=body)
+            found = re.findall(r'href="/requests/([0-9a-f-]{36})"', console.page("/requests"))
+            listed |= set(found)
+            assert console.get(f"/requests/{found[0]}").status_code == 200
+            console.page("/rules")
+        assert len(listed) == RECORDS
+        assert replayed(console, "rules: []\n").status_code == 200
+        print(f"peak memory of the console: {console.memory_bytes() / 1e6:.0f} MB")
+        assert console.memory_bytes() < MAX_MEMORY_BYTES
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

@@ -102,11 +102,18 @@ def more_routers(
 
 @contextlib.contextmanager
 def more_edge(
-    world: World, folder: Path, router_port: int, port: int | None = None, router_host: str = "127.0.0.1"
+    world: World,
+    folder: Path,
+    router_port: int,
+    port: int | None = None,
+    router_host: str = "127.0.0.1",
+    telemetry_port: int | None = None,
 ) -> Iterator[Edge]:
     """Run one more edge with the stack's keys in front of the port of a router or load balancer."""
     key = world.stack.client_environment()["OPENAI_API_KEY_LOAD"]
-    settings = {"router": {"host": router_host, "port": router_port}}
+    settings: dict[str, Any] = {"router": {"host": router_host, "port": router_port}}
+    if telemetry_port is not None:
+        settings["telemetry"] = {"port": telemetry_port}
     with running_edge(folder, router_port, settings, keys={"load": [key]}, port=port) as edge:
         yield edge
 

@@ -137,7 +137,8 @@ def running_edge(
     router's name at that port of the loopback address. ``wrapper`` precedes the edge's command.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    port, admin, telemetry = port or free_port(), free_port(), free_port()
+    port, admin = port or free_port(), free_port()
+    telemetry = int((settings or {}).get("telemetry", {}).get("port") or free_port())
     document = merged(
         {
             "listen": {"port": port},
