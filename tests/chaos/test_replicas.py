@@ -19,6 +19,7 @@ from harness.ports import free_port
 from harness.servers.edges import Edge
 from harness.servers.tcp_front import TcpFront, tcp_front
 from harness.stacks.faults import process_state
+from platform_contracts.prometheus import Prometheus
 
 pytestmark = [pytest.mark.service, pytest.mark.full, pytest.mark.timeout(500)]
 
@@ -119,6 +120,11 @@ def test_both_edges_are_rolled(world: World, table: list[Row], tmp_path: Path) -
         edges = [stack.enter_context(one(port, "old")) for stack, port in zip(stacks, ports, strict=True)]
         front = opened.enter_context(tcp_front(ports))
         until_healthy(front)
+        with Prometheus(world.stack.url("PROMETHEUS_PORT")) as prometheus:
+            for telemetry_port in telemetry.values():
+                grown = f'envoy_server_uptime{{instance="127.0.0.1:{telemetry_port}"}} >= 5'
+                # A new edge shows as a younger one. Envoy's uptime is 0 in its first seconds.
+                eventually(lambda grown=grown: prometheus.values(grown), "the old edges' age is scraped", 60)
 
         @contextlib.contextmanager
         def fault(_: World) -> Iterator[Proof]:
