@@ -10,7 +10,7 @@ from h2.events import ResponseReceived
 
 from harness.clients.http2 import http2_client, post_headers
 from harness.servers.edges import CHAT
-from harness.stacks.attacked import KEYS, MIB, Attacked
+from harness.stacks.attacked import ATTACK_SECONDS, KEYS, MIB, Attacked, unharmed_neighbour
 
 BODY_BYTES = 10 * MIB
 CLIENT_BYTES = 128 * MIB
@@ -117,3 +117,17 @@ def long_texts() -> Iterator[bytes]:
         yield json.dumps({**CHAT_BODY, name: LONG}).encode()
     yield json.dumps({**CHAT_BODY, "messages": [{"role": LONG, "content": "hi"}]}).encode()
     yield json.dumps({**CHAT_BODY, "metadata": {LONG: LONG}, "model": "unknown"}).encode()
+
+
+def two_slow_bodies_are_taken(stack: Attacked, attack: str) -> None:
+    """Send 100 slow bodies over one connection; check that the edge takes two and that a second client is unharmed."""
+    before = stack.edge_bytes()
+    with (
+        unharmed_neighbour(stack, attack),
+        slow_streams(stack, max(5.0, ATTACK_SECONDS)) as (refused, held),
+    ):
+        grown = stack.edge_bytes() - before
+    print(f"{100 - refused} of 100 streams taken, {held // MIB} MiB sent on them, edge +{grown // MIB} MiB")
+    assert refused == 98, "two bodies of one connection are taken"
+    assert MIB < held <= 2 * BODY_BYTES, "the attack must have happened: bytes were held"
+    assert grown < 2 * BODY_BYTES + 64 * MIB
