@@ -6,19 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.clock import Clock
 from harness.ports import free_port
 from router_service.affinity.memory_store import MemoryStore
 from router_service.affinity.redis_store import RedisStore
 from router_service.affinity.sessions import CACHE_SECONDS, MAX_LATE, RETRY_SECONDS, WARN_SECONDS, Sessions
 from router_service.ports import AffinityStore, AffinityUnavailable
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class BrokenStore:

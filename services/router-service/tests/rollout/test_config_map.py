@@ -10,6 +10,7 @@ import yaml
 from aiohttp import web
 from kubernetes_asyncio import client
 
+from harness.clock import Clock
 from harness.ports import free_port
 from router_service.discovery.kubernetes_api import watched_client
 from router_service.rollout import config_map
@@ -19,6 +20,7 @@ from router_service.rollout.leader import FileLeader
 from router_service.rollout.probes import STUCK_SECONDS, Probes
 
 NAME, NAMESPACE, WINDOW = "router-service-weights", "llm", 60.0
+NOW = 1_800_000_000.0
 URL = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}"
 
 
@@ -104,16 +106,6 @@ def _forbidden(verb: str) -> web.Response:
     )
 
 
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Controlled:
     """A controller in a pod: its own folder and lock, the API server, and its log."""
 
@@ -168,7 +160,7 @@ async def api() -> AsyncIterator[ApiServer]:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture
@@ -324,7 +316,7 @@ async def test_a_config_map_that_a_person_broke_stops_decisions_with_its_line(
 
 
 async def test_the_probes_say_what_is_wrong_and_notice_a_controller_that_does_not_turn() -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     probes = Probes(clock)
     runner = await probes.serve("127.0.0.1", port := free_port())
 

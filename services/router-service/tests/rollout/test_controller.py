@@ -10,6 +10,7 @@ import pytest
 import redis
 import yaml
 
+from harness.clock import Clock
 from harness.ports import free_port
 from harness.servers.router_fleet import Part, fleet_in
 from router_service.config.rollout_model import ShareSection
@@ -19,17 +20,7 @@ from router_service.rollout.weights_store import SharedFile, WeightsProblem
 
 pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
-WINDOW = 60.0
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+NOW, WINDOW = 1_800_000_000.0, 60.0
 
 
 class Controlled:
@@ -86,7 +77,7 @@ def in_redis(store: Part, clock: Clock) -> RedisLeader:
 
 
 async def test_of_two_controllers_with_a_file_lock_one_leads_and_the_other_continues(folder: Path) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     first, second = (Controlled(folder, FileLeader(folder / "lock"), clock) for _ in range(2))
     assert await first.turn() == ["start"]
     assert await second.turn() == []
@@ -114,7 +105,7 @@ async def test_a_lock_file_that_was_deleted_is_not_a_lock(folder: Path) -> None:
 async def test_of_two_controllers_with_redis_one_leads_until_its_lease_ends(
     folder: Path, store: Part
 ) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     first, second = (Controlled(folder, in_redis(store, clock), clock) for _ in range(2))
     assert await first.turn() == ["start"]
     assert await second.turn() == []
@@ -132,7 +123,7 @@ async def test_of_two_controllers_with_redis_one_leads_until_its_lease_ends(
 
 
 async def test_a_controller_that_lost_the_lock_writes_nothing(folder: Path, store: Part) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     one = Controlled(folder, in_redis(store, clock), clock)
     assert await one.turn() == ["start"]
     redis.Redis(port=store.port).set(KEY, "another controller")
@@ -145,7 +136,7 @@ async def test_a_controller_that_lost_the_lock_writes_nothing(folder: Path, stor
 
 
 async def test_a_controller_that_ends_gives_only_its_own_lock_up(folder: Path, store: Part) -> None:
-    leader = in_redis(store, Clock())
+    leader = in_redis(store, Clock(NOW))
     assert await leader.keep()
     redis.Redis(port=store.port).set(KEY, "another controller")
     assert leader.held(), "it has not noticed yet"
@@ -154,7 +145,7 @@ async def test_a_controller_that_ends_gives_only_its_own_lock_up(folder: Path, s
 
 
 async def test_a_controller_that_stalls_past_its_lease_writes_nothing(folder: Path, store: Part) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     one = Controlled(folder, in_redis(store, clock), clock)
     log = one.controller._log
 
@@ -170,7 +161,7 @@ async def test_a_controller_that_stalls_past_its_lease_writes_nothing(folder: Pa
 
 
 async def test_without_redis_a_leader_stays_one_until_its_lease_ends(folder: Path, store: Part) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     leader = in_redis(store, clock)
     assert await leader.keep()
     store.end()
@@ -185,7 +176,7 @@ async def test_without_redis_a_leader_stays_one_until_its_lease_ends(folder: Pat
 
 
 async def test_an_invalid_configuration_stops_decisions_and_is_logged_once(folder: Path) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     one = Controlled(folder, FileLeader(folder / "lock"), clock)
     assert await one.turn() == ["start"]
     before = (folder / "weights.yaml").read_text()
@@ -219,7 +210,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(folder: Path, monkeypatch:
 
 
 async def test_a_file_that_cannot_be_written_is_logged_and_tried_again(folder: Path) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     one = Controlled(folder, FileLeader(folder / "lock"), clock)
     (folder / "weights.yaml").mkdir()
     assert await one.turn() == []

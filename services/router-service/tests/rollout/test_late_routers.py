@@ -5,22 +5,13 @@ from typing import Any
 
 import pytest
 
+from harness.clock import Clock
 from router_service.config.rollout_model import ShareSection
 from router_service.rollout.plan import Plan
 from router_service.rollout.run import RolloutRun
 
 NOW, WINDOW = 1_800_000_000.0, 60.0
 PLAN = Plan("r", "old", "new", (5.0, 25.0, 50.0), {"errors": 0.02}, window_seconds=WINDOW)
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def requests(percent: float | None, outcome: str, count: int = 200) -> list[dict[str, Any]]:
@@ -40,7 +31,7 @@ def requests(percent: float | None, outcome: str, count: int = 200) -> list[dict
 @pytest.mark.parametrize("late", [5.0, 50.0, None])
 def test_a_fault_at_another_share_neither_moves_nor_repeats_a_step(late: float | None) -> None:
     """As within 90 seconds of a step back from 50: routers still send half of the requests to the worse pool."""
-    clock = Clock()
+    clock = Clock(NOW)
     since = datetime.fromtimestamp(NOW, UTC).isoformat()
     run = RolloutRun(PLAN, ShareSection(to="new", percent=25.0, since=since), clock)
     run.add(requests(late, "upstream_error"))
@@ -57,7 +48,7 @@ def test_a_fault_at_another_share_neither_moves_nor_repeats_a_step(late: float |
 
 
 def test_good_requests_at_another_share_do_not_advance_a_step() -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     since = datetime.fromtimestamp(NOW, UTC).isoformat()
     run = RolloutRun(PLAN, ShareSection(to="new", percent=25.0, since=since), clock)
     run.add(requests(5.0, "ok", 400))
