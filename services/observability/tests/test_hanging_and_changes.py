@@ -90,7 +90,7 @@ SERIES: dict[str, dict[str, Values]] = {
     "backend_engine_found_time_seconds": {
         'backend="backend-a"': switched(WEDGED - 195, BEGAN - 500, BEGAN + WEDGED - 196)
     },
-    "envoy_http_rds_update_time": {
+    "envoy_http_rds_config_reload_time_ms": {
         f'job="edge-gateway",instance="{one}"': switched(WEDGED - 60, BEGAN * 1e3, (BEGAN + WEDGED - 62) * 1e3)
         for one in ("one", "two")
     },
@@ -255,6 +255,11 @@ def rolled_out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 float(max(0, step * STEP_SECONDS - 672)) or None for step in range(SAMPLES)
             ],
         },
+        # The new edge had read its second table before its first scrape.
+        "envoy_http_rds_config_reload": {'instance="edge-new"': switched(675, None, 2)},
+        "envoy_http_rds_config_reload_time_ms": {
+            'instance="edge-new"': switched(675, None, (BEGAN + 674) * 1e3)
+        },
     }
     with recorded_prometheus(tmp_path_factory.mktemp("rollout"), series, BEGAN) as url:
         yield url
@@ -270,6 +275,7 @@ def test_pods_with_new_names_and_young_processes_are_listed(
         "router-service of router-new started": 655,
         "router configuration aaaa1111 -> bbbb2222": 660,
         "edge-gateway of edge-new started": 672,
+        "edge routes changed (keys, clients or rates)": 674,
     }
 
 

@@ -253,14 +253,24 @@ def _engines(prometheus: Prometheus, start: float, end: float) -> Iterator[Chang
 
 def _edges(prometheus: Prometheus, start: float, end: float) -> Iterator[Change]:
     """Yield changes of the edges' route tables, which contain the keys and rates of clients."""
-    updated = read_samples(prometheus, "envoy_http_rds_update_time", start, end)
-    times = _Times(updated, "instance", 1e-3)
+    words = "edge routes changed (keys, clients or rates)"
+    reloads = {
+        (labels.get("instance", ""), at): count
+        for labels, samples in read_samples(prometheus, "envoy_http_rds_config_reload", start, end)
+        for at, count in samples
+    }
+    times = list(read_samples(prometheus, "envoy_http_rds_config_reload_time_ms", start, end))
+    for labels, samples in times:
+        instance = labels.get("instance", "")
+        # An edge reads its first table at its start. A later one may be older than the first scrape of this edge.
+        later = {value / 1e3 for at, value in samples if reloads.get((instance, at), 0) > 1}
+        yield from (Change(at, words, instance) for at in sorted(later) if start <= at <= end)
+    known = _Times(times, "instance", 1e-3)
     for labels, samples in read_samples(prometheus, "envoy_http_rds_version", start, end):
+        instance = labels.get("instance", "")
         for (earlier, old), (at, new) in itertools.pairwise(samples):
             if old and new and new != old:  # 0: the edge has not read its table yet
-                exact = times.exact(labels.get("instance", ""), earlier, at)
-                words = "edge routes changed (keys, clients or rates)"
-                yield Change(exact, words, labels.get("instance", ""))
+                yield Change(known.exact(instance, earlier, at), words, instance)
     for labels, samples in read_samples(prometheus, "envoy_http_rds_update_rejected", start, end):
         for at, old, new in changes_of(samples):
             if new > old:
