@@ -48,6 +48,8 @@ def asked(server: Any, *calls: tuple[str, dict[str, Any]]) -> tuple[list[Any], l
     async def ask() -> tuple[list[Any], list[str]]:
         async with mcp.Client(server, read_timeout_seconds=30) as client:
             tools = (await client.list_tools()).tools
+            assert not (await client.list_resources()).resources
+            assert not (await client.list_prompts()).prompts
             results = [await client.call_tool(name, values) for name, values in calls]
             return tools, ["\n".join(part.text for part in one.content) for one in results]
 
@@ -61,8 +63,7 @@ def test_every_tool_only_reads_and_gives_the_answers_of_the_pages(console: Conso
     )  # fmt: skip
     request_id = answer.headers["x-request-id"]
     console.fleet.routers[0].record(request_id)
-    tools, texts = asked(
-        stdio(console),
+    calls: list[tuple[str, dict[str, Any]]] = [
         ("explain", {"request_id": request_id}),
         ("explain", {"request_id": "nowhere"}),
         ("decide", {"model": MODEL, "max_tokens": 20}),
@@ -71,8 +72,10 @@ def test_every_tool_only_reads_and_gives_the_answers_of_the_pages(console: Conso
         ("why_ttft", {"window": "nonsense"}),
         ("verdict", {}),
         ("changes", {"window": "1h"}),
-    )
+    ]
+    tools, texts = asked(stdio(console), *calls)
     assert {tool.name for tool in tools} == TOOLS
+    assert {name for name, _ in calls} == TOOLS, "every tool is looked through for canaries"
     assert all(tool.annotations.read_only_hint and tool.description for tool in tools)
     explained, missing, decided, wrong_path, why, wrong_window, verdict, changes = texts
     assert "Pool general: rule long matched." in explained

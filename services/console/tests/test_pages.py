@@ -276,13 +276,6 @@ def test_changes_are_listed_with_their_times(console: Console) -> None:
     assert console.get("/why?until=nonsense").status_code == 400
 
 
-def test_no_page_shows_a_prompt_a_key_or_a_session(console: Console) -> None:
-    request_id = asked(console, stream=True)
-    for path in (*PAGES, f"/requests/{request_id}"):
-        page = console.page(path)
-        assert not [canary for canary in CANARIES if canary in page], path
-
-
 def test_only_get_is_answered(console: Console) -> None:
     for path in ("/", "/requests", "/rules", "/requests/x"):
         for method in ("POST", "PUT", "PATCH", "DELETE"):

@@ -24,6 +24,8 @@ PATIENT = {"connect_seconds": 5, "first_token_seconds": 30, "idle_seconds": 30, 
 LONG = 120.0
 """Seconds that a step may take on a busy machine."""
 
+CANARY = "canary-6621"
+
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
@@ -50,12 +52,17 @@ def add_router(fleet: Fleet) -> RouterPart:
 
 @contextlib.contextmanager
 def load(router: RouterPart) -> Iterator[None]:
-    """Send streamed requests, six at a time, until the block ends."""
+    """Send streamed requests with canaries, six at a time, until the block ends."""
     ended = threading.Event()
+    messages = [{"role": "user", "content": f"Tell me about {CANARY}."}]
+    numbers = itertools.count()
 
     def client() -> None:
         while not ended.is_set():
-            router.post(stream=True)
+            # A session stays in its pool, so each request has a new one.
+            session = f"{CANARY}-{next(numbers)}"
+            headers = {"x-session-id": session, "authorization": f"Bearer sk-{CANARY}"}
+            router.post(stream=True, messages=messages, headers=headers)
 
     with ThreadPoolExecutor(6) as pool:
         for _ in range(6):
@@ -100,6 +107,9 @@ def test_a_good_pool_advances_and_goes_back_when_it_gets_worse(fleet: Fleet) -> 
             came_from, now = _back(log)
             eventually(lambda: percent(router) == entry(fleet)["percent"], "the router obeys", seconds=LONG)
             assert now < came_from
+            status = _rollout("status", "--config", config)
+            assert "went_back" in status.stdout, status.stderr
+            assert CANARY not in status.stdout + (fleet.folder / "weights.yaml").read_text()
         # The router keeps the share without a controller, and with a file that it cannot use.
         kept = percent(router)
         (fleet.folder / "weights.yaml").write_text("rollouts: {all: {to: next, percent: 700}}\n")
@@ -126,8 +136,13 @@ def _is_recorded(router: RouterPart, log: Path, fleet: Fleet) -> None:
     assert {one["rollout"]["to"] for one in recent["decisions"]} == {"next"}
     refused = lines(router.log, "config_refused")
     assert any("weights.yaml:1:" in problem for line in refused for problem in line["problems"])
-    again = subprocess.run(
-        [BIN / "router-service", "rollout", "replay", log], capture_output=True, text=True, check=False
-    )
+    again = _rollout("replay", log)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.endswith(" steps, 0 different\n")
+    shown = [again.stdout, log.read_text(), router.log.read_text(), json.dumps(recent)]
+    assert not [text for text in shown if CANARY in text]
+
+
+def _rollout(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [BIN / "router-service", "rollout", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
