@@ -233,6 +233,7 @@ def test_pinning_fills_in_what_a_registry_said_and_names_what_it_did_not_say(tre
     done, calls = run(tree, "pin", "skopeo", "python", "vllm", script=SKOPEO)
     assert done.returncode == 1
     assert "nothing is known of vllm" in done.stderr
+    assert "`make generate` writes these digests into the charts" in done.stdout
     images = yaml.safe_load((tree / "versions.yaml").read_text())["images"]
     assert (images["python"]["digest"], images["python"]["verified"]) == (DIGEST, True)
     assert (images["vllm"]["digest"], images["vllm"]["verified"]) == ("", False)

@@ -189,14 +189,16 @@ def test_selectors_find_their_pods_and_ports_exist() -> None:
 
 def test_versions_of_images_and_charts_are_those_of_versions_yaml() -> None:
     versions = yaml.safe_load((ROOT / "versions.yaml").read_text())
-    listed = {(facts["source"], facts["version"]) for facts in versions["images"].values()}
+    listed = {
+        f"{facts['source']}@{facts['digest']}" if facts["digest"] else f"{facts['source']}:{facts['version']}"
+        for facts in versions["images"].values()
+    }
     foreign = set()
     for example in EXAMPLES:
         for spec in pod_specs(manifests(example.parents[1].name, example)):
             for container in containers(spec):
-                repository, _, tag = container["image"].rpartition(":")
-                if not repository.startswith("llm-platform/"):
-                    foreign.add((repository, tag))
+                if not container["image"].startswith("llm-platform/"):
+                    foreign.add(container["image"])
     assert foreign <= listed
     for chart in CHARTS:
         facts = yaml.safe_load((chart / "Chart.yaml").read_text())

@@ -14,6 +14,7 @@ from harness.kubernetes.deploy_script import ENVIRONMENTS, HANDED_OVER
 from harness.kubernetes.tools import tool
 from harness.stacks.local import ROOT
 from platform_tools.deploy.releases import releases_of
+from podrunner.platform_images import repository_of
 
 pytestmark = pytest.mark.programs
 
@@ -27,8 +28,7 @@ Spec = Mapping[str, Any]
 def name_of(image: str) -> str:
     """Return the row of an image: its repository without registry, tag and digest."""
     registry = HANDED_OVER["global"]["registry"]
-    image = image.replace(f"{registry}/", "llm-platform/").partition("@")[0]
-    parts = image.rpartition(":")[0].split("/")
+    parts = repository_of(image.replace(f"{registry}/", "llm-platform/")).split("/")
     return "/".join(parts[1:] if "." in parts[0] else parts)
 
 

@@ -82,11 +82,20 @@ def is_foreseen(change: str, line: str) -> bool:
 CASES = [(chart, option) for chart in CHARTS for option in options_of(chart)]
 
 
+def without_digests(chart: str) -> dict[str, Any]:
+    """Return values that remove the digests of versions.yaml; an image with a digest shows no tag."""
+    found: dict[str, Any] = {}
+    for option in options_of(chart):
+        if option.endswith(".digest"):
+            found = merged(found, nested(option, ""))
+    return found
+
+
 @pytest.mark.parametrize(("chart", "option"), CASES, ids=[f"{chart}-{option}" for chart, option in CASES])
 def test_an_option_changes_what_is_said_of_it_and_nothing_else(chart: str, option: str) -> None:
     case = case_of(chart, option)
     assert case is not None, f"{option} of {chart} is not in helm/tests/options: say what it changes"
-    base: dict[str, Any] = {}
+    base = without_digests(chart)
     for key, value in case.get("with", {}).items():
         base = merged(base, nested(key, value))
     before = rendered_base(chart, json.dumps(base))

@@ -21,6 +21,12 @@ class NoImage(AssertionError):
     """A manifest names an image that cannot run here."""
 
 
+def repository_of(image: str) -> str:
+    """Return an image's name without its digest and tag."""
+    host, slash, rest = image.partition("@")[0].rpartition("/")
+    return host + slash + rest.partition(":")[0]
+
+
 def simulator_base() -> Image:
     """Return a vLLM image whose vLLM is the engine simulator."""
     found = base(ROOT / ".venv" / "bin" / "python", PYTHONPATH=str(ROOT / "tests/podrunner/simulated_vllm"))
@@ -43,7 +49,7 @@ def images_of(engine: Callable[[], Image] = simulator_base) -> Callable[[str], I
 
     @functools.cache
     def find(name: str) -> Image:
-        repository = name.partition("@")[0].rpartition(":")[0]
+        repository = repository_of(name)
         own = repository.rpartition("/")[2] if "llm-platform/" in repository else ""
         if own.startswith("inference-engine"):
             dockerfile = ROOT / "services/inference-backend/Dockerfile.inference-engine"

@@ -11,7 +11,7 @@ import yaml
 from harness.kubernetes.tools import tool
 from platform_tools.deploy.releases import releases_of
 from podrunner.cluster import Cluster
-from podrunner.platform_images import NOT_RUNNABLE
+from podrunner.platform_images import NOT_RUNNABLE, repository_of
 
 ROOT = Path(__file__).resolve().parents[3]
 TRIAL_KEY = "sk-" + "t" * 40
@@ -50,7 +50,7 @@ def runnable(document: dict[str, Any]) -> bool:
     if document["kind"] not in ("Deployment", "StatefulSet", "Pod"):
         return True
     spec = document["spec"] if document["kind"] == "Pod" else document["spec"]["template"]["spec"]
-    return not any(one["image"].rpartition(":")[0] in NOT_RUNNABLE for one in spec["containers"])
+    return not any(repository_of(one["image"]) in NOT_RUNNABLE for one in spec["containers"])
 
 
 def routes(folder: Path, *keys: str) -> str:

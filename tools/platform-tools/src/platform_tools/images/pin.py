@@ -1,5 +1,5 @@
 """`scripts/pin-images`: reads the digests of the images in `versions.yaml` from their registries and writes
-them to the file.
+them to the file. `make generate` then writes them into the charts.
 
 scripts/pin-images [NAME ...] all images, or only the named ones. Needs skopeo and access to the registries.
 """
@@ -38,6 +38,8 @@ def main(wanted: list[str]) -> int:
             print(f"  {error}", file=sys.stderr)
             continue
         print(f"  {name}: {image.source}:{image.version} is {done.stdout.strip()}")
+    if len(failed) < len(wanted or known):
+        print("  `make generate` writes these digests into the charts")
     if failed:
         print(
             f"pin-images: nothing is known of {', '.join(failed)}; their entries are as before",

@@ -56,7 +56,8 @@ def _images(values: dict[str, Any], facts: dict[str, Any]) -> Iterator[tuple[str
     for image in filter(None, found):
         path = "/".join(filter(None, (image.get("registry"), image["repository"])))
         name = image["repository"].rpartition("/")[2].replace("_", "-")
-        yield name, f"{path}:{image.get('tag') or facts['appVersion']}"
+        digest = image.get("digest")
+        yield name, f"{path}@{digest}" if digest else f"{path}:{image.get('tag') or facts['appVersion']}"
 
 
 def _readme(chart: Path, facts: dict[str, Any], values: str) -> str:

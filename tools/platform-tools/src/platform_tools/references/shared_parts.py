@@ -41,7 +41,7 @@ MEANINGS = {
     "tempoEndpoint": "where traces are sent (host:port)",
     "testImage": "image of the pod of `helm test`",
 }
-NULLABLE = ("runAsUser", "enabled")
+NULLABLE = ("runAsUser", "enabled", "digest")
 WITHOUT_PODS = {"observability"}
 WITHOUT_METRICS = {"console"}
 POD_ONLY = (
