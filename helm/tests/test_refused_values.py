@@ -97,6 +97,14 @@ REFUSED = {
     "a port that the Service does not expect": (
         ROUTER, {"config__server": '{"port": 9000}'}, "config.server.port belongs to the chart (the Service expects 8000)",
     ),
+    "a password in the router's ConfigMap": (ROUTER, {"redis__url": '"redis://:secret@redis:6379/0"'}, "url"),
+    "an authority without TLS": (
+        ROUTER, {"redis__caSecret": '"ca"'},
+        "redis.caSecret has no effect without TLS: begin redis.url (redis://redis.llm.svc.cluster.local:6379/0) with rediss://",
+    ),
+    "an authority of the budgets without TLS": (
+        LIMITS, {"redis__caSecret": '"ca"'}, "redis.caSecret has no effect without TLS",
+    ),
     "no Redis password": (ROUTER, {"redis__passwordSecret": '""'}, "redis.passwordSecret is empty"),
     "one replica with a budget": (ROUTER, {"replicas": "1"}, "pdb.enabled with 1 replicas"),
     "zero replicas": (ROUTER, {"replicas": "0"}, "replicas"),

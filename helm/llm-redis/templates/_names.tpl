@@ -288,3 +288,39 @@ spec:
     - type: Resource
       resource: {name: cpu, target: {type: Utilization, averageUtilization: {{ .cpuPercent }}}}
 {{- end }}
+
+{{/* A client of Redis: the checks of its values, the volume with its secrets, and the way to Redis through a network policy. */}}
+{{- define "llm-redis.checkRedis" -}}
+{{- with .Values.redis }}
+{{- if and .caSecret (not (hasPrefix "rediss://" .url)) -}}
+{{- fail (printf "redis.caSecret has no effect without TLS: begin redis.url (%s) with rediss://, or remove redis.caSecret" .url) -}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- define "llm-redis.redisSecret" -}}
+{{- with .Values.redis -}}
+{{- if .caSecret -}}
+projected:
+  sources:
+    - secret: {name: {{ .passwordSecret | quote }}, items: [{key: password, path: password}]}
+    - secret: {name: {{ .caSecret | quote }}, items: [{key: ca.crt, path: ca.crt}]}
+{{- else -}}
+secret:
+  secretName: {{ .passwordSecret | quote }}
+  items: [{key: password, path: password}]
+{{- end -}}
+{{- end -}}
+{{- end }}
+{{- define "llm-redis.redisEgress" -}}
+{{- $host := regexReplaceAll "^rediss?://([^/?]*).*$" .Values.redis.url "${1}" -}}
+{{- $port := regexFind ":[0-9]+$" $host | trimPrefix ":" | default "6379" -}}
+{{- $name := trimSuffix (printf ":%s" $port) $host -}}
+{{- if or (not (contains "." $name)) (contains ".svc" $name) -}}
+- to:
+    - podSelector:
+        matchLabels: {app.kubernetes.io/name: redis}
+  ports: [{port: {{ $port }}}]
+{{- else -}}
+- ports: [{port: {{ $port }}}]   # a Redis outside the cluster, whose address a policy cannot name
+{{- end -}}
+{{- end }}

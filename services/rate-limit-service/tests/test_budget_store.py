@@ -12,6 +12,8 @@ import redis as redis_client
 
 from harness.ports import free_port
 from harness.servers.edges import running_redis
+from harness.servers.guarded_redis import guarded_redis
+from platform_contracts.redis_login import Keys, RedisLogin, read_authorities
 from rate_limit_service.budgets import Limit
 from rate_limit_service.main import main
 from rate_limit_service.store import BudgetStore, MemoryBudgets, RedisBudgets, StoreUnavailable
@@ -34,7 +36,9 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[BudgetStore]:
     port = request.getfixturevalue("redis_port")
     with redis_client.Redis(port=port) as client:
         client.flushall()
-    opened = RedisBudgets(f"redis://127.0.0.1:{port}/0", timeout_seconds=5.0, reservation_seconds=60)
+    opened = RedisBudgets(
+        RedisLogin(f"redis://127.0.0.1:{port}/0"), timeout_seconds=5.0, reservation_seconds=60
+    )
     yield opened
     await opened.close()
 
@@ -162,14 +166,18 @@ def test_the_script_knows_the_calendar(redis_port: int) -> None:
 async def test_a_reservation_from_before_an_upgrade_is_settled(redis_port: int) -> None:
     with redis_client.Redis(port=redis_port) as client:
         client.set("edge:{old}:reserved:1", "400", ex=60)
-    store = RedisBudgets(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=5.0, reservation_seconds=60)
+    store = RedisBudgets(
+        RedisLogin(f"redis://127.0.0.1:{redis_port}/0"), timeout_seconds=5.0, reservation_seconds=60
+    )
     assert await store.settle("old", "1", 10, Limit(tokens_per_minute=600, tokens_per_day=600)) == 400
     await store.close()
 
 
 @pytest.mark.service
 async def test_no_redis_is_said_so() -> None:
-    store = RedisBudgets(f"redis://127.0.0.1:{free_port()}/0", timeout_seconds=0.5, reservation_seconds=60)
+    store = RedisBudgets(
+        RedisLogin(f"redis://127.0.0.1:{free_port()}/0"), timeout_seconds=0.5, reservation_seconds=60
+    )
     with pytest.raises(StoreUnavailable):
         await store.reserve("a", "1", 1, TOKENS)
     await store.close()
@@ -178,8 +186,8 @@ async def test_no_redis_is_said_so() -> None:
 @pytest.mark.service
 async def test_a_sweep_deletes_full_buckets_and_old_reservations(redis_port: int) -> None:
     url = f"redis://127.0.0.1:{redis_port}/0"
-    store = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=0)
-    patient = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=60)
+    store = RedisBudgets(RedisLogin(url), timeout_seconds=5.0, reservation_seconds=0)
+    patient = RedisBudgets(RedisLogin(url), timeout_seconds=5.0, reservation_seconds=60)
     await store.reserve("swept", "1", 100, BOTH)
     with redis_client.Redis(port=redis_port) as client:
         assert {client.ttl(key) for key in client.scan_iter("edge:{swept}*")} == {-1}
@@ -201,7 +209,9 @@ async def test_a_flood_of_session_pins_evicts_no_budget(tmp_path: Path, policy: 
         running_redis(tmp_path, "--maxmemory", "3mb", "--maxmemory-policy", policy) as port,
         redis_client.Redis(port=port) as client,
     ):
-        store = RedisBudgets(f"redis://127.0.0.1:{port}/1", timeout_seconds=5.0, reservation_seconds=60)
+        store = RedisBudgets(
+            RedisLogin(f"redis://127.0.0.1:{port}/1"), timeout_seconds=5.0, reservation_seconds=60
+        )
         for number in range(20):
             assert (await store.reserve(f"client-{number}", "1", 600, TOKENS)).admitted
         with client.pipeline(transaction=False) as flood:
@@ -229,11 +239,13 @@ def locked_redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]
 @pytest.mark.service
 async def test_a_store_with_a_password_is_asked_with_it(locked_redis_port: int) -> None:
     url = f"redis://127.0.0.1:{locked_redis_port}/1"
-    outside = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=60)
+    outside = RedisBudgets(RedisLogin(url), timeout_seconds=5.0, reservation_seconds=60)
     with pytest.raises(StoreUnavailable, match="Authentication"):
         await outside.reserve("a", "1", 400, TOKENS)
     await outside.close()
-    store = RedisBudgets(url, timeout_seconds=5.0, reservation_seconds=60, password="a long password")
+    store = RedisBudgets(
+        RedisLogin(url, password="a long password"), timeout_seconds=5.0, reservation_seconds=60
+    )
     assert (await store.reserve("a", "1", 400, TOKENS)).admitted
     await store.close()
 
@@ -251,3 +263,45 @@ def test_a_password_file_that_gives_none_is_refused(
     error = capsys.readouterr().err
     assert f"{file}: {said}" in error
     assert "write the password of Redis into it" in error
+
+
+@pytest.mark.service
+async def test_a_store_with_tls_and_a_user_is_asked_with_them(tmp_path: Path) -> None:
+    with guarded_redis(tmp_path / "guarded") as guarded:
+        store = RedisBudgets(guarded.login("budgets"), timeout_seconds=5.0, reservation_seconds=60)
+        assert (await store.reserve("a", "1", 400, TOKENS)).admitted
+        assert await store.settle("a", "1", 100, TOKENS) == 400
+        await store.sweep()
+        await store.close()
+        keys = Keys("--redis-user", "--redis-password-file", "--redis-ca-file")
+        stranger = read_authorities(guarded.other_authority())
+        for login, said in (
+            (guarded.login("nobody", keys=keys), '"nobody" of --redis-user'),
+            (guarded.login("router", keys=keys), "permit it in the ACL of the user of --redis-user"),
+            (guarded.login("budgets", authorities=stranger, keys=keys), "--redis-ca-file has the authority"),
+        ):
+            refused = RedisBudgets(login, timeout_seconds=5.0, reservation_seconds=60)
+            with pytest.raises(StoreUnavailable) as caught:
+                await refused.reserve("a", "2", 1, TOKENS)
+            assert said in str(caught.value)
+            assert guarded.password not in str(caught.value)
+            await refused.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--redis-user", "budgets"], "--redis-user: has no effect without a password"),
+        (["--redis-ca-file", "ca.crt"], "--redis-ca-file: has no effect without TLS"),
+        (
+            ["--redis-url", "rediss://h", "--redis-ca-file", "none.crt"],
+            "none.crt: cannot be read: No such file or directory; --redis-ca-file needs",
+        ),
+    ],
+)
+def test_options_of_a_login_that_do_not_fit_are_refused(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.yaml").write_text("budgets: {}\n")
+    assert main(["serve", "--settings", str(tmp_path / "settings.yaml"), *words]) == 2
+    assert said in capsys.readouterr().err

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from edge_gateway.settings import BadSettings
 from platform_contracts.log_lines import add_time, capture_library_log
+from platform_contracts.redis_login import BadAuthorities, Keys, RedisLogin, read_authorities
 from rate_limit_service.limits import WatchedLimits
 from rate_limit_service.service import BudgetService, handler
 from rate_limit_service.store import SWEEP_SECONDS, LocalBudgets, RedisBudgets, StoreUnavailable
@@ -40,19 +41,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument(
         "--redis-password-file", type=Path, help="file with the password of Redis as its only line"
     )
+    serve.add_argument("--redis-user", help="user of Redis's ACL; needs --redis-password-file")
+    serve.add_argument(
+        "--redis-ca-file",
+        type=Path,
+        help="PEM file of the authorities that may sign Redis's certificate, for rediss://",
+    )
     options = parser.parse_args(arguments)
     _log_as_json()
     try:
         limits = WatchedLimits(options.settings)
-        password = _password(options.redis_password_file)
+        if limits.settings.budgets is None:
+            raise BadSettings(f"{options.settings}: no section budgets: nothing to serve")
+        login = _login(options, limits.settings.budgets.redis_url)
     except BadSettings as error:
         print(error, file=sys.stderr)
         return 2
-    if limits.settings.budgets is None:
-        print(f"{options.settings}: no section budgets: nothing to serve", file=sys.stderr)
-        return 2
-    asyncio.run(_serve(options, limits, password))
+    asyncio.run(_serve(options, limits, login))
     return 0
+
+
+def _login(options: argparse.Namespace, configured: str) -> RedisLogin:
+    """Return how to log in to Redis.
+
+    Raises:
+        BadSettings: a file cannot be used, or the options do not fit together.
+    """
+    url = options.redis_url or configured
+    password = _password(options.redis_password_file)
+    if options.redis_user and password is None:
+        raise BadSettings("--redis-user: has no effect without a password; add --redis-password-file")
+    authorities = None
+    if options.redis_ca_file is not None:
+        if not url.startswith("rediss:"):
+            raise BadSettings("--redis-ca-file: has no effect without TLS; begin the URL with rediss://")
+        try:
+            authorities = read_authorities(options.redis_ca_file)
+        except BadAuthorities as error:
+            remedy = "--redis-ca-file needs the PEM certificates of the authorities of Redis"
+            raise BadSettings(f"{options.redis_ca_file}: {error}; {remedy}") from None
+    keys = Keys("--redis-user", "--redis-password-file", "--redis-ca-file")
+    return RedisLogin(url, options.redis_user, password, authorities, keys)
 
 
 def _password(file: Path | None) -> str | None:
@@ -68,17 +97,12 @@ def _password(file: Path | None) -> str | None:
     return password
 
 
-async def _serve(options: argparse.Namespace, limits: WatchedLimits, password: str | None) -> None:
+async def _serve(options: argparse.Namespace, limits: WatchedLimits, login: RedisLogin) -> None:
     budgets = limits.settings.budgets
     assert budgets is not None
     registry = CollectorRegistry()
     # Shorter than the edge's own timeout, so that the edge receives "unavailable" instead of timing out.
-    store = RedisBudgets(
-        options.redis_url or budgets.redis_url,
-        budgets.timeout_seconds * 0.8,
-        budgets.reservation_seconds,
-        password,
-    )
+    store = RedisBudgets(login, budgets.timeout_seconds * 0.8, budgets.reservation_seconds)
     local = LocalBudgets(budgets.unavailable_share) if budgets.when_unavailable == "admit" else None
     server = grpc.aio.server()
     server.add_generic_rpc_handlers([handler(BudgetService(store, limits.of, Telemetry(registry), local))])

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+from platform_contracts.redis_login import RedisLogin
 from rate_limit_service.budgets import Budget, Limit, Period, Standing, budgets_of, prefix_of
 
 SWEEP_SECONDS = 60
@@ -42,18 +43,16 @@ class BudgetStore(Protocol):
 class RedisBudgets:
     """Budgets in Redis. Each call is one script, so parallel calls cannot exceed a budget."""
 
-    def __init__(
-        self, url: str, timeout_seconds: float, reservation_seconds: int, password: str | None = None
-    ) -> None:
+    def __init__(self, login: RedisLogin, timeout_seconds: float, reservation_seconds: int) -> None:
         # A burst waits for a free connection, within the same timeout, instead of failing.
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
+        pool = login.pool(
+            redis.BlockingConnectionPool,
             max_connections=32,
             timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
-            **({} if password is None else {"password": password}),
         )
+        self._login = login
         self._redis = redis.Redis(connection_pool=pool)
         self._reservation_seconds = reservation_seconds
         self._script = self._redis.register_script(_script("budget.lua"))
@@ -89,7 +88,7 @@ class RedisBudgets:
             async for key in self._redis.scan_iter("edge:{*", count=500):
                 deleted += int(await self._sweep_script(keys=[key], args=[self._reservation_seconds]))
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(type(error).__name__) from error
+            raise StoreUnavailable(self._login.explain(error)) from error
         return deleted
 
     async def close(self) -> None:
@@ -105,7 +104,7 @@ class RedisBudgets:
         try:
             return cast(list[bytes], await self._script(keys=keys, args=arguments))
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(type(error).__name__) from error
+            raise StoreUnavailable(self._login.explain(error)) from error
 
 
 def _script(name: str) -> str:

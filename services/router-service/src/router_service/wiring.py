@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from platform_contracts.yaml_document import Problem
 from router_service.affinity.memory_store import MemoryStore
 from router_service.affinity.sessions import Sessions
-from router_service.config import BadConfig, Configuration, RouterConfig, redis_password
+from router_service.config import BadConfig, Configuration, RouterConfig, redis_login
 from router_service.config.model import PoolSection
 from router_service.discovery.dns import DnsDiscovery
 from router_service.discovery.static import StaticDiscovery
@@ -151,9 +151,7 @@ def redis_hints(values: Configuration, path: Path) -> "RedisHints | None":
     # Imported here and below because the Redis client takes 6.5 MB, which a router without Redis can save.
     from router_service.affinity.redis_hints import RedisHints
 
-    return RedisHints(
-        values.redis.url, values.redis.timeout_seconds, redis_password(path, values), perf_counter
-    )
+    return RedisHints(redis_login(path, values.redis), values.redis.timeout_seconds, perf_counter)
 
 
 def affinity_sessions(values: Configuration, path: Path, warn: Callable[[str], None]) -> Sessions:
@@ -164,7 +162,7 @@ def affinity_sessions(values: Configuration, path: Path, warn: Callable[[str], N
     else:
         from router_service.affinity.redis_store import RedisStore
 
-        store = RedisStore(values.redis.url, values.redis.timeout_seconds, redis_password(path, values))
+        store = RedisStore(redis_login(path, values.redis), values.redis.timeout_seconds)
     return Sessions(store, values.affinity.ttl_seconds, perf_counter, warn)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from harness.ports import free_port
+from platform_contracts.redis_login import RedisLogin
 from router_service.affinity.redis_hints import AGAIN_SECONDS, WAITING_MAX, RedisHints
 
 pytestmark = pytest.mark.service
@@ -18,7 +19,7 @@ class Replica:
     def __init__(self, url: str) -> None:
         self.heard: Heard = []
         self.probed: Heard = []  # what only tried the line
-        self.hints = RedisHints(url, 1.0, None, time.monotonic)
+        self.hints = RedisHints(RedisLogin(url), 1.0, time.monotonic)
         self._task = asyncio.create_task(self.hints.run(self._hear))
 
     def _hear(self, pool: str, backend: str) -> None:
@@ -76,7 +77,7 @@ async def test_text_that_is_no_hint_is_ignored(redis_url: str) -> None:
 
 
 async def test_without_redis_hints_are_dropped_and_never_pile_up() -> None:
-    hints = RedisHints(f"redis://127.0.0.1:{free_port()}/0", 0.05, None, time.monotonic)
+    hints = RedisHints(RedisLogin(f"redis://127.0.0.1:{free_port()}/0"), 0.05, time.monotonic)
     accepted = [hints.tell("p", f"b{number}") for number in range(WAITING_MAX * 2)]
     assert accepted == [True] * WAITING_MAX + [False] * WAITING_MAX
     task = asyncio.create_task(hints.run(lambda *_: None))

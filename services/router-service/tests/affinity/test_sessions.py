@@ -8,6 +8,7 @@ import pytest
 
 from harness.clock import Clock
 from harness.ports import free_port
+from platform_contracts.redis_login import RedisLogin
 from router_service.affinity.memory_store import MemoryStore
 from router_service.affinity.redis_store import RedisStore
 from router_service.affinity.sessions import CACHE_SECONDS, MAX_LATE, RETRY_SECONDS, WARN_SECONDS, Sessions
@@ -55,7 +56,7 @@ def make_store(request: pytest.FixtureRequest) -> MakeStore:
         store = MemoryStore(Clock())
         return lambda: store
     url = request.getfixturevalue("redis_url")
-    return lambda: RedisStore(url, timeout_seconds=1.0)
+    return lambda: RedisStore(RedisLogin(url), timeout_seconds=1.0)
 
 
 async def test_the_first_claim_holds_and_replace_moves_it(make_store: MakeStore) -> None:
@@ -206,7 +207,7 @@ async def test_a_store_that_works_again_is_used_again_and_gets_what_was_placed_m
 
 @pytest.mark.service
 async def test_a_redis_that_is_not_there_costs_at_most_its_time(tmp_path: Path) -> None:
-    store = RedisStore(f"redis://127.0.0.1:{free_port()}/0", timeout_seconds=0.05)
+    store = RedisStore(RedisLogin(f"redis://127.0.0.1:{free_port()}/0"), timeout_seconds=0.05)
     with pytest.raises(AffinityUnavailable, match="ConnectionError"):
         await store.pin("k")
     await store.close()
@@ -219,7 +220,7 @@ async def test_a_redis_that_accepts_and_says_nothing_costs_at_most_its_time() ->
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    store = RedisStore(f"redis://127.0.0.1:{port}/0", timeout_seconds=0.05)
+    store = RedisStore(RedisLogin(f"redis://127.0.0.1:{port}/0"), timeout_seconds=0.05)
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(AffinityUnavailable):

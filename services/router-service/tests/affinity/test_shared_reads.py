@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import redis
 
+from platform_contracts.redis_login import RedisLogin
 from router_service.affinity.redis_store import RedisStore
 
 pytestmark = pytest.mark.service
@@ -21,7 +22,7 @@ def commands(url: str) -> dict[str, int]:
 
 async def filled(url: str) -> RedisStore:
     """Return a store in which every second key is pinned, with the commands counted from now on."""
-    store = RedisStore(url, timeout_seconds=5.0)
+    store = RedisStore(RedisLogin(url), timeout_seconds=5.0)
     for key in KEYS[::2]:
         await store.replace(key, f"backend of {key}", 60)
     with redis.Redis.from_url(url) as client:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from router_service.config import BadConfig, load, redis_password
+from router_service.config import BadConfig, load, redis_login
 from router_service.routing.rules import Timeouts
 
 CONFIG = Path(__file__).parents[2] / "config" / "local.yaml"
@@ -220,12 +220,13 @@ def test_a_password_file_that_gives_none_is_named_with_a_remedy(
     path = tmp_path / "router.yaml"
     path.write_text(text + "redis: {url: redis://h, password_file: secret}\n")
     values = load(path).values
+    assert values.redis is not None
     if content is not None:
         (tmp_path / "secret").write_text(content)
     with pytest.raises(BadConfig, match=f"secret:1:1: {said}.*; write the password of Redis into it"):
-        redis_password(path, values)
+        redis_login(path, values.redis)
     (tmp_path / "secret").write_text("s3cret\n")
-    assert redis_password(path, values) == "s3cret"
+    assert redis_login(path, values.redis).password == "s3cret"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 from harness.clock import Clock
 from harness.ports import free_port
 from harness.servers.router_fleet import Part, fleet_in
+from platform_contracts.redis_login import RedisLogin
 from router_service.config.rollout_model import ShareSection
 from router_service.rollout.controller import Controller
 from router_service.rollout.leader import KEY, LEASE_SECONDS, FileLeader, Leader, RedisLeader
@@ -73,7 +74,7 @@ def entry(folder: Path) -> dict[str, Any]:
 
 
 def in_redis(store: Part, clock: Clock) -> RedisLeader:
-    return RedisLeader(f"redis://127.0.0.1:{store.port}/0", None, 1.0, clock)
+    return RedisLeader(RedisLogin(f"redis://127.0.0.1:{store.port}/0"), 1.0, clock)
 
 
 async def test_of_two_controllers_with_a_file_lock_one_leads_and_the_other_continues(folder: Path) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+from platform_contracts.redis_login import RedisLogin
+
 CHANNEL = "llm:probe-now"
 
 AGAIN_SECONDS = 1.0
@@ -24,23 +26,21 @@ WAITING_MAX = 64
 class RedisHints:
     """Publishes and receives hints. ``clock`` returns seconds."""
 
-    def __init__(
-        self, url: str, timeout_seconds: float, password: str | None, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, login: RedisLogin, timeout_seconds: float, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._timeout_seconds = timeout_seconds
         self._replica = uuid.uuid4().hex
         self._waiting: asyncio.Queue[str] = asyncio.Queue(WAITING_MAX)
         self._last: dict[str, float] = {}
         # No read timeout: a subscriber receives nothing for as long as nothing happens.
-        self._redis = redis.Redis.from_url(
-            url,
-            password=password,
+        pool = login.pool(
+            redis.ConnectionPool,
             socket_connect_timeout=1.0,
             health_check_interval=10,
             decode_responses=True,
             retry=None,
         )
+        self._redis = redis.Redis.from_pool(pool)
 
     def tell(self, pool: str, backend: str) -> bool:
         """Queue a hint about ``backend``. Return False if one was just sent or the queue is full."""

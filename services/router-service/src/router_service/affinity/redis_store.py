@@ -10,6 +10,7 @@ from typing import TypeVar
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+from platform_contracts.redis_login import RedisLogin
 from router_service.ports import AffinityUnavailable
 
 KEY_PREFIX = "llm:session:"
@@ -23,12 +24,12 @@ Waiter = asyncio.Future[str | AffinityUnavailable]
 class RedisStore:
     """One connection pool; every call ends within ``timeout_seconds``, however Redis fails."""
 
-    def __init__(self, url: str, timeout_seconds: float, password: str | None = None) -> None:
+    def __init__(self, login: RedisLogin, timeout_seconds: float) -> None:
+        self._login = login
         self._timeout_seconds = timeout_seconds
         # Blocking: a burst of new sessions waits for connections instead of failing.
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            password=password,
+        pool = login.pool(
+            redis.BlockingConnectionPool,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             decode_responses=True,
@@ -86,7 +87,7 @@ class RedisStore:
         except TimeoutError as error:
             raise AffinityUnavailable(f"no reply within {self._timeout_seconds * 1000:.0f} ms") from error
         except (RedisError, OSError) as error:
-            raise AffinityUnavailable(f"{type(error).__name__}: {error}") from error
+            raise AffinityUnavailable(self._login.explain(error)) from error
 
 
 def _answer(asked: Mapping[str, list[Waiter]], found: Mapping[str, str | AffinityUnavailable]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from platform_contracts.log_lines import log_line
 from router_service.cli.bad_input import BadInput
-from router_service.config import RouterConfig, load, redis_password
+from router_service.config import RouterConfig, load, redis_login
 
 if TYPE_CHECKING:
     from router_service.rollout.leader import Leader
@@ -101,8 +101,7 @@ def _leader(path: Path, config: RouterConfig) -> "Leader":
 
     redis = config.values.redis
     if redis is not None:
-        password = redis_password(path, config.values)
-        return RedisLeader(redis.url, password, LEADER_TIMEOUT_SECONDS, time.monotonic)
+        return RedisLeader(redis_login(path, redis), LEADER_TIMEOUT_SECONDS, time.monotonic)
     file = path.parent / str(config.values.routing.weights_file)
     lock = file.with_name(file.name + ".lock")
     try:

@@ -12,6 +12,7 @@ from platform_contracts.yaml_document import Document, Place, Problem, read
 from router_service.config import former_keys
 from router_service.config.compile import compile_policy, compile_when, shares_in_use
 from router_service.config.model import Configuration
+from router_service.config.redis_checks import check_redis
 from router_service.config.rollout_checks import check_rollout, weights_document
 from router_service.config.rollout_model import ShareSection, WeightsFile
 from router_service.config.rules_model import RuleSection, RulesFile, RuleTest
@@ -86,9 +87,7 @@ def load(path: Path) -> RouterConfig:
             files.append(weights.path)
             if _of_this_version(weights, former_keys.WEIGHTS, "docs/guarded-rollouts.md"):
                 weights_values = _typed(weights, WeightsFile)
-        _check_pools(main)
-        _check_clients(main)
-        _check_classes(main)
+        _check_main(main)
         check_time_ladder(main, rules)
         check_shadows(main, rules)
     documents = [one for one in (main, rules, weights) if one is not None]
@@ -125,27 +124,11 @@ def _of_this_version(document: Document, renamed: Iterable[Renamed], reference: 
     return not document.problems
 
 
-def redis_password(path: Path, values: Configuration) -> str | None:
-    """Read the password that the configuration at ``path`` points to; None if no password file is set.
-
-    Separate from :func:`load`, so that a configuration can be checked without access to its secrets.
-
-    Raises:
-        BadConfig: the file cannot be read, or is empty.
-    """
-    if values.redis is None or values.redis.password_file is None:
-        return None
-    file = path.parent / values.redis.password_file
-    remedy = "write the password of Redis into it, or leave redis.password_file out"
-    try:
-        password = file.read_text().strip()
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}; {remedy}"
-    else:
-        if password:
-            return password
-        problem = f"is empty; {remedy}"
-    raise BadConfig([Problem(str(file), 1, 1, "", problem)])
+def _check_main(document: Document) -> None:
+    _check_pools(document)
+    _check_clients(document)
+    _check_classes(document)
+    check_redis(document)
 
 
 def _check_pools(document: Document) -> None:

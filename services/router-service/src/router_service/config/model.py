@@ -150,7 +150,14 @@ class Redis(Section):
     url: str = Field(
         pattern="^(redis|rediss|unix)://[^@]*$", description="address; a password belongs in password_file"
     )
+    user: str | None = Field(
+        None, pattern=r"^\S+$", description="user of Redis's ACL; left out: `default`; needs password_file"
+    )
     password_file: str | None = Field(None, description="file with the password")
+    ca_file: str | None = Field(
+        None,
+        description="PEM file of the authorities that may sign Redis's certificate, for `rediss://`; left out: the system's",
+    )
     timeout_seconds: float = Field(
         0.05, gt=0, le=1, description="longest time that a request waits for Redis"
     )

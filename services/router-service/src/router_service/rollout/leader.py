@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+from platform_contracts.redis_login import RedisLogin
+
 KEY = "llm:rollout:leader"
 LEASE_SECONDS = 15.0
 """A leader that cannot renew for this long has lost the lock; another controller takes over after at most this time."""
@@ -41,22 +43,20 @@ class Leader(Protocol):
 class RedisLeader:
     """A lock in Redis that expires. ``clock`` returns seconds and never goes back."""
 
-    def __init__(
-        self, url: str, password: str | None, timeout_seconds: float, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, login: RedisLogin, timeout_seconds: float, clock: Callable[[], float]) -> None:
         self.problem: str | None = None
         self._clock = clock
-        self._url = url
+        self._login = login
         self._token = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._until = float("-inf")
-        self._redis = redis.Redis.from_url(
-            url,
-            password=password,
+        pool = login.pool(
+            redis.ConnectionPool,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             decode_responses=True,
             retry=None,
         )
+        self._redis = redis.Redis.from_pool(pool)
 
     async def keep(self) -> bool:
         """Take or renew the lock. While Redis does not answer, the lock lasts until its lease ends."""
@@ -67,8 +67,8 @@ class RedisLeader:
             if not taken:
                 taken = await self._script(_RENEW, milliseconds)
         except (RedisError, OSError, TimeoutError) as error:
-            said = str(error) or type(error).__name__
-            self.problem = f"{_without_user(self._url)}: {said}; no controller decides without the lock"
+            said = self._login.explain(error)
+            self.problem = f"{_without_user(self._login.url)}: {said}; no controller decides without the lock"
             return self.held()
         self.problem = None
         self._until = asked + LEASE_SECONDS if taken else float("-inf")
