@@ -172,8 +172,8 @@ def test_weights_of_every_gpu_model_go_from_their_repository_to_the_bucket(folde
             continue
         (download,) = (call for call in calls if call.startswith(f"hf download {model['repository']} "))
         assert f"--local-dir {path.stem}" in download
-        if "revision" in model:
-            assert f"--revision {model['revision']} " in f"{download} "
+        assert re.fullmatch("[0-9a-f]{40}", model["revision"]), path.name
+        assert f"--revision {model['revision']} " in f"{download} "
         assert f"aws s3 sync {path.stem} s3://our-models/{path.stem}" in calls
         assert "config.json" in (folder / path.stem / "SHA256SUMS").read_text()
 

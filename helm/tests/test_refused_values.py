@@ -17,6 +17,8 @@ pytestmark = pytest.mark.programs
 # Every cluster has this; `helm template` knows no such version and renders custom resources all the same.
 OF_A_CLUSTER = ("apiregistration.k8s.io/v1",)
 GRACE = "terminationGracePeriodSeconds"
+MODEL = json.loads((HELM / ENGINE / "files/models/mistral-7b-instruct-v0.2-awq.json").read_text())
+NO_REVISION = json.dumps({**MODEL, "model": {**MODEL["model"], "revision": ""}})
 
 
 REFUSED = {
@@ -158,7 +160,7 @@ REFUSED = {
         "needs.gpus 1: the model file of smollm2-135m-instruct is for a CPU",
     ),
     "weights of a branch that can change": (
-        ENGINE, {"model": '"mistral-7b-instruct-v0.2-awq"'}, "names no revision: the hub's main branch can change",
+        ENGINE, {"rendered": NO_REVISION}, "names no revision: the hub's main branch can change",
     ),
     "less shared memory than the KV offload": (
         ENGINE, {"needs__shmGib": "4"}, "needs.shmGib 4 is less than the KV offload of 4 GiB + 1",

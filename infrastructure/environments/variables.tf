@@ -46,7 +46,7 @@ variable "ami_release_versions" {
 }
 
 variable "addon_versions" {
-  description = "Version by EKS add-on name. An add-on left out gets EKS's default for the Kubernetes version."
+  description = "Version by EKS add-on name, instead of the one in infrastructure/addon-versions.yaml."
   type        = map(string)
   default     = {}
 }

@@ -114,6 +114,22 @@ def test_every_environment_has_node_groups() -> None:
     assert sorted(groups) == environments(INFRASTRUCTURE)
 
 
+@pytest.mark.parametrize("environment", environments(INFRASTRUCTURE))
+def test_every_addon_is_pinned_for_the_kubernetes_version_in_use(environment: str) -> None:
+    """The cluster module installs the EKS add-ons of its eks module and those it creates itself."""
+    tfvars = (ENVIRONMENTS / f"{environment}.tfvars").read_text()
+    (version,) = re.findall(r'^kubernetes_version\s*=\s*"([^"]+)"', tfvars, re.MULTILINE)
+    pins = yaml.safe_load((INFRASTRUCTURE / "addon-versions.yaml").read_text())[version]
+    blocks = read_folder(INFRASTRUCTURE / "modules" / "cluster")
+    (eks,) = (block for block in blocks if block.kind == "module" and "addons" in block.attributes)
+    own = {b.attributes["addon_name"].value.strip('"') for b in blocks if b.labels[:1] == ["aws_eks_addon"]}
+    assert own | eks.attributes["addons"].value.keys() == pins.keys()
+    for name, pin in pins.items():
+        assert re.fullmatch(r"v\d+\.\d+\.\d+-eksbuild\.\d+", pin["version"]), name
+        assert pin["source"], name
+    assert pins["kube-proxy"]["version"].startswith(f"v{version}.")
+
+
 def test_the_gpu_pool_of_the_contract_is_tainted_with_what_the_gpu_group_demands() -> None:
     contract = yaml.safe_load((INFRASTRUCTURE / "contract.yaml").read_text())
     keys = [taint["key"] for taint in contract["pools"]["gpu"]["taints"]]

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.programs, pytest.mark.timeout(1200)]
 
 ENVIRONMENTS = environments(INFRASTRUCTURE)
 CONTRACT = yaml.safe_load((INFRASTRUCTURE / "contract.yaml").read_text())
+ADDON_VERSIONS = yaml.safe_load((INFRASTRUCTURE / "addon-versions.yaml").read_text())
 ROOTS = [folder.name for folder in FOLDERS if folder.parent == INFRASTRUCTURE]
 Runs = dict[tuple[str, str], Run]
 
@@ -216,8 +217,16 @@ def test_gpu_nodes_take_the_health_agent_and_are_known_to_the_autoscaler(
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_addon_version_can_be_pinned(workspace: Workspace, runs: Runs, environment: str) -> None:
+def test_every_addon_has_its_pinned_version(workspace: Workspace, runs: Runs, environment: str) -> None:
     run = result(workspace, runs, "apply", environment)
-    addons = {addon.values["addon_name"] for addon in run.of_type("aws_eks_addon")}
-    source = (INFRASTRUCTURE / "modules" / "cluster" / "variables.tf").read_text()
-    assert {name for name in addons if f'"{name}"' not in source} == set()
+    (cluster,) = run.of_type("aws_eks_cluster")
+    pins = ADDON_VERSIONS[cluster.values["version"]]
+    addons = {addon.values["addon_name"]: addon.values["addon_version"] for addon in run.of_type("aws_eks_addon")}
+    assert addons == {name: pin["version"] for name, pin in pins.items()}
+
+
+def test_a_kubernetes_version_without_pinned_addons_is_refused(workspace: Workspace) -> None:
+    words = ("-var-file=dev.tfvars", "-var=kubernetes_version=1.36")
+    run = workspace.test("environments", "plan.tftest.hcl", *words)
+    assert not run.passed
+    assert any("Kubernetes 1.36: add-ons have no version" in error for error in run.errors), run.errors

@@ -1,5 +1,10 @@
 # The EKS control plane, who may reach it, and the add-ons every node needs.
 
+locals {
+  pinned_addons  = lookup(yamldecode(file("${path.module}/../../addon-versions.yaml")), var.kubernetes_version, {})
+  addon_versions = merge({ for name, pin in local.pinned_addons : name => pin.version }, var.addon_versions)
+}
+
 module "api_access" {
   source = "../api-access"
 
@@ -63,22 +68,21 @@ module "eks" {
     }
   }
 
-  # vpc-cni is below: nodes must not join before it has its settings. An add-on without a pinned version gets EKS's
-  # default for the Kubernetes version, which changes less often than the newest.
+  # vpc-cni is below: nodes must not join before it has its settings.
   addons = {
-    kube-proxy             = { addon_version = lookup(var.addon_versions, "kube-proxy", null), most_recent = false, before_compute = true }
-    eks-pod-identity-agent = { addon_version = lookup(var.addon_versions, "eks-pod-identity-agent", null), most_recent = false, before_compute = true }
-    coredns                = { addon_version = lookup(var.addon_versions, "coredns", null), most_recent = false }
-    metrics-server         = { addon_version = lookup(var.addon_versions, "metrics-server", null), most_recent = false }
+    kube-proxy             = { addon_version = local.addon_versions["kube-proxy"], most_recent = false, before_compute = true }
+    eks-pod-identity-agent = { addon_version = local.addon_versions["eks-pod-identity-agent"], most_recent = false, before_compute = true }
+    coredns                = { addon_version = local.addon_versions["coredns"], most_recent = false }
+    metrics-server         = { addon_version = local.addon_versions["metrics-server"], most_recent = false }
     # Reports GPU, kernel, storage and network faults as node conditions; node_repair_config acts on them.
     eks-node-monitoring-agent = {
-      addon_version = lookup(var.addon_versions, "eks-node-monitoring-agent", null)
+      addon_version = local.addon_versions["eks-node-monitoring-agent"]
       most_recent   = false
       # GPU faults come from the add-on's DaemonSet dcgm-server. It selects GPU instance types but tolerates no taint.
       configuration_values = jsonencode({ dcgmAgent = { tolerations = [{ operator = "Exists" }] } })
     }
     aws-ebs-csi-driver = {
-      addon_version = lookup(var.addon_versions, "aws-ebs-csi-driver", null)
+      addon_version = local.addon_versions["aws-ebs-csi-driver"]
       most_recent   = false
       configuration_values = jsonencode({
         defaultStorageClass = { enabled = true }
@@ -97,7 +101,7 @@ module "eks" {
 resource "aws_eks_addon" "vpc_cni" {
   cluster_name                = module.eks.cluster_name
   addon_name                  = "vpc-cni"
-  addon_version               = lookup(var.addon_versions, "vpc-cni", null)
+  addon_version               = local.addon_versions["vpc-cni"]
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
 

@@ -14,7 +14,7 @@ variable "kubernetes_version" {
 }
 
 variable "addon_versions" {
-  description = "Version by add-on name. An add-on left out gets EKS's default for the Kubernetes version."
+  description = "Version by add-on name, instead of the one in infrastructure/addon-versions.yaml."
   type        = map(string)
   default     = {}
 
@@ -24,6 +24,14 @@ variable "addon_versions" {
       "eks-node-monitoring-agent",
     ])) == 0
     error_message = "addon_versions names an add-on this module does not install: ${join(", ", keys(var.addon_versions))}."
+  }
+
+  validation {
+    condition = length(setsubtract([
+      "vpc-cni", "kube-proxy", "eks-pod-identity-agent", "coredns", "metrics-server", "aws-ebs-csi-driver",
+      "eks-node-monitoring-agent",
+    ], concat(keys(local.pinned_addons), keys(var.addon_versions)))) == 0
+    error_message = "Kubernetes ${var.kubernetes_version}: add-ons have no version. Add them to infrastructure/addon-versions.yaml (docs/infrastructure.md, \"Add-on versions\")."
   }
 }
 
