@@ -23,7 +23,11 @@ def grafana(container: Container, documents: list[dict[str, Any]]) -> list[str]:
     """Return the well-known defaults that Grafana keeps: admin/admin, the published secret key, anonymous access."""
     names = {one["name"]: one.get("value") for one in container["env"]}
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-    wanted = ("GF_SECURITY_ADMIN_USER__FILE", "GF_SECURITY_ADMIN_PASSWORD__FILE", "GF_SECURITY_SECRET_KEY__FILE")
+    wanted = (
+        "GF_SECURITY_ADMIN_USER__FILE",
+        "GF_SECURITY_ADMIN_PASSWORD__FILE",
+        "GF_SECURITY_SECRET_KEY__FILE",
+    )
     files = {name: str(names.get(name)) for name in wanted}
     found = [name for name, file in files.items() if file.rpartition("/")[0] not in mounted]
     volumes = [volume for spec in pod_specs(documents) for volume in spec.get("volumes", [])]
@@ -34,7 +38,9 @@ def grafana(container: Container, documents: list[dict[str, Any]]) -> list[str]:
 
 def redis(container: Container, documents: list[dict[str, Any]]) -> list[str]:
     """Return the commands that start Redis without a file of users and passwords."""
-    texts = [d["data"]["redis.conf"] for d in documents if d["kind"] == "ConfigMap" and "redis.conf" in d["data"]]
+    texts = [
+        d["data"]["redis.conf"] for d in documents if d["kind"] == "ConfigMap" and "redis.conf" in d["data"]
+    ]
     command = str(container.get("command", ""))
     listed = bool(texts) and all("\naclfile " in text for text in texts)
     digested = "user default on #$digest" in command and "nopass" not in command
@@ -90,7 +96,10 @@ def test_a_default_that_grafana_keeps_is_reported(lost: str) -> None:
     (container,) = (one for one in containers_of(documents) if "grafana/grafana" in one["image"])
     without = {**container, "env": [one for one in container["env"] if one["name"] != lost]}
     assert lost in grafana(without, documents)
-    anonymous = {**container, "env": [*container["env"], {"name": "GF_AUTH_ANONYMOUS_ENABLED", "value": "true"}]}
+    anonymous = {
+        **container,
+        "env": [*container["env"], {"name": "GF_AUTH_ANONYMOUS_ENABLED", "value": "true"}],
+    }
     assert grafana(anonymous, documents) == ["GF_AUTH_ANONYMOUS_ENABLED"]
 
 

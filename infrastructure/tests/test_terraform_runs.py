@@ -221,7 +221,9 @@ def test_every_addon_has_its_pinned_version(workspace: Workspace, runs: Runs, en
     run = result(workspace, runs, "apply", environment)
     (cluster,) = run.of_type("aws_eks_cluster")
     pins = ADDON_VERSIONS[cluster.values["version"]]
-    addons = {addon.values["addon_name"]: addon.values["addon_version"] for addon in run.of_type("aws_eks_addon")}
+    addons = {
+        addon.values["addon_name"]: addon.values["addon_version"] for addon in run.of_type("aws_eks_addon")
+    }
     assert addons == {name: pin["version"] for name, pin in pins.items()}
 
 

@@ -77,7 +77,11 @@ class Platform:
             self.keys["suite"] = base64.b64decode(there).decode()
             return
         self.secret("llm", "redis", {"password": secrets.token_hex(16)})
-        grafana = {"admin-user": "admin", "admin-password": secrets.token_hex(8), "secret-key": secrets.token_hex(32)}
+        grafana = {
+            "admin-user": "admin",
+            "admin-password": secrets.token_hex(8),
+            "secret-key": secrets.token_hex(32),
+        }
         self.secret("observability", "grafana", grafana)
         self.secret(load.NAMESPACE, "load-key", {"key": self.keys["suite"]})
         self.write_keys()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router_service.rollout.collecting import MOST_ROWS, Counted, merged, row_of
+from router_service.rollout.collecting import row_of
 from router_service.rollout.next_step import next_step
 from router_service.rollout.plan import (
     ERROR,
@@ -16,6 +16,7 @@ from router_service.rollout.plan import (
     TRUNCATED,
     Arm,
     Evidence,
+    Measured,
     Pair,
     Plan,
     Row,
@@ -32,8 +33,8 @@ NOW = State("new", 25.0)
 
 def arm(count: int, ttft: float = 100.0, errors: int = 0, seed: int = 1) -> Arm:
     random = Random(seed)
-    rows: list[Row] = [(ttft * random.lognormvariate(0, 0.2), 10.0, OK) for _ in range(count)]
-    rows[:errors] = [(None, None, ERROR)] * errors
+    rows: list[Row] = [(ttft * random.lognormvariate(0, 0.2), 10.0, OK, 0) for _ in range(count)]
+    rows[:errors] = [(None, None, ERROR, 0)] * errors
     return Arm(count, tuple(rows))
 
 
@@ -96,7 +97,7 @@ def test_a_pool_that_hardly_finishes_requests_does_not_advance_on_earlier_window
 
 
 def test_an_objective_without_values_is_not_shown() -> None:
-    answers = tuple((None, None, OK) for _ in range(400))  # no streams
+    answers = tuple((None, None, OK, 0) for _ in range(400))  # no streams
     step = next_step(NOW, evidence(Arm(400, answers), Arm(400, answers)), PLAN)
     assert (step.action, step.reason) == ("hold", "not_yet_shown")
 
@@ -157,16 +158,5 @@ def record(**more: Any) -> dict[str, Any]:
         ({"tokens": {"completion": 1}}, (50.0, None, OK)),
     ],
 )
-def test_what_a_record_says_about_its_pool(more: dict[str, Any], row: Row | None) -> None:
+def test_what_a_record_says_about_its_pool(more: dict[str, Any], row: Measured | None) -> None:
     assert row_of(record(**more)) == row
-
-
-def test_samples_of_windows_merge_to_the_sample_of_all_their_requests() -> None:
-    every, parts = Counted(), [Counted() for _ in range(3)]
-    for number in range(3 * MOST_ROWS):
-        row = (float(number), None, OK)
-        every.add(str(number), row)
-        parts[number % 3].add(str(number), row)
-    assert merged(parts) == merged([every])
-    assert len(merged(parts).rows) == MOST_ROWS
-    assert merged(parts).requests == 3 * MOST_ROWS

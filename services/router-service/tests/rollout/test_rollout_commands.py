@@ -18,8 +18,8 @@ PLAN = Plan("r", "old", "new", (5.0, 25.0, 100.0), {"ttft_p50": 1.25, "errors": 
 
 
 def arm(random: Random, ttft: float, errors: int) -> Arm:
-    rows: list[Row] = [(round(ttft * random.lognormvariate(0, 0.2), 1), 10.0, OK) for _ in range(150)]
-    rows[:errors] = [(None, None, ERROR)] * errors
+    rows: list[Row] = [(round(ttft * random.lognormvariate(0, 0.2), 1), 10.0, OK, 0) for _ in range(150)]
+    rows[:errors] = [(None, None, ERROR, 0)] * errors
     return Arm(len(rows), tuple(rows))
 
 
@@ -68,7 +68,7 @@ def test_a_step_that_does_not_follow_from_its_record_is_named(
     elif change == "reason":
         last["step"]["reason"] = "watching"
     elif change == "evidence":
-        last["evidence"]["last"]["new"]["rows"][0] = (9e9, 10.0, OK)
+        last["evidence"]["last"]["new"]["rows"][0] = (9e9, 10.0, OK, 0)
     else:
         last["plan"]["objectives"]["errors"] = 0.5
     log = written(tmp_path, steps)

@@ -69,10 +69,40 @@ class Engines:
         )
 
 
+@dataclass(frozen=True)
+class Attacker:
+    """A client that sends ``share`` of all requests, each with the fault ``kind`` and an id that goes to ``pool``."""
+
+    share: float
+    pool: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Senders:
+    """The clients by the weights of their requests, and one that attacks."""
+
+    weights: tuple[float, ...] = (1.0,)
+    attacker: Attacker | None = None
+
+    @classmethod
+    def drawn(cls, random: Random, attacker: Attacker | None = None) -> "Senders":
+        """Return 3 to 8 clients, of which the largest sends up to ten times as much as the smallest."""
+        return cls(tuple(random.uniform(1, 10) for _ in range(random.randint(3, 8))), attacker)
+
+
 class World:
     """A router that obeys the weights file, two synthetic pools, and one rollout."""
 
-    def __init__(self, folder: Path, engines: Engines, random: Random, fault: Fault | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engines: Engines,
+        random: Random,
+        fault: Fault | None,
+        senders: Senders = Senders(),
+    ) -> None:
+        self._senders = senders
         self.now = 1_800_000_000.0
         self.began = self.now
         self._engines, self._random, self._fault = engines, random, fault
@@ -116,9 +146,13 @@ class World:
         request_id = f"{random.getrandbits(64):016x}"
         rule = self.config.policy.rules[0]
         pool = rule.pool_for(Features(model="m", request_id=request_id), lambda name: True)
-        fault = self._fault
+        fault, attacker = self._fault, self._senders.attacker
         broken = pool == "new" and fault is not None and self.now >= self.began + fault.at
         kind, size = (fault.kind, fault.size) if fault is not None and broken else ("", 0.0)
+        (client,) = random.choices(range(len(self._senders.weights)), self._senders.weights)
+        if attacker is not None and random.random() < attacker.share:
+            client, pool, kind = -1, attacker.pool, attacker.kind
+            size = 20.0 if "slower" in kind else 1.0
         busy = math.exp(self._busy)
         first = engines.first_ms * busy * random.lognormvariate(0, engines.spread)
         gap = engines.gap_ms * busy * random.lognormvariate(0, engines.spread / 3)
@@ -136,6 +170,7 @@ class World:
         assert share is not None
         return {
             "rollout": {"to": share.to, "percent": share.percent},
+            "client_id": f"client {client}",
             "request_id": request_id, "time": at, "rule": "r", "first_pool": pool, "pool": pool, "stream": True,
             "outcome": outcome, "first_token_ms": None if failed else first, "total_ms": 0.0,
             "decode_ms": None if failed else gap * (tokens - 1), "tokens": {"completion": tokens}, "attempts": [],
@@ -190,6 +225,55 @@ def test_fifty_good_pools_never_go_back_and_reach_the_last_step(tmp_path: Path, 
             wrong.append(seed)
     print(f"good pools that went back or did not arrive: {len(wrong)} of 5")
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    "first", [pytest.param(first, marks=pytest.mark.full if first >= 10 else ()) for first in range(0, 20, 5)]
+)
+def test_twenty_worse_pools_of_several_clients_go_back_within_two_windows(tmp_path: Path, first: int) -> None:
+    late = []
+    for seed, engines, fault, random in faults(range(first, first + 5)):
+        world = World(tmp_path, engines, random, fault, Senders.drawn(random))
+        world.play(fault.at + 20 * WINDOW)
+        at, last = world.decisions[-1]
+        windows = (at - fault.at) / WINDOW if last.step.action == "back" else math.inf
+        print(
+            f"seed {seed}: {fault.kind}, size {fault.size:.2f}: {last.step.action} after {windows:.2f} windows"
+        )
+        if not 0 <= windows <= 2:
+            late.append(seed)
+    assert not late
+
+
+@pytest.mark.parametrize("share", [pytest.param(0.1, marks=pytest.mark.full), 0.5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_whose_own_requests_fail_at_the_new_pool_never_makes_it_go_back(
+    tmp_path: Path, kind: str, share: float
+) -> None:
+    """It provokes timeouts, and sends them with ids that the rule sends to the new pool."""
+    random = Random(f"{kind} {share}")
+    attacker = Attacker(share, "new", kind)
+    world = World(tmp_path, Engines.drawn(random), random, None, Senders.drawn(random, attacker))
+    world.play(8 * WINDOW)
+    actions = [decision.step.action for _, decision in world.decisions]
+    findings = [one for _, decision in world.decisions for one in decision.step.findings]
+    verdicts = {one.verdict for one in findings}
+    print(f"{kind}, {share:.0%} of the requests: {' '.join(actions)}; verdicts {sorted(verdicts)}")
+    assert "back" not in actions
+    assert "one_client" in verdicts, "the attack worked"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_whose_requests_fail_at_the_old_pool_hides_no_worse_pool(tmp_path: Path, kind: str) -> None:
+    random = Random(kind)
+    size = 3.0 if "slower" in kind else 0.3
+    attacker = Attacker(0.3, "old", kind)
+    fault = Fault(kind, size, 0.0)
+    world = World(tmp_path, Engines.drawn(random), random, fault, Senders.drawn(random, attacker))
+    world.play(8 * WINDOW, until=("back", "advance"))
+    actions = [decision.step.action for _, decision in world.decisions]
+    print(f"{kind}: {' '.join(actions)}")
+    assert "advance" not in actions
 
 
 @pytest.mark.parametrize("percent", STEPS)

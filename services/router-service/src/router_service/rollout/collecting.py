@@ -1,16 +1,12 @@
-"""Turns decision records into evidence: uniform samples of bounded size, by window. Reads no clock and no network."""
+"""Turns decision records into evidence by window. Reads no clock and no network."""
 
-import heapq
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from router_service.rollout.plan import ERROR, NOT_COUNTED, OK, TRUNCATED, Arm, Evidence, Pair, Plan, Row
-from router_service.routing.hashing import digest
-
-MOST_ROWS = 500
-"""Maximum sample of one pool, so that the log line of a decision stays under 64 KiB."""
+from router_service.rollout.plan import ERROR, NOT_COUNTED, OK, TRUNCATED, Evidence, Measured, Pair, Plan
+from router_service.rollout.sampling import Counted, arm_of, merged
 
 MOST_WINDOWS = 12
 """Number of latest windows of a step that count, so that earlier good windows do not hide a late fault."""
@@ -33,7 +29,7 @@ _FAULTS = frozenset(
 """Ends of attempts that a client does not see if a retry, a fallback or a resumed stream repairs them."""
 
 
-def row_of(record: Mapping[str, Any]) -> Row | None:
+def row_of(record: Mapping[str, Any]) -> Measured | None:
     """Return the measured values of a finished request; None for a client's mistake and for a copy.
 
     A repaired attempt counts like a failure: with the whole load at the new pool, no other pool could repair it. A
@@ -70,46 +66,20 @@ def _percent(record: Mapping[str, Any]) -> float | None:
     return None if share is None else share.get("percent")
 
 
-class Counted:
-    """The requests of one pool in one window: their number, and the rows with the smallest hashes of their ids.
-
-    Samples of several windows merge to a uniform sample of all their requests.
-    """
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.rows: list[tuple[int, Row]] = []
-        """A heap of the negative hashes: the largest kept hash is the first to go."""
-
-    def add(self, request_id: str, row: Row) -> None:
-        """Count one request."""
-        self.requests += row[2] != NOT_COUNTED
-        item = (-int(digest(request_id), 16), row)
-        if len(self.rows) < MOST_ROWS:
-            heapq.heappush(self.rows, item)
-        elif item[0] > self.rows[0][0]:
-            heapq.heapreplace(self.rows, item)
-
-
-def merged(counted: Iterable[Counted]) -> Arm:
-    """Return the requests of several windows as one arm. Its rows have the order of their hashes."""
-    every = list(counted)
-    rows = heapq.nlargest(MOST_ROWS, (item for one in every for item in one.rows), key=lambda item: item[0])
-    return Arm(sum(one.requests for one in every), tuple(row for _, row in rows))
-
-
 class Windows:
     """The requests of one rollout's step, by pool and window.
 
-    ``began`` is when the step began (epoch seconds), ``percent`` its share.
+    ``began`` is when the step began (epoch seconds), ``percent`` its share. Clients choose request ids: with an unknown
+    ``salt`` they cannot choose which requests are sampled.
     """
 
-    def __init__(self, plan: Plan, began: float, percent: float) -> None:
+    def __init__(self, plan: Plan, began: float, percent: float, salt: str = "") -> None:
+        self._salt = salt
         self.plan = plan
         self.began = began
         self.percent = percent
         self._closed: deque[tuple[Counted, Counted]] = deque(maxlen=MOST_WINDOWS)
-        self._open = (Counted(), Counted())
+        self._open = (Counted(salt), Counted(salt))
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one record, if it is of this rule and share, of one of the two pools and ended after the warm-up.
@@ -125,13 +95,17 @@ class Windows:
         row = row_of(record)
         if row is None or ended_at(record) < self.began + self.plan.warm_up_seconds:
             return
-        self._open[pool == self.plan.to].add(str(record.get("request_id")), row)
+        client = str(record.get("client_id") or "")
+        self._open[pool == self.plan.to].add(str(record.get("request_id")), client, row)
 
     def close(self) -> Evidence:
         """End the window, and return the evidence for a decision."""
-        last, self._open = self._open, (Counted(), Counted())
+        last, self._open = self._open, (Counted(self._salt), Counted(self._salt))
         self._closed.append(last)
-        return Evidence(
-            Pair(merged(last[:1]), merged(last[1:])),
-            Pair(merged(pair[0] for pair in self._closed), merged(pair[1] for pair in self._closed)),
-        )
+        numbers: dict[str, int] = {}
+
+        def pair(windows: list[tuple[Counted, Counted]]) -> Pair:
+            old, new = (merged([one[side] for one in windows]) for side in (0, 1))
+            return Pair(arm_of(old, numbers), arm_of(new, numbers))
+
+        return Evidence(pair([last]), pair(list(self._closed)))

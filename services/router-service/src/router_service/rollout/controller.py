@@ -4,6 +4,7 @@ It is not on the path of a request. While it is down, routers keep the shares of
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Controller:
         self._runs: dict[str, RolloutRun] = {}
         self._records = RouterRecords()
         self._said: dict[str, object] = {}
+        self._salt = secrets.token_hex(16)  # so that no client can choose which of its requests are sampled
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -115,7 +117,7 @@ class Controller:
         plans = [Plan.of(rule) for rule in config.rules if rule.rollout is not None]
         self._runs = {
             plan.rule: self._runs.get(plan.rule)
-            or RolloutRun(plan, config.shares.get(plan.rule), self._clock)
+            or RolloutRun(plan, config.shares.get(plan.rule), self._clock, self._salt)
             for plan in plans
         }
         for plan in plans:

@@ -4,13 +4,9 @@ import json
 from typing import cast
 
 from router_service.config.rollout_model import RolloutReason
-from router_service.rollout.judgement import judge, named
+from router_service.rollout.judgement import LEAST_REQUESTS, judge, named
 from router_service.rollout.plan import Evidence, Finding, Pair, Plan, State, Step, as_json
 from router_service.routing.hashing import digest
-
-LEAST_TO_GO_BACK = 20
-"""Minimum requests of each pool for a judgement. A step up needs as many in its last window, and the plan's
-`min_requests` in all windows of the step."""
 
 
 def next_step(state: State | None, evidence: Evidence, plan: Plan) -> Step:
@@ -54,8 +50,8 @@ def _keep_or_advance(state: State, evidence: Evidence, plan: Plan, findings: tup
         return Step("finish", "last_step", percent, "done", findings)
     if plan.paused:
         return Step("hold", "paused", percent, state.state, findings)
-    if _fewest(evidence.step) < plan.min_requests or _fewest(evidence.last) < LEAST_TO_GO_BACK:
-        # A pool that hardly finishes requests must not advance on earlier evidence.
+    if _fewest(evidence.step) < plan.min_requests or _fewest(evidence.last) < LEAST_REQUESTS:
+        # A pool that hardly finishes requests must not advance on earlier evidence: the last window needs some too.
         return Step("hold", "too_few_requests", percent, "advancing", findings)
     window = "last" if evidence.step == evidence.last else "step"
     shown = {one.objective for one in findings if one.window == window and one.verdict == "kept"}
@@ -72,7 +68,7 @@ def _fewest(pair: Pair) -> int:
 
 
 def _judged(pair: Pair, plan: Plan, seed: int, window: str) -> list[Finding]:
-    if _fewest(pair) < LEAST_TO_GO_BACK:
+    if _fewest(pair) < LEAST_REQUESTS:
         return []
     return judge(pair, plan.objectives, plan.confidence, seed, window)
 

@@ -12,8 +12,11 @@ from router_service.config.rules_model import RuleSection
 OK, ERROR, TRUNCATED, NOT_COUNTED = 0, 1, 2, 3
 """Ends of a request. Cancelled requests count in times, but not in the shares of errors and truncations."""
 
-Row = tuple[float | None, float | None, int]
+Measured = tuple[float | None, float | None, int]
 """One request: time to first token and mean gap between two tokens (milliseconds, None if unknown), and its end."""
+
+Row = tuple[float | None, float | None, int, int]
+"""A measured request with the number of its client in the evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,21 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """The requests of one pool. ``requests`` is the number that counts in shares; ``rows`` is a uniform sample."""
+    """The requests of one pool. ``requests`` is the number that counts in shares.
+
+    The first ``uniform`` rows are a uniform sample of all requests (None: all rows are). All rows without those of the
+    client ``flooding`` are a uniform sample of the other clients' requests.
+    """
 
     requests: int = 0
     rows: Sequence[Row] = ()
+    uniform: int | None = None
+    flooding: int | None = None
+
+    def sampled(self, without: int | None = None) -> Sequence[Row]:
+        """Return a uniform sample of all requests, or of those of every client but one."""
+        whole = self.rows if without is not None and without == self.flooding else self.rows[: self.uniform]
+        return whole if without is None else [row for row in whole if row[3] != without]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +154,18 @@ def state_from(data: Mapping[str, Any] | None) -> State | None:
     return None if data is None else State(**data)
 
 
+def row_from(data: Sequence[Any]) -> Row:
+    """Return a row that was written down. Logs of older versions have rows without clients: those count as one."""
+    ttft, gap, end, *client = data
+    return ttft, gap, int(end), int(client[0]) if client else 0
+
+
 def evidence_from(data: Mapping[str, Any]) -> Evidence:
     """Return the evidence that :func:`as_json` wrote. Raises: TypeError, KeyError or ValueError for other data."""
 
     def arm(found: Mapping[str, Any]) -> Arm:
-        rows = [(ttft, gap, int(end)) for ttft, gap, end in found["rows"]]
-        return Arm(int(found["requests"]), rows)
+        rows = [row_from(row) for row in found["rows"]]
+        return Arm(int(found["requests"]), rows, found.get("uniform"), found.get("flooding"))
 
     def pair(found: Mapping[str, Any]) -> Pair:
         return Pair(arm(found["old"]), arm(found["new"]))

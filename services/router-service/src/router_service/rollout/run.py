@@ -28,8 +28,9 @@ class Decision:
 class RolloutRun:
     """One rule's rollout. ``share`` is its entry in the weights file, None before it starts."""
 
-    def __init__(self, plan: Plan, share: ShareSection | None, clock: Clock) -> None:
+    def __init__(self, plan: Plan, share: ShareSection | None, clock: Clock, salt: str = "") -> None:
         self._clock = clock
+        self._salt = salt
         self.plan = plan
         self.share = share
         self.pending: Decision | None = None
@@ -38,7 +39,8 @@ class RolloutRun:
         self._ends = self._first_end()
 
     def _new_windows(self) -> Windows:
-        return Windows(self.plan, self._since(), 0.0 if self.share is None else self.share.percent)
+        percent = 0.0 if self.share is None else self.share.percent
+        return Windows(self.plan, self._since(), percent, self._salt)
 
     def _since(self) -> float:
         since = self.share.since if self.share is not None else None
