@@ -1,5 +1,6 @@
 """One request as received, with the checks that the router needs. Must not know backends."""
 
+import asyncio
 from dataclasses import dataclass
 from time import perf_counter, time
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import orjson
 
 from router_service.openai_api.form import BadForm, read_form
+from router_service.openai_api.large_body import LARGE_BYTES, MAX_COST, parse_cost
 from router_service.openai_api.paths import InferencePath
 from router_service.openai_api.response_ids import StoredRequest
 from router_service.pipeline import headers
@@ -38,6 +40,22 @@ class Inbound:
     def method(self) -> bytes:
         """Return the method for the engine."""
         return b"POST" if self.stored is None else self.stored.method.encode("ascii")
+
+    async def admit_large(self) -> None:
+        """Let other requests run before each step of a large body: its search, its parsing and its changes.
+
+        Raises:
+            BadBody: JSON with so many values that parsing would hold the loop too long.
+        """
+        if len(self.body) < LARGE_BYTES:
+            return
+        for cost in () if self.path.form else parse_cost(self.body):
+            if cost > MAX_COST:
+                raise BadBody(
+                    "the request body has too many values for its size: send fewer or shorter lists"
+                )
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the body: a JSON object or, on the audio paths, a form.

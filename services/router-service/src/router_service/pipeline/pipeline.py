@@ -10,6 +10,7 @@ from random import Random
 from time import perf_counter
 from typing import Any
 
+from router_service.openai_api.large_body import LARGE_BYTES
 from router_service.openai_api.response_ids import previous_id
 from router_service.pipeline import ends, output_limit
 from router_service.pipeline import headers as fields
@@ -91,7 +92,11 @@ class Pipeline:
         self.fleet.budget.enter()
         try:
             if inbound.stored is None:
+                if len(inbound.body) >= LARGE_BYTES:
+                    await self._admit_large(inbound)
                 body = self._read(job)
+                if len(inbound.body) >= LARGE_BYTES:
+                    await asyncio.sleep(0)  # Parsing is one step, changing the body for the engine another.
                 if inbound.path.stores:
                     await self._find_home(job, body)
                 answer = await self._loop.run(job, relay, body)
@@ -174,6 +179,14 @@ class Pipeline:
         """End every running response with an error (the end of a graceful shutdown)."""
         for answer in list(self._attempts.running):
             answer.stop(End.TOTAL_TIMEOUT, why)
+
+    @staticmethod
+    async def _admit_large(inbound: Inbound) -> None:
+        """Raises: Refused for a body that is too costly to parse."""
+        try:
+            await inbound.admit_large()
+        except BadBody as error:
+            raise Refused(ends.bad_body(str(error))) from None
 
     def _read(self, job: Job) -> dict[str, Any]:
         """Return the parsed request body and extract its features.
