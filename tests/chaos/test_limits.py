@@ -26,12 +26,14 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 HOUR = 3600
 SPARE_FILES = 12  # Idle use is below the alert's 90 %; a few more requests exhaust the limit.
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts of its own")
+needs_faketime = pytest.mark.skipif(
+    not FAKETIME.exists(), reason="libfaketime is not installed (Debian package faketime)"
+)
 
 
+@needs_faketime
 def test_the_clock_of_a_router_jumps(world: World, table: list[Row], tmp_path: Path) -> None:
     """Move the clock an hour ahead, then back: no timeout, pin or breaker may depend on the wall clock."""
-    if not FAKETIME.exists():
-        pytest.fail("libfaketime is not installed (Debian package libfaketime)")
     offset = tmp_path / "offset"
     offset.write_text("+0")
     wrapper = (
