@@ -5,7 +5,7 @@ The pipeline fills the slots while the request runs; text is produced only for a
 """
 
 from dataclasses import dataclass
-from math import fsum
+from math import floor, fsum
 from operator import itemgetter
 from typing import Any, Final
 
@@ -279,7 +279,7 @@ def _rejected(first: Decision) -> dict[str, dict[str, int]]:
 
 
 def _ms(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+    return None if value is None else floor(value * 1e3 + 0.5) / 1e3  # A third of the time of `round`.
 
 
 def _considered(decision: Decision) -> list[Considered]:
@@ -301,7 +301,8 @@ def _worth_logging(decision: Decision) -> tuple[list[Considered], list[Seen]]:
         count = named[seen[_POOL], because] = named.get((seen[_POOL], because), 0) + 1
         if count <= REJECTED_KEPT:
             rejected.append((seen, because, None))
-    eligible = sorted(_considered(decision)[len(decision.rejected) :], key=_SCORE)
+    scored = zip(decision.eligible, decision.scores, strict=True)
+    eligible: list[Considered] = sorted([(seen, None, score) for seen, score in scored], key=_SCORE)
     if len(eligible) <= LOGGED_BEST:
         return rejected + eligible, []
     chosen = decision.chosen.name if decision.chosen is not None else ""
@@ -321,7 +322,7 @@ def _candidate(seen: Seen, because: RejectedBecause | None, score: float | None)
         "rejected_because": because,
         "in_flight": in_flight,
         "limit": limit,
-        "score": None if score is None else round(score, 6),
+        "score": None if score is None else floor(score * 1e6 + 0.5) / 1e6,
     }
     if ramp != 1.0:
         fields["ramp"] = ramp
