@@ -50,6 +50,8 @@ class Listed:
     configured order.
     """
 
+    __slots__ = ("_eligible", "_places", "_rejected", "_view", "count")
+
     def __init__(self, view: PoolView, snapshot: Snapshot, policy: Policy) -> None:
         self._view = view
         self._eligible: list[BackendView] = []
@@ -65,7 +67,7 @@ class Listed:
                 elif backend.breaker_open and ejected < most_ejected(view, policy):
                     ejected += 1
                     because = RejectedBecause.BREAKER_OPEN
-                elif backend.in_flight >= slots_of(backend):
+                elif backend.in_flight >= (backend.limit if backend.ramp == 1.0 else slots_of(backend)):
                     because = RejectedBecause.AT_LIMIT
                 else:
                     self._eligible.append(backend)
@@ -96,6 +98,8 @@ class Listed:
 
 class Sorted:
     """Reads only the best backends of a pool that is kept sorted."""
+
+    __slots__ = ("_standing", "_tried", "_view", "count")
 
     def __init__(self, view: PoolView, standing: Standing, tried: Sequence[int]) -> None:
         self._view = view

@@ -18,10 +18,10 @@ def scores(
 ) -> list[float]:
     """Requests in flight with this one, per share of normal load; among equals the distance from the pool's position."""
     start, count = pool.round_robin, len(pool.backends)
-    return [
-        _score(load_of(backend), (place - start) % count, count)
-        for backend, place in zip(eligible, places, strict=True)
-    ]
+    found = []
+    for backend, place in zip(eligible, places, strict=True):
+        found.append(_score(load_of(backend), (place - start) % count, count))
+    return found
 
 
 def best(
