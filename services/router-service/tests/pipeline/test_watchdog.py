@@ -100,4 +100,4 @@ async def test_many_attempts_with_equal_timeouts_need_one_timer() -> None:
     assert attempts.alarms._timer is timer
     for watchdog in [first, *attempts.watchdogs.values()]:
         watchdog.stop()
-    assert not attempts.alarms._running
+    assert not attempts.alarms.running

@@ -134,7 +134,10 @@ class Answer:
         if data:
             if self._delivered is not None:
                 self._delivered.feed(data)
-            self._forward(data, events.progressed, now)
+            if self.first_answer_at:  # Only forwarding is left to do; never set for a continuation.
+                self._relay.write(data)
+            else:
+                self._forward(data, events.progressed, now)
         if events.error is not None:
             self.stop(End.ENGINE_ERROR, "the engine reported an error in its stream")
 
@@ -229,8 +232,8 @@ class Answer:
                 if name not in (b"content-type", b"content-encoding")
             ]
             self.headers.append((b"content-type", b"application/json"))
-        elif self._plain is not None:
-            body = self._plain.edited(body)
+        elif self._recipient.editor is not None:
+            body = self._recipient.editor.whole(body)
         self._start(None if self.status in (204, 304) else len(body), self.report)
         if body:
             self._relay.write(body)
@@ -247,8 +250,7 @@ class Answer:
             self._forward_joined(self._seam, data, progressed, now)
         elif self.clock.first_token_at:
             self._relay.write(data)
-            if not self.first_answer_at:
-                self._look_for_answer(data)
+            self._look_for_answer(data)
         else:
             self._before_first_token(data, progressed, now)
 

@@ -139,13 +139,15 @@ class Attempts:
         continuation: "Continuation | None",
         editor: PieceEditor | None,
     ) -> Answer:
-        features = job.features
+        features, backend = job.features, decision.chosen
         assert features is not None
+        assert backend is not None
         rule = decision.rule
         timeouts = job.settings.policy.timeouts
         if rule is not None and rule.timeouts is not None:
             timeouts = rule.timeouts
-        job.set_timeouts(timeouts)
+        if timeouts is not job.timeouts:
+            job.set_timeouts(timeouts)
         events = EventStream(job.drops_usage(body), job.inbound.path.error_form, editor)
         if continuation is None and rule is not None and rule.resume and features.stream:
             events.keep()
@@ -155,7 +157,7 @@ class Attempts:
         recipient = Recipient(
             relay,
             job.inbound.path,
-            job.head_maker(decision),
+            job.response_headers,
             job.settings.reject,
             job.wants_trailers,
             continuation is not None,
@@ -164,8 +166,7 @@ class Attempts:
             job.delivered,
         )
         clock = Watchdog(self._alarms, timeouts, job.deadline, streamed=features.stream)
-        backend = decision.chosen
-        if self._homes is not None and backend is not None and _may_be_stored(job, body, backend):
+        if self._homes is not None and job.inbound.path.stores and _may_be_stored(body, backend):
             # The end of a stream reports the tokens itself.
             uncounted = body.get("background") is True and not features.stream
             created_by = job.request_id if uncounted else ""
@@ -225,9 +226,9 @@ class Attempts:
             return
 
 
-def _may_be_stored(job: Job, body: dict[str, Any], backend: BackendView) -> bool:
-    """Return whether the engine may keep the response for later requests."""
-    return job.inbound.path.stores and body.get("store") is not False and backend.stores_responses
+def _may_be_stored(body: dict[str, Any], backend: BackendView) -> bool:
+    """Return whether the engine may keep the response for later requests, at a path where engines do."""
+    return body.get("store") is not False and backend.stores_responses
 
 
 def _note(record: AttemptRecord, answer: Answer) -> None:

@@ -44,10 +44,6 @@ class PlainBody:
         """Return the bytes that `pass_on` held back at the end of the body."""
         return b"" if self._editor is None else self._editor.rest()
 
-    def edited(self, body: bytes) -> bytes:
-        """Return a whole body with the changes for the client applied."""
-        return body if self._editor is None else self._editor.whole(body)
-
     def report(self) -> EngineReport:
         """Read the token counts of the forwarded bytes."""
         return self._scanner.report() if self._scanner is not None else EngineReport()

@@ -47,7 +47,7 @@ async def dry_run(
     features = extract_features(
         body,
         path,
-        fields.HeaderView(headers),
+        fields.HeaderView(by_name),
         Sender(
             fields.safe_name(by_name.get(b"x-client-id")),
             fields.request_id(asked_id) if asked_id is not None else "dry-run",

@@ -249,7 +249,10 @@ class Fleet:
         its client has its share, or other classes keep the free slots.
         """
         line = self.lines[pool]
-        if not line.has_shares or not line.asks(client, now):
+        if not line.has_shares:
+            return False
+        contended = line.shares.asks(client, now)
+        if not contended and line.classes is None:
             return False
         return line.must_wait(
             client, class_name, now, lambda: self.slots(pool), lambda: self._free(pool, line)
@@ -269,11 +272,11 @@ class Fleet:
         backend.in_flight += 1
         line = self.lines.get(backend.pool)
         if line is not None:
-            line.begin(client, class_name)
+            line.shares.begin(client)
             if line.classes is not None:
+                line.classes.begin(class_name)
                 line.classes.count_start(class_name)
-        member = self._members[backend]
-        if member in self._unsettled:
+        if self._unsettled and (member := self._members[backend]) in self._unsettled:
             member.breaker.begin()
             backend.breaker_open = member.breaker.blocked(self._clock())
         self._changed(backend)
@@ -305,8 +308,10 @@ class Fleet:
             self._members.pop(backend, None)
         line = self.lines.get(backend.pool)
         if line is not None:
-            line.end(client, class_name)
-            if line.busy:
+            line.shares.end(client)
+            if line.classes is not None:
+                line.classes.end(class_name)
+            if line.queue.lines:
                 self.wake(backend.pool)
 
     # -- waiting ---------------------------------------------------------------------------------

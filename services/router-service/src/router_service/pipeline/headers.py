@@ -38,14 +38,12 @@ _UNSAFE_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class HeaderView(Mapping[str, str]):
-    """Raw headers as a mapping of texts. Values are decoded on access; the last value of a repeated header
-    wins.
-    """
+    """Headers by name as a mapping of texts. Values are decoded on access."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_by_name",)
 
-    def __init__(self, raw: RawHeaders) -> None:
-        self._raw = raw
+    def __init__(self, by_name: Mapping[bytes, bytes]) -> None:
+        self._by_name = by_name
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
@@ -54,20 +52,17 @@ class HeaderView(Mapping[str, str]):
         return value
 
     def get(self, name: str, default: T | None = None) -> str | T | None:  # type: ignore[override]
-        """Return the value of ``key``. Overrides `Mapping.get`, which raises and catches an exception for
+        """Return the value of ``name``. Overrides `Mapping.get`, which raises and catches an exception for
         each absent header.
         """
-        wanted = name.encode("latin-1", "replace")
-        for known, value in reversed(self._raw):
-            if known == wanted:
-                return value.decode("latin-1")
-        return default
+        value = self._by_name.get(name.encode("latin-1", "replace"))
+        return default if value is None else value.decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
-        return iter({name.decode("latin-1"): None for name, _ in self._raw})
+        return iter([name.decode("latin-1") for name in self._by_name])
 
     def __len__(self) -> int:
-        return len(self._raw)
+        return len(self._by_name)
 
 
 def request_id(value: bytes | None) -> str:
@@ -103,8 +98,21 @@ def session_of(by_name: Mapping[bytes, bytes], names: Sequence[bytes]) -> tuple[
 def forwarded(raw: RawHeaders) -> bytes:
     """Return the headers for the engine as bytes with line ends."""
     allowed = FOR_THE_ENGINE
+    lines = []
+    for pair in raw:
+        if pair[0] in allowed:
+            lines.append(b": ".join(pair))
+        elif pair[0] == b"connection" and pair[1].lower() not in (b"keep-alive", b"close"):
+            return _forwarded_unnamed(raw)
+    lines.append(b"")
+    return b"\r\n".join(lines)
+
+
+def _forwarded_unnamed(raw: RawHeaders) -> bytes:
+    """Return the headers for the engine without those that ``connection`` names."""
+    allowed = FOR_THE_ENGINE
     for name, value in raw:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+        if name == b"connection":
             allowed = allowed - {part.strip().lower() for part in value.split(b",")}
     return b"".join([b"%b: %b\r\n" % pair for pair in raw if pair[0] in allowed])
 

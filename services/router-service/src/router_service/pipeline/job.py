@@ -11,7 +11,6 @@ from router_service.pipeline import headers as fields
 from router_service.pipeline.answer import Answer
 from router_service.pipeline.headers import RawHeaders
 from router_service.pipeline.inbound import Inbound
-from router_service.pipeline.recipient import HeadMaker
 from router_service.pipeline.response_homes import Home
 from router_service.pipeline.settings import Settings
 from router_service.pipeline.shadow_copy import Copy
@@ -63,6 +62,7 @@ class Job:
     ``home`` is the backend that has the response which the request continues, None for other requests.
     ``went_ahead``: how many requests of each class were sent to the pool while this one waited.
     ``held_seconds``: how long it waited for the start of an engine; ``holding`` is True meanwhile.
+    ``headers`` are the request's headers by name.
     ``reserved_tokens`` is the edge's `x-edge-max-tokens`, "" if the request has a limit or no budget.
     ``opened``: the client has the head of a response. ``cut_off``: the client did not get the end of the answer, and
     so the edge did not get the token counts. ``delivered`` counts the tokens of such an answer where the engine does
@@ -79,6 +79,7 @@ class Job:
     trace: TraceContext
     wants_trailers: bool
     reserved_tokens: bytes = b""
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
     features: Features | None = None
     home: Home | None = None
     first_decision: Decision | None = None
@@ -149,7 +150,9 @@ class Job:
     def route_headers(self) -> RawHeaders:
         """Return the headers that report the chosen backend and the reason to the client."""
         request_id = self.request_id.encode("ascii")
-        found = [(name, request_id) for name in id_headers(self.inbound.path.error_form)]
+        found = []
+        for name in id_headers(self.inbound.path.error_form):
+            found.append((name, request_id))
         found.append((b"x-route-replica", self.settings.replica))
         decision = self.decision
         if decision is not None:
@@ -162,40 +165,31 @@ class Job:
             )
         return found
 
-    def head_maker(self, decision: Decision) -> HeadMaker:
-        """Return the function that makes the client's headers when the response begins; ``decision`` is this
-        attempt's.
-        """
-
-        def head(status: int, engine: RawHeaders, report: EngineReport | None) -> RawHeaders:
-            found = self.route_headers() + engine
-            if report is not None and self.wants_trailers and report.prompt_tokens is not None:
-                found.append(fields.token_header(report.prompt_tokens, report.completion_tokens or 0))
-            elif report is None and status == 200:
-                if self.features is not None and self.features.stream:
-                    names = {name for name, _ in engine}
-                    if b"cache-control" not in names:
-                        found.append((b"cache-control", b"no-cache"))
-                    if b"x-accel-buffering" not in names:
-                        found.append((b"x-accel-buffering", b"no"))
-                if self.wants_trailers:
-                    found.append((b"trailer", b"x-route-tokens"))
-            return found
-
-        return head
+    def response_headers(self, status: int, engine: RawHeaders, report: EngineReport | None) -> RawHeaders:
+        """Return the client's headers (`recipient.HeadMaker`). Called when the response begins."""
+        found = self.route_headers() + engine
+        if report is not None and self.wants_trailers and report.prompt_tokens is not None:
+            found.append(fields.token_header(report.prompt_tokens, report.completion_tokens or 0))
+        elif report is None and status == 200:
+            if self.features is not None and self.features.stream:
+                names = {name for name, _ in engine}
+                if b"cache-control" not in names:
+                    found.append((b"cache-control", b"no-cache"))
+                if b"x-accel-buffering" not in names:
+                    found.append((b"x-accel-buffering", b"no"))
+            if self.wants_trailers:
+                found.append((b"trailer", b"x-route-tokens"))
+        return found
 
     def request_head(self, upstream: Upstream, url: str, length: int) -> bytes:
         """Return the request line and headers of one attempt."""
-        return b"".join(
-            (
-                upstream.head(url, self.inbound.method, self.inbound.target),
-                fields.forwarded(self.inbound.headers),
-                b"x-request-id: ",
-                self.request_id.encode("ascii"),
-                b"\r\ntraceparent: ",
-                self.trace.traceparent(),
-                b"\r\ncontent-length: %d\r\n\r\n" % length,
-            )
+        inbound = self.inbound
+        return b"%b%bx-request-id: %b\r\ntraceparent: %b\r\ncontent-length: %d\r\n\r\n" % (
+            upstream.head(url, b"POST" if inbound.stored is None else inbound.method, inbound.target),
+            fields.forwarded(inbound.headers),
+            self.request_id.encode("ascii"),
+            self.trace.traceparent(),
+            length,
         )
 
     def drops_usage(self, body: dict[str, Any]) -> bool:
@@ -231,8 +225,8 @@ class Job:
 
     def complete(self, answer: Answer | None) -> None:
         """Record a complete response. ``answer`` is None if only the end of a resumed stream was missing."""
-        if answer is not None:
-            self.take_report(answer.report)
+        if answer is not None and answer.report is not None:
+            self.report = answer.report
         if self.resumes:
             self.outcome = Outcome.OK  # The status is that of the first attempt.
             return

@@ -102,15 +102,11 @@ class Line:
         if self.classes is not None:
             self.classes.end(class_name)
 
-    def asks(self, client: str, now: float) -> bool:
-        """Record that ``client`` requests a slot at ``now``; return whether a share may make it wait."""
-        return self.shares.asks(client, now) or self.classes is not None
-
     def must_wait(
         self, client: str, class_name: str, now: float, slots: Callable[[], int], free: Callable[[], int]
     ) -> bool:
         """Return whether a new request must wait although a slot is free: its client has its share of the pool's
-        ``slots``, or other classes keep the ``free`` ones. Both are counted only if needed. Called after :meth:`asks`.
+        ``slots``, or other classes keep the ``free`` ones. Both are counted only if needed. Called after ``shares.asks``.
         """
         if self.shares.full(client, now, slots):
             return True

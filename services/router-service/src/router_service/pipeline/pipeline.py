@@ -139,6 +139,7 @@ class Pipeline:
             trace=continued(by_name.get(b"traceparent"), settings.trace_ratio, self._random),
             wants_trailers=b"trailers" in by_name.get(b"te", b""),
             reserved_tokens=by_name.get(output_limit.HEADER, b""),
+            headers=by_name,
         )
         attempt = by_name.get(b"x-envoy-attempt-count", b"1")
         if attempt != b"1":
@@ -200,7 +201,7 @@ class Pipeline:
             job.features = extract_features(
                 body,
                 job.inbound.path.path,
-                fields.HeaderView(job.inbound.headers),
+                fields.HeaderView(job.headers),
                 Sender(job.client_id, job.request_id, *job.session),
                 sources=settings.sessions,
                 needs=settings.policy.needs,

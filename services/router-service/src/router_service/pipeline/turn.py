@@ -138,7 +138,7 @@ class Turn:
         self._start().awaited(now)
         features = job.features
         if hold.comment_seconds > 0 and features is not None and features.stream:
-            self._comments = _Comments(job, decision, relay, hold.comment_seconds)
+            self._comments = _Comments(job, relay, hold.comment_seconds)
 
     def _end_hold(self, began: float) -> None:
         """Add the time until a backend was ready; the rest of the wait is in the queue."""
@@ -204,9 +204,8 @@ class _Waiting:
 class _Comments:
     """Writes a comment into a waiting event stream every ``seconds``. The first one opens the response."""
 
-    def __init__(self, job: Job, decision: Decision, relay: Relay, seconds: float) -> None:
+    def __init__(self, job: Job, relay: Relay, seconds: float) -> None:
         self._job = job
-        self._decision = decision
         self._relay = relay
         self._seconds = seconds
         self._timer = asyncio.get_running_loop().call_later(seconds, self._write)
@@ -219,6 +218,6 @@ class _Comments:
         if not job.opened:
             job.opened = True
             event_stream = [(b"content-type", b"text/event-stream; charset=utf-8")]
-            relay.start(200, job.head_maker(self._decision)(200, event_stream, None))
+            relay.start(200, job.response_headers(200, event_stream, None))
         relay.write(COMMENT)
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._write)

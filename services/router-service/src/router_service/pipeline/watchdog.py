@@ -19,25 +19,21 @@ class Alarms:
     """One timer for all running watchdogs: a timer for each attempt costs more than the rest of its watchdog.
 
     The timer is set to the earliest due time of all. When it fires, every watchdog is asked for its due time again.
-    Most attempts have ended by then, so it fires about once per shortest timeout.
+    Most attempts have ended by then, so it fires about once per shortest timeout. A watchdog that ends leaves ``running``.
     """
 
-    __slots__ = ("_next", "_running", "_timer")
+    __slots__ = ("_next", "_timer", "running")
 
     def __init__(self) -> None:
-        self._running: set[Watchdog] = set()
+        self.running: set[Watchdog] = set()
         self._next = inf
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, watchdog: "Watchdog", due: float) -> None:
         """Check ``watchdog`` at ``due``, in `time.perf_counter` seconds."""
-        self._running.add(watchdog)
+        self.running.add(watchdog)
         if due < self._next:
             self._set(due, perf_counter())
-
-    def remove(self, watchdog: "Watchdog") -> None:
-        """Forget a watchdog."""
-        self._running.discard(watchdog)
 
     def _set(self, due: float, now: float) -> None:
         if self._timer is not None:
@@ -50,7 +46,7 @@ class Alarms:
         self._timer, self._next = None, inf
         due = now  # If a callback fails, the others are checked again soon.
         try:
-            due = min([watchdog.check(now) for watchdog in list(self._running)], default=inf)
+            due = min([watchdog.check(now) for watchdog in list(self.running)], default=inf)
         finally:
             if due < inf:
                 self._set(max(due, now + _REST_SECONDS), now)
@@ -97,7 +93,7 @@ class Watchdog:
         request without such circles is freed at once instead of by the garbage collector.
         """
         self._on_due = None
-        self._alarms.remove(self)
+        self._alarms.running.discard(self)
 
     def pause(self) -> None:
         """Stop the idle timeout: while the client does not read, the engine's stream is not read either."""

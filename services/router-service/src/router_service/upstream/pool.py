@@ -70,7 +70,7 @@ class UpstreamPool:
 
     def head(self, url: str, method: bytes, target: bytes) -> bytes:
         """Return the request line and ``host`` header for ``target`` at ``url``."""
-        address = self.address(url)
+        address = self._addresses.get(url) or self.address(url)
         return b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (method, address.prefix, target, address.authority)
 
     def idle(self, url: str) -> UpstreamConnection | None:
