@@ -23,6 +23,8 @@ failed while working."""
 
 _NO_BODY = frozenset({204, 304})
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
 
 class _NotHttp(Exception):
     """Stops the parser from inside a callback."""
@@ -207,9 +209,7 @@ class UpstreamConnection(asyncio.Protocol):
         if sink is None:
             return
         headers = self._headers
-        if status not in _NO_BODY and not any(
-            name == b"content-length" or name == b"transfer-encoding" for name, _ in headers
-        ):
+        if status not in _NO_BODY and not _framed(headers):
             self._until_close = True
             self._reusable = False
         self._head_done = True
@@ -238,7 +238,8 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._reusable or not self.open:
             self.close()
         else:
-            self.resume()
+            if self._paused:
+                self.resume()
             self._on_idle(self)
         if sink is not None:
             sink.on_end()
@@ -256,6 +257,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self._head_done:
             return Broken.IN_BODY
         return Broken.IN_HEAD if self._answered else Broken.BEFORE_ANSWER
+
+
+def _framed(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Return whether headers say where the body ends."""
+    for pair in headers:  # noqa: SIM110 (a loop costs less than `any` over a generator)
+        if pair[0] in _FRAMING:
+            return True
+    return False
 
 
 def _how(exc: Exception | None) -> str:
