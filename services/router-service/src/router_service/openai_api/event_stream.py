@@ -106,14 +106,15 @@ class EventStream:
         after them would become part of them.
         """
         held, self._held = self._held, b""
+        if not held:
+            return b""
         if self._is_error(held):
             self.error = held
             return b""
         if terminals and not (_has_any(held, terminals) and _is_whole(held)):
             return b""
-        if held:
-            self.before_last = self.last
-            self.last = held
+        self.before_last = self.last
+        self.last = held
         return held
 
     def ends_with_any(self, terminals: tuple[bytes, ...]) -> bool:
