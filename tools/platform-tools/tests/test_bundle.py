@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from harness.kubernetes.tools import tool
+from harness.ports import free_port
 from harness.programs import require
 from platform_tools.bundle import images_of, inside
 
@@ -23,24 +24,24 @@ set -eu
 ip link set lo up
 docker-registry serve inside.yml > inside.log 2>&1 & registry=$!
 trap 'kill $registry' EXIT
-until curl -sf http://127.0.0.1:5055/v2/; do sleep 0.2; done
+until curl -sf "http://$REGISTRY/v2/"; do sleep 0.2; done
 if curl -s -m 2 http://1.1.1.1; then echo "there is a network"; exit 1; fi
-"$@" push bundle --registry 127.0.0.1:5055
-"$@" push bundle --registry 127.0.0.1:5055
+"$@" push bundle --registry "$REGISTRY"
+"$@" push bundle --registry "$REGISTRY"
 for image in $(cat bundle/images.txt); do
-  skopeo inspect --tls-verify=false --raw "docker://127.0.0.1:5055/$image" | sha256sum
+  skopeo inspect --tls-verify=false --raw "docker://$REGISTRY/$image" | sha256sum
 done
 mkdir -p pulled
-helm pull --plain-http oci://127.0.0.1:5055/charts/llm-platform -d pulled
+helm pull --plain-http "oci://$REGISTRY/charts/llm-platform" -d pulled
 helm template llm pulled/llm-platform-*.tgz -n llm -f sim.yaml > rendered.yaml
 """
 
 
-def registry(folder: Path, name: str, port: int) -> Path:
+def registry(folder: Path, name: str, address: str) -> Path:
     settings = folder / f"{name}.yml"
     settings.write_text(yaml.safe_dump({
         "version": 0.1, "storage": {"filesystem": {"rootdirectory": str(folder / name)}},
-        "http": {"addr": f"127.0.0.1:{port}"},
+        "http": {"addr": address},
     }))  # fmt: skip
     return settings
 
@@ -53,7 +54,8 @@ def test_a_bundle_moves_the_platform_into_a_registry_without_a_network(
 ) -> None:
     for program in ("docker-registry", "skopeo", "unshare"):
         require(program, f"install it: apt-get install --no-install-recommends {program}")
-    path = {**os.environ, "PATH": f"{tool('helm').parent}:{os.environ['PATH']}"}
+    outer, inner = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    path = {**os.environ, "PATH": f"{tool('helm').parent}:{os.environ['PATH']}", "REGISTRY": inner}
 
     def run(*words: object, **more: object) -> str:
         done = subprocess.run(
@@ -64,12 +66,12 @@ def test_a_bundle_moves_the_platform_into_a_registry_without_a_network(
         return str(done.stdout)
 
     outside = subprocess.Popen(
-        ["docker-registry", "serve", registry(tmp_path, "outside", 5054)],
+        ["docker-registry", "serve", registry(tmp_path, "outside", outer)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        run(*"curl -sf --retry 50 --retry-delay 1 --retry-connrefused http://127.0.0.1:5054/v2/".split())
+        run(*f"curl -sf --retry 50 --retry-delay 1 --retry-connrefused http://{outer}/v2/".split())
         digest = _tiny_image(tmp_path / "tiny")
         (tmp_path / "pinned.yaml").write_text(f'image: {{digest: "{digest}"}}\n')
         pinned = f"redis={tmp_path / 'pinned.yaml'}"
@@ -78,16 +80,16 @@ def test_a_bundle_moves_the_platform_into_a_registry_without_a_network(
         assert f"library/redis@{digest}" in names
         assert "llm-platform/router-service:0.1.0" in names
         for name in names:
-            target = f"docker://127.0.0.1:5054/{name.partition('@')[0]}"
+            target = f"docker://{outer}/{name.partition('@')[0]}"
             run("skopeo", "copy", "--dest-tls-verify=false", f"oci:{tmp_path / 'tiny'}:tiny", target)
         run(
             *BUNDLE, "create", "bundle", "--environment", "sim", "--no-wheels",
-            "--registry", "127.0.0.1:5054/llm-platform", "--mirror", "127.0.0.1:5054", "-f", pinned,
+            "--registry", f"{outer}/llm-platform", "--mirror", outer, "-f", pinned,
         )  # fmt: skip
     finally:
         outside.terminate()
         outside.wait()
-    registry(tmp_path, "inside", 5055)
+    registry(tmp_path, "inside", inner)
     shutil.copy(ROOT / "helm/llm-platform/environments/sim.yaml", tmp_path)
     said = run("unshare", "--net", "bash", "-c", INSIDE, "inside", *BUNDLE)
     digests = [line for line in said.splitlines() if line.endswith("  -")]
@@ -97,7 +99,7 @@ def test_a_bundle_moves_the_platform_into_a_registry_without_a_network(
 
     damaged = tmp_path / "bundle/charts/llm-redis-0.1.0.tgz"
     damaged.write_bytes(b"x")
-    push = [*BUNDLE, "push", "bundle", "--registry", "127.0.0.1:5055"]
+    push = [*BUNDLE, "push", "bundle", "--registry", inner]
     done = subprocess.run(push, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "llm-redis-0.1.0.tgz is missing or damaged" in done.stderr
