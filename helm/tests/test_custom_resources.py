@@ -16,10 +16,11 @@ from platform_tools.deploy.needs import CRD_VERSIONS
 pytestmark = pytest.mark.programs
 
 HELM = Path(__file__).resolve().parents[1]
+ROUTE = 'httpRoute={"enabled": true, "parentRefs": [{"name": "gateway"}], "hostnames": ["llm.example.com"]}'
 OFFERS = {
     ("edge-gateway", "internal.yaml"): [
         'serviceMonitor={"enabled": true}',
-        'httpRoute={"enabled": true, "parentRefs": [{"name": "gateway"}], "hostnames": ["llm.example.com"]}',
+        ROUTE,
     ],
     ("edge-gateway", "tls.yaml"): [
         'tls.certManager={"enabled": true, "issuer": {"name": "ours"}, "dnsNames": ["llm.example.com"]}'
@@ -31,6 +32,8 @@ OFFERS = {
         'podMonitor={"enabled": true}',
         'keda={"enabled": true}',
     ],
+    ("llm-grafana", "ingress.yaml"): [ROUTE],
+    ("console", "behind-a-proxy.yaml"): [ROUTE],
     ("observability", "default.yaml"): ['prometheusRule={"enabled": true}', 'podMonitors={"enabled": true}'],
 }
 """Chart and example, with every option that renders a custom resource."""

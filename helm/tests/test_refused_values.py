@@ -92,6 +92,7 @@ REFUSED = {
     ),
     "a chart that is not to be installed": (ROUTER, {"enabled": "false"}, "/enabled"),
     "an ingress without a host": (EDGE, {"ingress__enabled": "true"}, "ingress.hosts is empty"),
+    "a console's ingress without a host": ("console", {"ingress__enabled": "true"}, "ingress.hosts is empty"),
     "a route without a gateway": (
         EDGE, {"httpRoute__enabled": "true"}, "httpRoute.enabled needs the CRD gateway.networking.k8s.io/v1",
     ),

@@ -30,15 +30,18 @@ CLUSTER_SCOPED = (
 SCALE = {"autoscaling": {"enabled": True}, "serviceMonitor": {"enabled": True}}
 KEDA = {"keda": {"enabled": True}, "serviceMonitor": {"enabled": True}}
 MONITORED = {"serviceMonitor": {"enabled": True}}
+ENTRANCE = {
+    "ingress": {"enabled": True, "hosts": [{"host": "llm.example"}]},
+    "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]},
+}
 # For each chart, values that render every kind of object, on top of the required values in options/.
 FULL: Mapping[str, list[Mapping[str, Any]]] = {
-    "console": [{}],
+    "console": [ENTRANCE],
     "edge-gateway": [
         SCALE,
         {
             "settings": {"trusted_proxies": 1},
-            "ingress": {"enabled": True, "hosts": [{"host": "llm.example"}]},
-            "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]},
+            **ENTRANCE,
             "tls": {
                 "enabled": True,
                 "secret": "edge-tls",
@@ -49,7 +52,7 @@ FULL: Mapping[str, list[Mapping[str, Any]]] = {
     "inference-backend": [{**MONITORED, "podMonitor": {"enabled": True}}, KEDA, {"backend": ""}],
     "llm-alloy": [MONITORED],
     "llm-dcgm-exporter": [MONITORED],
-    "llm-grafana": [{**MONITORED, "persistence": {"enabled": True}}],
+    "llm-grafana": [{**MONITORED, **ENTRANCE, "persistence": {"enabled": True}}],
     "llm-loki": [MONITORED],
     "llm-prometheus": [{**MONITORED, "clusterMetrics": {"enabled": True}}],
     "llm-redis": [{**MONITORED, "persistence": {"enabled": True}}],

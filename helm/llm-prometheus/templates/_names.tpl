@@ -324,3 +324,75 @@ secret:
 - ports: [{port: {{ $port }}}]   # a Redis outside the cluster, whose address a policy cannot name
 {{- end -}}
 {{- end }}
+
+{{/* An Ingress to the Service, if enabled. `root`: the chart. `port`: the name of the Service's port. */}}
+{{- define "llm-prometheus.ingress" -}}
+{{- $root := .root -}}
+{{- $port := .port -}}
+{{- with $root.Values.ingress -}}
+{{- if .enabled -}}
+{{- if not .hosts -}}
+{{- fail "ingress.enabled and ingress.hosts is empty: name a host, for example [{host: llm.example.com, paths: [{path: /, pathType: Prefix}]}]" -}}
+{{- end -}}
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: {{ include "llm-prometheus.fullname" $root }}
+  namespace: {{ include "llm-prometheus.namespace" $root | quote }}
+  labels: {{- include "llm-prometheus.labels" $root | nindent 4 }}
+  {{- with .annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- with .className }}
+  ingressClassName: {{ . }}
+  {{- end }}
+  {{- with .tls }}
+  tls: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  rules:
+    {{- range .hosts }}
+    - host: {{ .host | quote }}
+      http:
+        paths:
+          {{- range .paths | default (list dict) }}
+          - path: {{ .path | default "/" }}
+            pathType: {{ .pathType | default "Prefix" }}
+            backend: {service: {name: {{ include "llm-prometheus.fullname" $root }}, port: {name: {{ $port }}}}}
+          {{- end }}
+    {{- end }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* An HTTPRoute to the Service, if enabled. `root`: the chart. `port`: the number of the Service's port. */}}
+{{- define "llm-prometheus.httpRoute" -}}
+{{- $root := .root -}}
+{{- $port := .port -}}
+{{- with $root.Values.httpRoute -}}
+{{- if .enabled -}}
+{{- include "llm-prometheus.requireApi" (dict "root" $root "option" "httpRoute.enabled" "version" "gateway.networking.k8s.io/v1" "remedy" "install the Gateway API first, or use ingress") -}}
+{{- if not .parentRefs -}}
+{{- fail "httpRoute.enabled and httpRoute.parentRefs is empty: name the Gateway, for example [{name: gateway, namespace: gateways}]" -}}
+{{- end -}}
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: {{ include "llm-prometheus.fullname" $root }}
+  namespace: {{ include "llm-prometheus.namespace" $root | quote }}
+  labels: {{- include "llm-prometheus.labels" $root | nindent 4 }}
+  {{- with .annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  parentRefs: {{- toYaml .parentRefs | nindent 4 }}
+  {{- with .hostnames }}
+  hostnames: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  rules:
+    - backendRefs:
+        - {name: {{ include "llm-prometheus.fullname" $root }}, port: {{ $port }}}
+      timeouts: {request: 0s}   # no limit: the services enforce their own timeouts
+{{- end -}}
+{{- end -}}
+{{- end }}
