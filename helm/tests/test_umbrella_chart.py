@@ -65,8 +65,12 @@ def documents(text: str, namespace: str) -> dict[tuple[str, str, str], Any]:
 def test_one_release_renders_what_scripts_deploy_installs(environment: str) -> None:
     values = CHART / "environments" / f"{environment}.yaml"
     found = documents(
-        helm("template", "llm", umbrella(), "-n", "llm", "-f", values, "-f", "-", values=HANDED_OVER), "llm"
-    )
+        helm(
+            "template", "llm", umbrella(), "-n", "llm", "--set", "namespaces.create=true",
+            "-f", values, "-f", "-", values=HANDED_OVER,
+        ),
+        "llm",
+    )  # fmt: skip
     spaces = {key[2]: found.pop(key) for key in list(found) if key[0] == "Namespace"}
     releases = releases_of(HELM, environment, [])
     wanted: dict[tuple[str, str, str], Any] = {}
@@ -81,6 +85,13 @@ def test_one_release_renders_what_scripts_deploy_installs(environment: str) -> N
         if namespace["metadata"]["name"] != "llm":
             made = spaces[namespace["metadata"]["name"]]["metadata"]
             assert made["labels"] == namespace["metadata"]["labels"]
+
+
+def test_it_wants_to_own_no_namespace_unless_told() -> None:
+    """Its Secrets exist before it, so their namespaces do; Helm refuses to create what exists."""
+    values = CHART / "environments/prod.yaml"
+    text = helm("template", "llm", umbrella(), "-n", "llm", "-f", values, "-f", "-", values=HANDED_OVER)
+    assert not [name for kind, _, name in documents(text, "llm") if kind == "Namespace"]
 
 
 def test_its_environments_are_generated_from_those_of_scripts_deploy() -> None:
