@@ -138,7 +138,7 @@ def test_prometheus_takes_every_rule_and_monitor_and_grafana_has_one_default_sou
     }
     assert ("GF_SECURITY_ADMIN_USER", "grafana", "admin-user") in secrets
     assert ("GF_SECURITY_ADMIN_PASSWORD", "grafana", "admin-password") in secrets
-    assert ("GF_SECURITY_SECRET_KEY", "grafana", "secret-key") in secrets
+    assert ("GF_SECURITY_SECRET_KEY", "grafana", "admin-password") in secrets
 
 
 def test_loki_deletes_old_logs() -> None:

@@ -80,7 +80,6 @@ class Platform:
         grafana = {
             "admin-user": "admin",
             "admin-password": secrets.token_hex(8),
-            "secret-key": secrets.token_hex(32),
         }
         self.secret("observability", "grafana", grafana)
         self.secret(load.NAMESPACE, "load-key", {"key": self.keys["suite"]})

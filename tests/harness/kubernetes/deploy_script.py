@@ -48,8 +48,7 @@ def whole_cluster() -> Iterator[FakeKubernetes]:
         state.add("secrets", "redis", "llm", data={"password": "eA=="})
         state.add("secrets", "edge-routes", "llm", data={"routes.yaml": "eA=="})
         state.add("secrets", "edge-tls", "llm", data={"tls.crt": "eA==", "tls.key": "eA=="})
-        keys = ("admin-user", "admin-password", "secret-key")
-        state.add("secrets", "grafana", "observability", data=dict.fromkeys(keys, ""))
+        state.add("secrets", "grafana", "observability", data={"admin-user": "", "admin-password": ""})
         yield state
 
 

@@ -16,7 +16,7 @@ from platform_tools.deploy.releases import BadRequest
 HOW_TO_MAKE = {
     "redis": 'kubectl -n {namespace} create secret generic redis --from-literal=password="$(openssl rand -hex 32)"',
     "grafana": "kubectl -n {namespace} create secret generic grafana --from-literal=admin-user=admin "
-    '--from-literal=admin-password="$(openssl rand -hex 16)" --from-literal=secret-key="$(openssl rand -hex 32)"',
+    '--from-literal=admin-password="$(openssl rand -hex 16)"',
     "edge-routes": "edge-gateway routes --settings services/edge-gateway/envoy/cluster.yaml --keys-file KEYS "
     "--out routes.yaml && kubectl -n {namespace} create secret generic edge-routes --from-file=routes.yaml",
     "edge-tls": "kubectl -n {namespace} create secret tls edge-tls --cert=tls.crt --key=tls.key "
