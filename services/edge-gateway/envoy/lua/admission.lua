@@ -159,7 +159,7 @@ function envoy_on_request(handle)
   local query = question and path:sub(question + 1)
   if question then path = path:sub(1, question - 1) end
   local rule = RULES[path]
-  local stored = path:match("^/v1/responses/[%w_-]+(.*)$")
+  local stored = not rule and path:match("^/v1/responses/[%w_-]+(.*)$")
   if not rule and not stored and not path:find("^/v1/models") then return end -- a route that only refuses
   if stored and #path - #stored > #"/v1/responses/" + 128 then
     return refuse(handle, "400", "string_too_long", "response_id", "A response's id may have at most 128 bytes.")
@@ -177,43 +177,45 @@ function envoy_on_request(handle)
   if not host:find("^[%w._-]+$") and not host:find("^%[[%x:.]+%]$") then
     return refuse(handle, "400", "invalid_host", nil, "The request must name exactly one host.")
   end
-  if handle:streamInfo():protocol() == "HTTP/1.0" then
+  local info = handle:streamInfo()
+  local protocol = info:protocol()
+  if protocol == "HTTP/1.0" then
     return refuse(handle, "426", "http_version_not_supported", nil, "Use HTTP/1.1 or HTTP/2.")
   end
   local known = stored and QUERIES["/v1/responses/{id}" .. stored] or QUERIES[path]
   local kept = query and known_parameters(query, known)
   if kept ~= query then headers:replace(":path", kept == "" and path or path .. "?" .. kept) end
+  local length = headers:get("content-length")
   if not rule or headers:get(":method") ~= "POST" then
     -- No filter reads such a body, so its size would have no limit.
-    local announced = headers:get("content-length")
-    if announced and announced ~= "0" or headers:get("transfer-encoding") or handle:body() then
+    if length and length ~= "0" or headers:get("transfer-encoding") or handle:body() then
       return refuse(handle, "400", "unexpected_body", nil, "This method takes no body.")
     end
     return
   end
 
-  local boundary = rule.form and form_boundary(headers:get("content-type")) or nil
+  local content_type = headers:get("content-type")
+  local boundary = rule.form and form_boundary(content_type) or nil
   if rule.form and not boundary then
     return refuse(handle, "415", "unsupported_content_type", nil,
       "The content-type must be multipart/form-data with a boundary.")
   end
-  if not rule.form and not is_json(headers:get("content-type")) then
+  if not rule.form and not is_json(content_type) then
     return refuse(handle, "415", "unsupported_content_type", nil, "The content-type must be application/json.")
   end
   local coding = headers:get("content-encoding")
   if coding and coding:lower() ~= "identity" then
     return refuse(handle, "415", "unsupported_content_encoding", nil, "The body must not be compressed.")
   end
-  local announced = tonumber(headers:get("content-length") or 0)
+  local announced = tonumber(length or 0)
   if announced and announced > rule.max_bytes then
     return refuse(handle, "413", "request_too_large", nil,
       "The body may have at most " .. rule.max_bytes .. " bytes.")
   end
 
   -- An HTTP/2 connection carries many concurrent bodies, an HTTP/1 connection only one.
-  local info = handle:streamInfo()
-  local connection = info:protocol() == "HTTP/2" and info:downstreamDirectRemoteAddress() or nil
-  local who = held.take(handle, client, connection, headers:get("content-length") and announced or rule.max_bytes)
+  local connection = protocol == "HTTP/2" and info:downstreamDirectRemoteAddress() or nil
+  local who = held.take(handle, client, connection, length and announced or rule.max_bytes)
   if who then
     return refuse(handle, "429", "too_many_bytes_in_flight", nil,
       "This " .. who .. " has too many bytes of request bodies in flight. Retry when a request has ended.")
