@@ -23,7 +23,6 @@ ENGINE_CONTROLS = ("priority", "request_id", "kv_transfer_params", "ec_transfer_
 
 _CONTROLS = frozenset(ENGINE_CONTROLS)
 _NO_LIMIT: Mapping[str, int] = {}
-_NO_FIELDS: Mapping[str, Any] = {}
 
 
 class EngineRequest(NamedTuple):
@@ -55,9 +54,6 @@ def engine_request(
     ``limit`` is the field that limits the completion, if the client's body needs one. An empty body gets no field. In
     a form only the model is replaced: the engine reads no other of these fields there.
     """
-    rule, client = decision.rule, features.client_id
-    if not (client or limit or policy.edits_requests or (rule is not None and rule.engine_fields)):
-        return EngineRequest(raw, _NO_FIELDS)
     chosen = decision.chosen
     assert chosen is not None
     fields: dict[str, Any] = {**limit}
@@ -67,13 +63,14 @@ def engine_request(
         real = pool.rewrites[features.model]
         fields["model"] = real
         rename = (orjson.dumps(real), orjson.dumps(features.model))
+    client = features.client_id
     if path.salted and client and (salt := policy.privacy.salt_of(client)):
         fields["cache_salt"] = salt
     sets_more = bool(raw) and not path.form
     if sets_more and policy.classes is not None and decision.class_name in policy.classes.priorities:
         fields["priority"] = policy.classes.priorities[decision.class_name]
-    if sets_more and rule is not None and rule.engine_fields:
-        fields.update(rule.engine_fields)
+    if sets_more and decision.rule is not None and decision.rule.engine_fields:
+        fields.update(decision.rule.engine_fields)
     hide = bool(client) and not policy.privacy.shows_metrics(client)
     editor = PieceEditor(rename, hide_metrics=hide) if rename is not None or hide else None
     for name, value in fields.items():

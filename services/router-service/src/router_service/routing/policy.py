@@ -42,7 +42,6 @@ class Pool:
 class Policy:
     """The whole routing configuration. ``hash`` identifies this version in every record; ``named`` are its models and
     aliases. ``access`` None: every client may use every model. ``classes`` None: requests have no class.
-    ``edits_requests``: requests may get a field for the engine because of their pool or class.
     """
 
     pools: Mapping[str, Pool]
@@ -58,7 +57,6 @@ class Policy:
     hash: str = ""
     needs: Needs = field(init=False, compare=False)
     named: frozenset[str] = field(init=False, compare=False)
-    edits_requests: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         conditions = [c for rule in self.rules for c in rule.when.conditions()]
@@ -68,9 +66,6 @@ class Policy:
         )
         object.__setattr__(self, "needs", needs)
         object.__setattr__(self, "named", frozenset(self.models()))
-        rewrites = any(pool.rewrites for pool in self.pools.values())
-        edits = rewrites or (self.classes is not None and bool(self.classes.priorities))
-        object.__setattr__(self, "edits_requests", edits)
         assert policies - {None} <= set(POLICIES), policies
 
     def may_use(self, client_id: str, model: str) -> bool:
