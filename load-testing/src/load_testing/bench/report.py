@@ -30,7 +30,13 @@ ROWS = (
 )
 
 
-def targets(medians: Mapping[str, Mapping[str, float]]) -> list[tuple[str, float | None, str, bool | None]]:
+Target = tuple[str, float | None, str, bool | None]
+"""A target, its measured value, its limit, and whether it is met."""
+
+WORDS = {True: "met", False: "MISSED", None: "not measured"}
+
+
+def targets(medians: Mapping[str, Mapping[str, float]]) -> list[Target]:
     """Return every target with its measured value, its limit, and whether it is met (None: not measured)."""
 
     def of(name: str, what: str) -> float | None:
@@ -76,11 +82,13 @@ def targets(medians: Mapping[str, Mapping[str, float]]) -> list[tuple[str, float
             True,
         ),
     ]
-    found: list[tuple[str, float | None, str, bool | None]] = []
-    for what, value, limit, at_most in rows:
-        met = None if value is None else (value <= limit if at_most else value >= limit)
-        found.append((what, value, f"{'≤' if at_most else '≥'} {limit:g}", met))
-    return found
+    return [judged(*row) for row in rows]
+
+
+def judged(what: str, value: float | None, limit: float, at_most: bool = True) -> Target:
+    """Return a target with its measured value, its limit in words, and whether it is met (None: not measured)."""
+    met = None if value is None else (value <= limit if at_most else value >= limit)
+    return what, value, f"{'≤' if at_most else '≥'} {limit:g}", met
 
 
 def rounds(report: Mapping[str, Any]) -> list[dict[str, dict[str, float]]]:
@@ -114,7 +122,7 @@ def table(report: Mapping[str, Any]) -> str:
     """
     lines = ["", f"router's interpreter: {sentence(report['interpreter'])}", "commands:"]
     lines += [f"  {name}: {command}" for name, command in report["commands"].items()]
-    return "\n".join([*lines, "", *_aligned(_figures(report)), "", *_aligned(_targets(report))])
+    return "\n".join([*lines, "", *aligned(_figures(report)), "", *aligned(_targets(report))])
 
 
 def _figures(report: Mapping[str, Any]) -> list[list[str]]:
@@ -134,12 +142,11 @@ def _targets(report: Mapping[str, Any]) -> list[list[str]]:
     of_rounds = [targets(figures) for figures in rounds(report)]
     for row, (what, value, limit, met) in enumerate(targets(report["medians"])):
         values = [found[row][1] for found in of_rounds]
-        word = {True: "met", False: "MISSED", None: "not measured"}[met]
-        rows.append([what, with_spread(value, [v for v in values if v is not None]), limit, word])
+        rows.append([what, with_spread(value, [v for v in values if v is not None]), limit, WORDS[met]])
     return rows
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Align the first column left and the others right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [

@@ -1,7 +1,7 @@
 """`make bench`: measures our router and its peers in turn and prints the table of ratios.
 
-QUICK=1 makes it short (under three minutes); ROUNDS=n repeats it and takes medians. SCALE=1 measures our router alone,
-over the number of backends (`scale`). Loopback only.
+QUICK=1 makes it short (under three minutes); ROUNDS=n repeats it and takes medians. SCALE=1 measures the router
+and two peers over the number of backends (`scale`). Loopback only.
 """
 
 import json

@@ -1,9 +1,10 @@
-"""`make bench SCALE=1`: the router's cost per backend, from 2 to 1,000 backends.
+"""`make bench SCALE=1`: the cost per backend of the router and its peers, from 2 to 1,000 backends.
 
 The backends are real sockets: one cheap program listens on an address 127.0.x.y per backend. Loopback only.
 """
 
 import json
+import math
 import os
 import signal
 import statistics
@@ -11,8 +12,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,32 +19,20 @@ from typing import Any
 from load_testing.bench.interpreter import described
 from load_testing.bench.native_programs import compile_programs
 from load_testing.bench.processes import DidNotStart, answers, cpu_seconds, free_port, resident_kb, running
-from load_testing.bench.systems import router_config, rules
+from load_testing.bench.scale_report import table
+from load_testing.bench.systems import OURS, System, peers, router_config, rules
 from load_testing.checkout import ROOT
 
 SIZES = (2, 16, 64, 256, 1000)
+BENCHMARKS = ROOT / "services/router-service/benchmarks"
+SETTLE_SECONDS = 2.0
 IDLE_SECONDS = 8.0
+SCRAPES = 20
+MARK = "scrape pieces "
 LAG = "router_event_loop_lag_seconds"
 DECIDE = "router_decide_seconds"
 WAIT_SECONDS = 20.0
 """Longest wait for a change of the usable backends, and for the end after SIGTERM."""
-
-COLUMNS = (
-    ("idle_cpu_percent", "idle CPU %", 1),
-    ("loop_lag_p99_ms", "loop lag p99 ms", 1),
-    ("decide_us", "decision µs (wall)", 0),
-    ("cpu_us_per_request", "CPU µs/request c=32", 0),
-    ("requests_per_second", "requests/s", 0),
-    ("cpu_us_per_chunk", "CPU µs/chunk 256 streams", 1),
-    ("series_per_backend", "series per backend", 1),
-    ("series", "series", 0),
-    ("scrape_ms", "scrape ms", 1),
-    ("memory_mb", "memory MB", 0),
-    ("dead_out_seconds", "dead backend out s", 2),
-    ("new_in_seconds", "new backend in s", 2),
-    ("sigterm_seconds", "SIGTERM to exit s", 2),
-)
-"""Measure, heading, decimals."""
 
 
 def addresses(count: int) -> list[str]:
@@ -62,52 +49,71 @@ class ScaleBench:
         self.port = free_port()
         self.problems: list[str] = []
 
-    def measure(self, size: int) -> dict[str, float]:
-        """Return every measure for a fleet of ``size`` backends."""
+    def measure(self, size: int, turn: int) -> dict[str, dict[str, float]]:
+        """Return every measure of each system in front of ``size`` backends; ``turn`` rotates the order of systems."""
         backend_port = free_port()
         command = [str(self.folder / "backend"), str(backend_port), "50", "40", str(size)]
         urls = [f"http://{address}:{backend_port}" for address in addresses(size)]
-        config = self.folder / f"router-{size}.yaml"
-        config.write_text(router_config(self.port, urls))
-        (self.folder / "rules.yaml").write_text(rules())
-        ready = partial(answers, f"{urls[-1]}/health")
-        with (
-            running(command, self.folder / f"backend-{size}.log", ready) as backend,
-            self._router(config, size) as router,
-        ):
-            found = self._idle(router)
-            found |= self._loaded(router)
-            found |= self._scraped(size)
-            found["memory_mb"] = resident_kb(router) / 1024
-            found |= self._changes(backend, size)
-            found["sigterm_seconds"] = self._ended(router)
+        everything = [self._ours(urls), *peers(self.port, free_port(), urls)]
+        turn %= len(everything)
+        found = {}
+        with running(
+            command, self.folder / f"backend-{size}.log", partial(answers, f"{urls[-1]}/health")
+        ) as backend:
+            for system in everything[turn:] + everything[:turn]:
+                log = self.folder / f"{system.name}-{size}.log"
+                ready = partial(answers, f"http://127.0.0.1:{self.port}{system.ready_path}")
+                try:
+                    with running(system.command, log, ready) as pid:
+                        time.sleep(SETTLE_SECONDS)
+                        own = system.name == OURS
+                        found[system.name] = (
+                            self._whole(pid, backend, size, log) if own else self._shared(pid)
+                        )
+                except DidNotStart as problem:
+                    self.problems.append(f"{system.name} with {size} backends: {problem}")
         return found
 
-    @contextmanager
-    def _router(self, config: Path, size: int) -> Iterator[int]:
-        command = [str(ROOT / ".venv/bin/router-service"), "serve", "--config", str(config)]
-        ready = partial(answers, f"http://127.0.0.1:{self.port}/readyz")
-        with running(command, self.folder / f"router-{size}.log", ready) as pid:
-            time.sleep(2.0)
-            yield pid
+    def _ours(self, urls: list[str]) -> System:
+        config = self.folder / f"router-{len(urls)}.yaml"
+        config.write_text(router_config(self.port, urls))
+        (self.folder / "rules.yaml").write_text(rules())
+        command = (str(ROOT / ".venv/bin/python"), str(BENCHMARKS / "scrape_pieces.py"), "serve")
+        return System(OURS, (*command, "--config", str(config)), "/readyz")
 
-    def _idle(self, router: int) -> dict[str, float]:
-        before, began, cpu = self._scrape(), time.monotonic(), cpu_seconds(router)
-        time.sleep(IDLE_SECONDS)
-        share = (cpu_seconds(router) - cpu) / (time.monotonic() - began)
-        lag = _bucket_of(0.99, before, self._scrape(), LAG)
-        return {"idle_cpu_percent": share * 100, "loop_lag_p99_ms": lag * 1e3}
+    def _shared(self, pid: int) -> dict[str, float]:
+        """Return what is measured of every system."""
+        found = self._idle(pid)
+        found |= self._loaded(pid)
+        found["memory_mb"] = resident_kb(pid) / 1024
+        return found
 
-    def _loaded(self, router: int) -> dict[str, float]:
-        self._load(router, "closed", 32, 2.0, 1024)
+    def _whole(self, router: int, backend: int, size: int, log: Path) -> dict[str, float]:
         before = self._scrape()
-        cpu, found = self._load(router, "closed", 32, self.seconds, 1024)
+        found = self._idle(router)
+        found["loop_lag_p99_ms"] = _bucket_of(0.99, before, self._scrape(), LAG) * 1e3
+        before = self._scrape()
+        found |= self._loaded(router)
         after = self._scrape()
         decisions = _total(after, f"{DECIDE}_count") - _total(before, f"{DECIDE}_count")
         took = _total(after, f"{DECIDE}_sum") - _total(before, f"{DECIDE}_sum")
-        chunk_cpu, streamed = self._load(router, "streams", 256, 60, 1)
+        found["decide_us"] = took / max(1.0, decisions) * 1e6
+        found |= self._scraped(size, log)
+        found["memory_mb"] = resident_kb(router) / 1024
+        found |= self._changes(backend, size)
+        found["sigterm_seconds"] = self._ended(router)
+        return found
+
+    def _idle(self, pid: int) -> dict[str, float]:
+        began, cpu = time.monotonic(), cpu_seconds(pid)
+        time.sleep(IDLE_SECONDS)
+        return {"idle_cpu_percent": (cpu_seconds(pid) - cpu) / (time.monotonic() - began) * 100}
+
+    def _loaded(self, pid: int) -> dict[str, float]:
+        self._load(pid, "closed", 32, 2.0, 1024)
+        cpu, found = self._load(pid, "closed", 32, self.seconds, 1024)
+        chunk_cpu, streamed = self._load(pid, "streams", 256, 60, 1)
         return {
-            "decide_us": took / max(1.0, decisions) * 1e6,
             "cpu_us_per_request": cpu / max(1, found["ok"]) * 1e6,
             "requests_per_second": found["per_second"],
             "cpu_us_per_chunk": chunk_cpu / max(1, streamed["chunks"]) * 1e6,
@@ -122,10 +128,10 @@ class ScaleBench:
             self.problems.append(f"{found['failed']} failed answers at {' '.join(command[2:])}")
         return cpu_seconds(router) - before, found
 
-    def _scraped(self, size: int) -> dict[str, float]:
+    def _scraped(self, size: int, log: Path) -> dict[str, float]:
         took = []
         text = b""
-        for _ in range(5):
+        for _ in range(SCRAPES):
             began = time.perf_counter()
             text = self._get("/metrics")
             took.append(time.perf_counter() - began)
@@ -135,6 +141,7 @@ class ScaleBench:
             "series": len(lines),
             "series_per_backend": of_backends / size,
             "scrape_ms": statistics.median(took) * 1e3,
+            "scrape_held_ms": max(_holds(log), default=math.nan),
         }
 
     def _changes(self, backend: int, size: int) -> dict[str, float]:
@@ -177,6 +184,19 @@ class ScaleBench:
         return {name: float(value) for name, value in pairs}
 
 
+def _holds(log: Path) -> list[float]:
+    """Return how long each scrape so far held the router's loop, in ms of CPU (`scrape_pieces.py` writes it)."""
+    marked = [line for line in log.read_text().splitlines() if line.startswith(MARK)]
+    return [json.loads(line.removeprefix(MARK))[0][0] for line in marked]
+
+
+def _decisions() -> dict[int, float]:
+    """Return the CPU µs of a decision with 100 rules, by number of backends."""
+    command = [str(ROOT / ".venv/bin/python"), str(BENCHMARKS / "decisions.py"), "--targets"]
+    output = subprocess.run(command, capture_output=True, check=True, timeout=120).stdout
+    return {int(backends): float(spent) for backends, spent in json.loads(output).items()}
+
+
 def _total(samples: dict[str, float], name: str) -> float:
     return sum(value for key, value in samples.items() if key == name or key.startswith(name + "{"))
 
@@ -193,21 +213,6 @@ def _bucket_of(quantile: float, before: dict[str, float], after: dict[str, float
     return next((bound for bound, count in grown if count >= quantile * total), 0.0)
 
 
-def table(medians: dict[int, dict[str, float]]) -> str:
-    """Return the Markdown table of one run, one row per measure."""
-    sizes = list(medians)
-    lines = [
-        f"| measure | {' | '.join(f'{size:,} backends' for size in sizes)} |",
-        "|---" * (len(sizes) + 1) + "|",
-    ]
-    for name, heading, decimals in COLUMNS:
-        values = " | ".join(
-            f"{medians[size][name]:,.{decimals}f}" if name in medians[size] else "-" for size in sizes
-        )
-        lines.append(f"| {heading} | {values} |")
-    return "\n".join(lines)
-
-
 def main() -> int:
     """Run, print, write. Exit 1 when a measurement is invalid."""
     quick = os.environ.get("QUICK") == "1"
@@ -217,35 +222,32 @@ def main() -> int:
     folder.mkdir(parents=True)
     compile_programs(folder)
     bench = ScaleBench(folder, 1.5 if quick else 4.0)
-    results: dict[int, dict[str, list[float]]] = {size: {} for size in sizes}
+    results: dict[int, dict[str, dict[str, list[float]]]] = {size: {} for size in sizes}
     for number in range(rounds):
         # The order changes each round, so that warm-up and heat affect every size.
         turn = number % len(sizes)
         for size in sizes[turn:] + sizes[:turn]:
             try:
-                found = bench.measure(size)
+                found = bench.measure(size, number)
             except (DidNotStart, OSError, subprocess.SubprocessError) as problem:
                 bench.problems.append(f"{size} backends: {type(problem).__name__}: {problem}")
                 continue
-            print(
-                f"{size} backends: {json.dumps({name: round(value, 3) for name, value in found.items()})}",
-                flush=True,
-            )
-            for name, value in found.items():
-                results[size].setdefault(name, []).append(value)
-    medians = {
-        size: {name: statistics.median(all_) for name, all_ in each.items()} for size, each in results.items()
-    }
+            for name, measures in found.items():
+                rounded = {measure: round(value, 3) for measure, value in measures.items()}
+                print(f"{size} backends, {name}: {json.dumps(rounded)}", flush=True)
+                for measure, value in measures.items():
+                    results[size].setdefault(name, {}).setdefault(measure, []).append(value)
+    decisions = _decisions()
     report = {
         "rounds": rounds,
         "interpreter": described(ROOT / ".venv" / "bin" / "python"),
         "machine": {"cores": os.cpu_count(), "load_average_at_end": os.getloadavg()[0]},
         "invalid": bench.problems,
-        "medians": medians,
+        "decisions": decisions,
         "all": results,
     }
     (folder / "scale.json").write_text(json.dumps(report, indent=1))
-    print(table(medians))
+    print(table(results, decisions))
     print(f"\nwritten to {folder.relative_to(ROOT)}/scale.json")
     for invalid in bench.problems:
         print(f"INVALID: {invalid}")

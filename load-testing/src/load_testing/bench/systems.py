@@ -49,19 +49,6 @@ def systems(
     The router with Redis is included if there is a Redis.
     """
     urls = [f"http://127.0.0.1:{backend}" for backend in backends]
-    bench = ROOT / ".venv-bench" / "bin"
-    peers = [
-        "--worker-urls",
-        *urls,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--policy",
-        "round_robin",
-        "--prometheus-port",
-        str(metrics_port),
-    ]
     (folder / "rules.yaml").write_text(rules())
     envoy = folder / "envoy.yaml"
     envoy.write_text(envoy_config(port, backends))
@@ -72,16 +59,7 @@ def systems(
         ours.append(_router(OURS_WITH_REDIS, folder / "router-with-redis.yaml", with_redis))
     return [
         *ours,
-        System(
-            "vllm-router",
-            (str(bench / "vllm-router"), *peers, "--log-level", "error"),
-            "/health",
-        ),
-        System(
-            "sglang-router",
-            (str(bench / "sglang-router"), "launch", *peers, "--log-level", "error"),
-            "/health",
-        ),
+        *peers(port, metrics_port, urls),
         System(
             "envoy",
             (
@@ -96,6 +74,26 @@ def systems(
             ),
             "/v1/models",
         ),
+    ]
+
+
+def peers(port: int, metrics_port: int, urls: Sequence[str]) -> list[System]:
+    """Return the other routers for LLM engines, listening on ``port`` in front of ``urls``."""
+    bench = ROOT / ".venv-bench" / "bin"
+    arguments = (
+        "--worker-urls",
+        *urls,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--policy",
+        "round_robin",
+    )
+    arguments += ("--prometheus-port", str(metrics_port), "--log-level", "error")
+    return [
+        System("vllm-router", (str(bench / "vllm-router"), *arguments), "/health"),
+        System("sglang-router", (str(bench / "sglang-router"), "launch", *arguments), "/health"),
     ]
 
 
