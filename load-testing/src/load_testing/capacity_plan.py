@@ -8,6 +8,7 @@ import argparse
 import math
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,21 @@ class Gpu:
         return self.tokens_per_second / self.tokens_per_answer
 
 
+ROUTER_CPU_US = ((2, 136.0, 27.1), (16, 156.0, 28.6), (64, 175.0, 29.5), (1000, 196.0, 38.5))
+"""Backends, CPU µs per request, CPU µs per chunk of a router (`make bench SCALE=1`, docs/performance.md)."""
+
+
 @dataclass(frozen=True)
 class Costs:
     """Unit costs, measured or assumed; docs/capacity.md says which."""
 
-    router_request_us: float = 132.0
-    router_chunk_us: float = 27.0
-    router_probe_us: float = 130.0
+    router_cpu_us: tuple[tuple[int, float, float], ...] = ROUTER_CPU_US
+    router_probe_us: float = 75.0
     edge_request_us: float = 170.0
-    edge_chunk_us: float = 25.7
+    edge_chunk_us: float = 24.2
     redis_request_us: float = 25.0
-    router_memory_mb: float = 95.0
-    router_stream_kb: float = 22.0
+    router_memory_mb: float = 117.0
+    router_stream_kb: float = 23.0
     log_line_bytes: float = 1500.0
     series_per_router_and_backend: float = 4.0
     series_per_engine: float = 700.0
@@ -59,6 +63,20 @@ class Costs:
     scrape_interval_seconds: float = 15.0
     bytes_per_sample: float = 1.7
     prometheus_kb_per_series: float = 4.0
+
+    def of_router(self, backends: float) -> tuple[float, float]:
+        """Return the router's CPU µs per request and per chunk in front of so many backends: linear between two
+        measured sizes, and outside them the cost of the nearest one.
+        """
+        sizes = self.router_cpu_us
+        if backends <= sizes[0][0]:
+            return sizes[0][1:]
+        for (few, *low), (many, *high) in pairwise(sizes):
+            if backends <= many:
+                share = (backends - few) / (many - few)
+                request, chunk = (a + share * (b - a) for a, b in zip(low, high, strict=True))
+                return request, chunk
+        return sizes[-1][1:]
 
 
 CORE_BUSY = 0.6
@@ -98,7 +116,8 @@ def plan(gpus: int, gpu: Gpu, costs: Costs, cell_gpus: int = CELL_GPUS) -> Plan:
     in_cell = gpus / cells
     requests = gpu.requests_per_second * in_cell
     chunks = gpu.tokens_per_second * in_cell
-    traffic = (requests * costs.router_request_us + chunks * costs.router_chunk_us) / 1e6
+    request_us, chunk_us = costs.of_router(in_cell)
+    traffic = (requests * request_us + chunks * chunk_us) / 1e6
     # Every router probes every backend; more routers do not divide this cost.
     probing = in_cell / costs.probe_interval_seconds * costs.router_probe_us / 1e6
     needed = math.ceil(traffic / max(CORE_BUSY - probing, 0.05))

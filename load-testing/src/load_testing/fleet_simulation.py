@@ -11,7 +11,10 @@ import random
 import sys
 from dataclasses import dataclass, field
 
-from load_testing.capacity_plan import Costs, Gpu, plan
+from load_testing.capacity_plan import CELL_GPUS, Costs, Gpu, plan
+
+COUNT_SECONDS = 0.05
+"""Least time between two counts of the running streams: counting a thousand engines at every event takes minutes."""
 
 
 @dataclass
@@ -82,7 +85,8 @@ class _Simulation:
     """One run: the fleet, the pending events, and the sums since the warm-up."""
 
     def __init__(self, run: Run, gpu: Gpu, costs: Costs) -> None:
-        self._run, self._gpu, self._costs = run, gpu, costs
+        self._run, self._gpu = run, gpu
+        self._request_us, self._chunk_us = costs.of_router(run.engines)
         self._draws = random.Random(run.seed)
         self._fleet = [Engine(gpu) for _ in range(run.engines)]
         self._in_flight = [[0] * run.engines for _ in range(run.routers)]
@@ -113,14 +117,15 @@ class _Simulation:
 
     def _play(self) -> float:
         """Process the events in order; return the time of the last one."""
-        last = 0.0
+        last = counted = self._run.warm_up
         while self._events:
             now, index, version = heapq.heappop(self._events)
             if now > self._run.seconds:
                 break
-            if now > self._run.warm_up:
-                self._count_streams(now - max(last, self._run.warm_up))
-            last = now
+            if now - counted > COUNT_SECONDS:
+                self._count_streams(now - counted)
+                counted = now
+            last = max(last, now)
             if index < 0:
                 self._arrive(now)
             elif version == self._fleet[index].version:
@@ -151,7 +156,7 @@ class _Simulation:
         if now > self._run.warm_up:
             self._requests += 1
             self._tokens += length
-            self._per_router[router] += self._costs.router_request_us + length * self._costs.router_chunk_us
+            self._per_router[router] += self._request_us + length * self._chunk_us
             if begins:
                 self._waits.append(0.0)
             else:
@@ -192,13 +197,15 @@ def _fewest(counts: list[int], start: int) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fleet-simulation", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--engines", type=int, default=64)
+    parser.add_argument(
+        "--engines", type=int, default=64, help="all behind one set of routers (default: %(default)s)"
+    )
     parser.add_argument("--routers", type=int, default=0, help="0: what the plan says")
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     gpu, costs = Gpu(), Costs()
-    planned = plan(options.engines, gpu, costs)
+    planned = plan(options.engines, gpu, costs, max(CELL_GPUS, options.engines))
     run = Run(
         engines=options.engines,
         routers=options.routers or planned.routers,
