@@ -209,6 +209,11 @@ def test_the_ring_forgets_the_oldest_and_finds_the_latest_first() -> None:
     assert found(outcome="ok", backend="backend-3") == ["r3"]
     assert found(backend="backend-3", outcome="timeout") == []
     assert found(pool="general") == []
+    assert found(after="r3") == ["r4"]
+    assert found(before="r4") == ["r3", "r2"]
+    assert found(after="r2", before="r4") == ["r3"]
+    assert found(before="r4", limit=1) == ["r3"]
+    assert found(before="r1") == [], "it is no longer kept"
     ring.reconfigure(1)
     assert len(ring) == 1
     assert found() == ["r4"]

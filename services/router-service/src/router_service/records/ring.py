@@ -3,6 +3,7 @@
 import json
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice, takewhile
 from typing import Any
 
 from router_service.records.record import DecisionRecord
@@ -61,12 +62,19 @@ class Ring:
         return None if text is None else json.loads(text)
 
     def find(
-        self, *, backend: str | None = None, after: str = "", limit: int = 50, **wanted: str | None
+        self,
+        *,
+        backend: str | None = None,
+        after: str = "",
+        before: str = "",
+        limit: int = 50,
+        **wanted: str | None,
     ) -> Iterator[bytes]:
         """Yield the logged text of the latest matching records, newest first, at most ``limit``.
 
         ``wanted`` has values of the record's own fields, None for any; one of the attempts went to ``backend``.
-        Records up to that of the request ``after``, if it is still kept, are left out.
+        Leaves out the records up to that of the request ``after``, if it is still kept, and those from that of the
+        request ``before`` on; if the latter is not kept, none is left.
 
         The ring may change between two items: the search runs on the records of the first call.
         """
@@ -75,8 +83,8 @@ class Ring:
         marks = [f'"{key}":{json.dumps(value, ensure_ascii=False)}'.encode() for key, value in asked.items()]
         if backend is not None:
             marks.append(f'{{"backend":{json.dumps(backend, ensure_ascii=False)},"outcome":'.encode())
-        for request_id, text in reversed(list(self._texts.items())):
-            if limit <= 0 or request_id == after:
+        for text in self._between(after, before, len(self._texts) if marks else limit):
+            if limit <= 0:
                 return
             if not all(mark in text for mark in marks):
                 continue
@@ -88,6 +96,16 @@ class Ring:
                     continue
             limit -= 1
             yield text
+
+    def _between(self, after: str, before: str, most: int) -> list[bytes]:
+        """Return at most ``most`` texts between two requests, newest first, without copying the others."""
+        ids = iter(reversed(self._texts))
+        if before:
+            for request_id in ids:
+                if request_id == before:
+                    break
+        until_after = takewhile(lambda request_id: request_id != after, ids)
+        return [self._texts[request_id] for request_id in islice(until_after, most)]
 
     def _shrink(self) -> None:
         while self._texts and (len(self._texts) > self.size or self.held_bytes > self.max_bytes):
