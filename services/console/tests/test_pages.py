@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from console.routers import SHARED_SECONDS
 from console.shown import verdicts
 from harness.ports import free_port
 from harness.processes import answers, running
@@ -58,6 +60,13 @@ def asked(console: Console, **more: object) -> str:
     assert answer.status_code == 200, answer.text
     request_id = answer.headers["x-request-id"]
     console.fleet.routers[0].record(request_id)
+    return request_id
+
+
+def listed(console: Console, **more: object) -> str:
+    """Send a request as :func:`asked` does, and wait until no page shows an earlier reading."""
+    request_id = asked(console, **more)
+    time.sleep(SHARED_SECONDS)
     return request_id
 
 
@@ -134,7 +143,7 @@ def test_a_verdict_without_a_recent_sample_is_past_and_one_of_a_whole_span_has_n
 
 
 def test_requests_are_filtered_and_bounded(console: Console) -> None:
-    request_id = asked(console, max_tokens=9)
+    request_id = listed(console, max_tokens=9)
     assert request_id in console.page("/requests?rule=long&client=team-a")
     assert request_id not in console.page("/requests?rule=default")
     assert request_id not in console.page(f"/requests?after={request_id}")
@@ -223,7 +232,7 @@ def hashes(console: Console) -> list[str]:
 
 
 def test_a_rules_file_is_replayed_on_recent_records_and_changes_nothing(console: Console) -> None:
-    asked(console, max_tokens=9)
+    listed(console, max_tokens=9)
     before = hashes(console)
     new = "rules:\n- name: other\n  when: {max_tokens_gte: 9}\n  route_to: general\n"
     answer = replayed(console, new)
@@ -291,6 +300,7 @@ def test_text_of_a_client_is_escaped(console: Console) -> None:
 def test_a_frozen_router_is_named_and_holds_nothing_up(console: Console) -> None:
     frozen = console.fleet.routers[1]
     frozen.freeze()
+    time.sleep(SHARED_SECONDS)
     try:
         words = console.words("/requests")
         assert f"No answer from router {frozen.url}" in words
@@ -329,18 +339,19 @@ def test_memory_stays_bounded_while_records_are_looked_through(console: Console)
 @pytest.mark.timeout(400)
 def test_memory_stays_bounded_with_ten_thousand_records(tmp_path: Path) -> None:
     """Every record is listed on a page, some are opened, and a replay reads as many as it may."""
-    listed: set[str] = set()
+    shown: set[str] = set()
     with running_console(tmp_path) as console, httpx.Client() as client:
         for batch in range(RECORDS // BATCH):
             router = console.fleet.routers[batch % 2]
             for number in range(BATCH):
                 body = {"model": f"nothing-{number}", "messages": [{"role": "user", "content": "x" * 500}]}
                 client.post(f"{router.url}/v1/chat/completions", json=body)
+            time.sleep(SHARED_SECONDS)
             found = re.findall(r'href="/requests/([0-9a-f-]{32,36})"', console.page("/requests"))
-            listed |= set(found)
+            shown |= set(found)
             assert console.get(f"/requests/{found[0]}").status_code == 200
             console.page("/rules")
-        assert len(listed) == RECORDS
+        assert len(shown) == RECORDS
         assert replayed(console, "rules: []\n").status_code == 200
         print(f"peak memory of the console: {console.memory_bytes() / 1e6:.0f} MB")
         assert console.memory_bytes() < MAX_MEMORY_BYTES

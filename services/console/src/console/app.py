@@ -122,7 +122,8 @@ class Pages:
 
     def render(self, template: str, status: int = 200, **values: Any) -> Response:
         """Render a template with the values that every page shows."""
-        text = self._templates.get_template(template).render(read_at=time.time(), links=self._links, **values)
+        values = {"read_at": time.time(), "links": self._links, **values}
+        text = self._templates.get_template(template).render(**values)
         return Response(text, status, media_type="text/html; charset=utf-8")
 
     async def now(self, live: bool = False) -> Response:
@@ -137,6 +138,7 @@ class Pages:
         return self.render(
             "now.html",
             live=live,
+            read_at=found.read_at,
             pools=pools,
             backends=shown.backends(found.answers.values()),
             silent=found.silent,
@@ -161,15 +163,18 @@ class Pages:
         asked = {**{name: request.query_params.get(name, "") for name in names}, "outcome": outcome}
         if outcome and outcome not in OUTCOMES:
             raise HTTPException(400, f"outcome: {outcome[:64]!r} is not one of {', '.join(OUTCOMES)}")
-        parameters = {name: value for name, value in asked.items() if value}
-        if after:
-            parameters["after"] = after
-        found = await self._routers.read("/debug/decisions", {**parameters, "limit": str(MOST_LISTED)})
+        parameters = {name: value for name, value in {**asked, "after": after}.items() if value}
+        if parameters:
+            found = await self._routers.read("/debug/decisions", {**parameters, "limit": str(MOST_LISTED)})
+            listed = [one for answer in found.answers.values() for one in answer.get("decisions", [])]
+        else:
+            found = await self._routers.read_recent()
+            listed = list(self._routers.recent(MOST_LISTED))
         least = float(slow) if re.fullmatch(r"\d{1,7}", slow) else None
-        records = shown.newest(found.answers.values(), MOST_LISTED, least)
+        records = shown.newest(listed, MOST_LISTED, least)
         return self.render(
             "requests.html", live=live, asked={**asked, "slow": slow}, outcomes=OUTCOMES, records=records,
-            silent=found.silent, most=MOST_LISTED,
+            silent=found.silent, most=MOST_LISTED, read_at=found.read_at,
         )  # fmt: skip
 
     async def request(self, request_id: str) -> Response:
@@ -221,9 +226,9 @@ class Pages:
             raise HTTPException(400, f"path: {path[:64]!r} is not one of {', '.join(PATHS)}")
         found = await self._routers.read("/debug/rules")
         hits = await self._prometheus.query("sum by (rule) (increase(router_requests_total[1h]))")
-        recent = await self._routers.read("/debug/decisions", {"limit": str(MOST_LISTED)})
+        await self._routers.read_recent()
         last: dict[str, dict[str, Any]] = {}
-        for record in shown.newest(recent.answers.values(), 10 * MOST_LISTED):
+        for record in shown.newest(self._routers.recent(MOST_LISTED), 10 * MOST_LISTED):
             last.setdefault(str(record.get("rule")), record)
         tried, problem = None, ""
         if model:
@@ -233,6 +238,7 @@ class Pages:
             "rules.html",
             routers=[{**a, "text": [_rule_text(r) for r in a["rules"]]} for a in found.answers.values()],
             silent=found.silent,
+            read_at=found.read_at,
             hits=hits
             if isinstance(hits, Unknown)
             else {h["metric"].get("rule", ""): float(h["value"][1]) for h in hits},
@@ -260,8 +266,8 @@ class Pages:
             routing = await self._routers.read("/debug/routing")
             if not routing.answers:
                 raise CannotReplay("no router responds: " + "; ".join(routing.silent.values()))
-            recent = await self._routers.read_shares("/debug/decisions", MOST_RECORDS)
-            records = shown.newest(recent.answers.values(), MOST_RECORDS)
+            await self._routers.read_recent()
+            records = shown.newest(self._routers.recent(MOST_RECORDS), MOST_RECORDS)
             result = await self._replayer.run(rules, next(iter(routing.answers.values())), records)
         except CannotReplay as error:
             problem = str(error)

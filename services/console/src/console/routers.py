@@ -4,15 +4,20 @@ runs.
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 
+from console.recent import Recent
+
 MOST_ROUTERS = 32
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+SHARED_SECONDS = 1.0
+"""Time for which all pages share one reading of an address, so that many open pages cost a router as much as one."""
 
 
 @dataclass(slots=True)
@@ -21,6 +26,8 @@ class FromAll:
 
     answers: dict[str, Any] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
+    read_at: float = field(default_factory=time.time)
+    """When the reading began, in epoch seconds."""
 
 
 class Routers:
@@ -31,20 +38,39 @@ class Routers:
         self._dns = dns
         self._http = httpx.AsyncClient(timeout=timeout_seconds, trust_env=False)
         self._timeout_seconds = timeout_seconds
+        self._recent = Recent()
+        self._readings: dict[str, tuple[float, asyncio.Future[FromAll]]] = {}
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
     async def read(self, path: str, parameters: Mapping[str, str] | None = None) -> FromAll:
-        """GET ``path`` from every router concurrently."""
+        """GET ``path`` from every router concurrently, or return the reading of the last second."""
+        key = f"{path}?{urlencode(parameters or {})}"
+        return await self._shared(key, lambda: self._read(path, parameters))
+
+    async def read_recent(self) -> FromAll:
+        """Read the routers' new decision records, unless that was done within the last second; see :meth:`recent`."""
+        return await self._shared("/debug/decisions", self._read_recent)
+
+    def recent(self, limit: int) -> Iterator[dict[str, Any]]:
+        """Yield at most ``limit`` of the latest decision records of each router that were read."""
+        return self._recent.newest(limit)
+
+    async def _shared(self, key: str, read: Callable[[], Awaitable[FromAll]]) -> FromAll:
+        """Return the running or latest reading; start one if the latest is older than :data:`SHARED_SECONDS`."""
+        now = time.monotonic()
+        for old, (started, reading) in list(self._readings.items()):
+            if reading.done() and now - started >= SHARED_SECONDS:
+                del self._readings[old]
+        if key not in self._readings:
+            self._readings[key] = (now, asyncio.ensure_future(read()))
+        return await asyncio.shield(self._readings[key][1])
+
+    async def _read(self, path: str, parameters: Mapping[str, str] | None = None) -> FromAll:
         found = FromAll()
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                urls = await self._addresses()
-        except (OSError, TimeoutError) as error:
-            found.silent[self._dns] = str(error) or type(error).__name__
-            return found
+        urls = await self._reachable(found)
         results = await asyncio.gather(*(self._get(url + path, parameters) for url in urls))
         for url, (answer, problem) in zip(urls, results, strict=True):
             if problem:
@@ -53,18 +79,25 @@ class Routers:
                 found.answers[url] = answer
         return found
 
-    async def read_shares(self, path: str, total: int) -> FromAll:
-        """GET ``path`` from every router with a `limit`, so that all together list about ``total``."""
+    async def _read_recent(self) -> FromAll:
+        found = FromAll()
+        urls = await self._reachable(found)
+        if urls:
+            found.silent |= await self._recent.read(urls, self._get)
+        return found
+
+    async def _reachable(self, found: FromAll) -> list[str]:
+        """Return the routers' URLs; an unknown name is silent in ``found``."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                count = len(await self._addresses())
-        except (OSError, TimeoutError):
-            count = 1
-        return await self.read(path, {"limit": str(max(50, total // max(count, 1)))})
+                return await self._addresses()
+        except (OSError, TimeoutError) as error:
+            found.silent[self._dns] = str(error) or type(error).__name__
+            return []
 
     async def record(self, request_id: str) -> tuple[dict[str, Any] | None, str]:
         """Return a request's record, or None and why there is none. The first router queries its peers."""
-        found = await self.read(f"/debug/decisions/{quote(request_id, safe='')}")
+        found = await self._read(f"/debug/decisions/{quote(request_id, safe='')}")
         for answer in found.answers.values():
             if isinstance(answer, dict) and "request_id" in answer:
                 return answer, ""

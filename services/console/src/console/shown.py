@@ -75,13 +75,14 @@ def backends(answers: Iterable[Any]) -> list[Backend]:
     return sorted(found.values(), key=lambda one: (one.pool, one.name))
 
 
-def newest(answers: Iterable[Any], limit: int, slow_ms: float | None = None) -> list[dict[str, Any]]:
+def newest(
+    records: Iterable[dict[str, Any]], limit: int, slow_ms: float | None = None
+) -> list[dict[str, Any]]:
     """Merge the records of several routers, the newest first; each request once."""
     found: dict[str, dict[str, Any]] = {}
-    for answer in answers:
-        for record in answer.get("decisions", []):
-            if slow_ms is None or (record.get("first_token_ms") or record.get("total_ms") or 0.0) >= slow_ms:
-                found[record["request_id"]] = record
+    for record in records:
+        if slow_ms is None or (record.get("first_token_ms") or record.get("total_ms") or 0.0) >= slow_ms:
+            found[record["request_id"]] = record
     return sorted(found.values(), key=lambda one: str(one["time"]), reverse=True)[:limit]
 
 

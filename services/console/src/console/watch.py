@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -33,7 +35,7 @@ async def screen(routers: Routers, prometheus: Prometheus) -> RenderableType:
     """Return the current state as text; it lists what cannot be read."""
     backends, decisions, verdicts, alerts = await asyncio.gather(
         routers.read("/debug/backends"),
-        routers.read("/debug/decisions", {"limit": str(LAST_REQUESTS)}),
+        routers.read_recent(),
         prometheus.query("pool:bottleneck:verdict == 1"),
         prometheus.alerts(),
     )
@@ -48,7 +50,9 @@ async def screen(routers: Routers, prometheus: Prometheus) -> RenderableType:
         lines += [Text(f"alert {a['labels']['alertname']}", style="bold red") for a in alerts]
     silent = {**backends.silent, **decisions.silent}
     lines += [Text(f"router {url}: {reason}", style="yellow") for url, reason in silent.items()]
-    return Group(*lines, _backends(backends), _requests(decisions))
+    return Group(
+        *lines, _backends(backends), _requests(shown.newest(routers.recent(LAST_REQUESTS), LAST_REQUESTS))
+    )
 
 
 def _backends(found: FromAll) -> Table:
@@ -60,10 +64,10 @@ def _backends(found: FromAll) -> Table:
     return table
 
 
-def _requests(found: FromAll) -> Table:
+def _requests(records: Iterable[dict[str, Any]]) -> Table:
     head = ("time", "outcome", "client", "rule", "backend", "first token, ms", "total, ms", "request")
     table = Table(*head, title="Last requests", title_justify="left")
-    for one in shown.newest(found.answers.values(), LAST_REQUESTS):
+    for one in records:
         first, total = one.get("first_token_ms"), one.get("total_ms")
         cells = (one["time"][11:19], one["outcome"], one["client_id"], one["rule"], one["chosen"])
         numbers = tuple("–" if value is None else f"{value:.1f}" for value in (first, total))

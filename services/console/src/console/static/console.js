@@ -31,3 +31,12 @@ for (const input of document.querySelectorAll("input[data-into]")) {
     if (input.files.length) input.form.elements[input.dataset.into].value = await input.files[0].text();
   });
 }
+// A page in a background tab does not load itself again; it does so as soon as it can be seen.
+const refresh = Number(document.body.dataset.refresh);
+function reload() {
+  if (document.visibilityState === "visible" && performance.now() >= refresh * 1000) location.reload();
+}
+if (refresh) {
+  setTimeout(reload, refresh * 1000 + 1);
+  document.addEventListener("visibilitychange", reload);
+}
