@@ -28,6 +28,8 @@ class Opened:
     scheme: str
     status: int
     text: str
+    read_at: float
+    """When the text was read, in epoch seconds."""
     errors: Sequence[str]
     """Errors in the browser's console, such as violations of the page's own policy."""
     overflow: int
@@ -53,14 +55,21 @@ def opened(
     widths: Sequence[int] = WIDTHS,
     schemes: Sequence[str] = SCHEMES,
     pictures: Path | None = None,
+    words: Mapping[str, Sequence[str]] | None = None,
+    until: float = 0.0,
 ) -> list[Opened]:
-    """Open each of ``pages`` (name to path) in every width and scheme with one browser; write ``pictures`` there."""
+    """Open each of ``pages`` (name to path) in every width and scheme at once with one browser; write ``pictures`` there.
+
+    A page without its ``words`` is loaded again each second until the epoch time ``until``.
+    """
     require("chromium", "install it: apt-get install --no-install-recommends chromium")
     folder = installed(PROJECT)
     asked = {
         "executable": shutil.which("chromium"),
         "url": url,
         "pages": pages,
+        "words": words or {},
+        "until": until * 1e3,
         "widths": widths,
         "schemes": schemes,
         "pictures": None if pictures is None else str(pictures),
