@@ -65,7 +65,7 @@ class Run:
             # The window includes the attempts that failed before the router took the engine out of service.
             time.sleep(NOTICED_SECONDS)
             self.capture("stuck", NOTICED_SECONDS)
-            self.console(self.slowest(lambda record: len(record["attempts"]) > 1))
+            self.console(self.slowest(lambda record: len(record["attempts"]) > 1) or self.slowest(bool))
             time.sleep(FAULT_SECONDS - NOTICED_SECONDS)
         time.sleep(PAUSE_SECONDS)
         with DutyCycle(pid_of(self.stack, "router"), 0.3, 0.06, 1):
@@ -103,8 +103,8 @@ class Run:
         return str(max(records, key=lambda one: one["first_token_ms"])["request_id"]) if records else ""
 
     def console(self, request_id: str) -> None:
-        """Take pictures of the console's pages."""
-        pages = {"now": "/", "why": "/why", "request": f"/requests/{request_id}"}
+        """Take pictures of the console's pages, without that of a request if ``request_id`` is empty."""
+        pages = {"now": "/", "why": "/why"} | ({"request": f"/requests/{request_id}"} if request_id else {})
         opened(self.stack.url("CONSOLE_PORT"), pages, pictures=self.folder)
 
     def pictures(self, minutes: float) -> None:
