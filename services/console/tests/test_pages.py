@@ -23,7 +23,7 @@ from harness.servers.router_fleet import BIN, MODEL
 from harness.servers.running_console import Console, running_console
 from harness.waiting import eventually
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 PAGES = (
     "/",

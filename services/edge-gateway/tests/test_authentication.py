@@ -17,7 +17,7 @@ from harness.servers.edges import CLIENT_KEY, Edge, running_edge, write_keys
 from harness.servers.recording_upstream import RecordingUpstream
 from harness.waiting import eventually
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 MODELS = "/v1/models"
 DIGEST = hashlib.sha256(CLIENT_KEY.encode()).hexdigest().encode()

@@ -11,7 +11,7 @@ from harness.ports import free_port
 from harness.servers.edges import CHAT, CLIENT_KEY, GOOD_BODY, Edge, running_edge
 from harness.servers.recording_upstream import Manner, RecordingUpstream
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 MESSAGES = "/v1/messages"
 GOOD_MESSAGE = {**GOOD_BODY, "max_tokens": 5}

@@ -22,7 +22,7 @@ from harness.servers.edges import CHAT, CLIENT_KEY, GOOD_BODY, Edge, running_edg
 from harness.servers.recording_upstream import RecordingUpstream
 from harness.waiting import eventually
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 MODELS = "/v1/models"
 Signers = list[tuple[rsa.RSAPrivateKey, dict[str, Any]]]

@@ -9,7 +9,7 @@ import pytest
 from harness.servers.edges import CHAT, Edge, running_edge
 from harness.servers.recording_upstream import RecordingUpstream
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 INSIDE = "http://169.254.169.254/latest/meta-data/"
 INLINE = "data:image/png;base64,iVBORw0KGgo="

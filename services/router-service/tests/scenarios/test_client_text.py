@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 CANARY = "canary-7f3a91"
 BOUND = 256

@@ -7,7 +7,7 @@ import pytest
 
 from router_service.openai_api.paths import INFERENCE_PATHS
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 MESSAGES = [{"role": "user", "content": "Tell me about Paris."}]
 BODIES: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import pytest
 from harness.servers.router_fleet import MODEL, RouterPart, fleet_in
 from harness.servers.scripted_engine import ScriptedEngine, scripted_engine
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 DONE = b"data: [DONE]\n\n"

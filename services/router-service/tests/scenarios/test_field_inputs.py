@@ -9,7 +9,7 @@ import pytest
 from harness.servers.edges import WIDE, Edge, running_edge
 from harness.servers.router_fleet import MODEL, Fleet, fleet_in
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 ALIAS = "acme/model:v1@2"
 FIRST_TOKEN_SECONDS = 8.0

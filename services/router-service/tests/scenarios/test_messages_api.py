@@ -11,7 +11,7 @@ from harness.servers.router_fleet import MODEL, RouterPart, fleet_in
 from harness.servers.scripted_engine import ScriptedEngine, scripted_engine
 from harness.waiting import eventually
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 MESSAGES = "/v1/messages"
 RESPONSES = "/v1/responses"

@@ -10,7 +10,7 @@ import pytest
 from harness.servers.router_fleet import MODEL, RouterPart, fleet_in
 from harness.waiting import eventually
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 ALIAS = "meta-llama/Llama-3.1-8B:latest@1"
 

@@ -11,7 +11,7 @@ import yaml
 from harness.servers.router_fleet import MODEL, RouterPart, fleet_in
 from router_service.cli.commands import main
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 ALIAS = "gpt-4o"
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -12,7 +12,7 @@ from harness.waiting import eventually
 from platform_contracts.event_streams import chunks
 from router_service.records.explain import explain
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 30
 

@@ -23,7 +23,7 @@ from harness.servers.odd_bytes import (
 )
 from harness.servers.router_fleet import MODEL, RouterPart
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.untimed]
 
 
 @pytest.mark.parametrize("status", [b"799 Odd", b"600 Odd", b"099 Odd", b"000 Odd"])
