@@ -115,9 +115,11 @@ class CacheLostByRouting(_CachedPrompts):
         yield
         computed = engine.metric("vllm:prompt_tokens_total") - prompts
         found = engine.metric("vllm:prefix_cache_hits_total") - hits
+        # Each moved prefix is computed once; from the second round on it is cached at backend-b.
+        rounds = max(self._turn / len(self._contexts), 1.0)
         self.proves(
-            f"backend-b computed {computed:.0f} prompt tokens, {found:.0f} cached",
-            computed > 2 * found and computed > 0,
+            f"backend-b computed {computed:.0f} prompt tokens, {found:.0f} cached in {rounds:.1f} rounds",
+            computed > 0 and found < (rounds - 0.5) * computed,
         )
         self._contexts = []
 
