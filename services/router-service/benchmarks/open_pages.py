@@ -4,8 +4,12 @@
 One router, one console and one Prometheus that scrapes the router. Rounds with and without open pages alternate, so that
 a slow change of the machine counts for both. A round is the same number of one-token requests, then of long streams.
 Prints the means, their difference, and the difference of two halves of the rounds without pages, which is the noise.
+
+First it measures the router without requests, with and without open pages: what the pages alone cost. Prometheus and the
+console use the same cores, so that a busy machine makes the rounds with requests differ more than the pages cost.
 """
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -24,6 +28,7 @@ from harness.servers.router_fleet import BIN, MODEL, RouterPart, fleet_in
 ROUNDS = 12
 REQUESTS, STREAMS, TOKENS = 300, 12, 400
 PAGES = ("/", "/requests", "/why", "/rules", "/changes")
+IDLE_SPANS, IDLE_SECONDS = 3, 15.0
 REFRESH_SECONDS = 5.0
 """An open page with `live=true` reloads itself this often."""
 
@@ -75,12 +80,22 @@ def spent(router: RouterPart, client: httpx.Client, count: int, tokens: int) -> 
     return cpu_seconds(router.pid) - before
 
 
-def measure(router: RouterPart, console: str) -> dict[bool, list[tuple[float, float]]]:
+def measure_idle(router: RouterPart, console: str) -> dict[bool, list[float]]:
+    """Return the router's milliseconds of CPU in a second without requests, with and without pages."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(2 * IDLE_SPANS):
+        with open_pages(console, number % 2 == 1):
+            before = cpu_seconds(router.pid)
+            time.sleep(IDLE_SECONDS)
+            found[number % 2 == 1].append((cpu_seconds(router.pid) - before) / IDLE_SECONDS * 1e3)
+    return found
+
+
+def measure(router: RouterPart, console: str, rounds: int) -> dict[bool, list[tuple[float, float]]]:
     """Return for each round, with and without pages, the microseconds of a request and of a chunk."""
     found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with httpx.Client(timeout=60) as client:
-        spent(router, client, REQUESTS, 1)
-        for number in range(2 * ROUNDS):
+        for number in range(2 * rounds):
             opened = number % 4 in (1, 2)
             with open_pages(console, opened):
                 time.sleep(REFRESH_SECONDS)
@@ -90,7 +105,7 @@ def measure(router: RouterPart, console: str) -> dict[bool, list[tuple[float, fl
     return found
 
 
-def main() -> None:
+def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name, fleet_in(Path(name)) as fleet:
         fleet.add_engine("one", "--step-seconds", "0.002")
         router = fleet.add_router(
@@ -113,7 +128,12 @@ def main() -> None:
             running(prometheus, log=folder / "prometheus.log", ready=answers(f"{urls[0]}/-/ready")),
             running(console, log=folder / "console.log", ready=answers(f"{urls[1]}/healthz")),
         ):
-            found = measure(router, urls[1])
+            with httpx.Client(timeout=60) as client:
+                spent(router, client, REQUESTS, 1)
+            idle = measure_idle(router, urls[1])
+            found = measure(router, urls[1], rounds)
+    none, five = (", ".join(f"{one:.2f}" for one in idle[opened]) for opened in (False, True))
+    print(f"CPU without requests, ms per second: none {none}; five pages {five}")
     for column, what in enumerate(("request", "chunk")):
         none, five = ([one[column] for one in found[opened]] for opened in (False, True))
         halves = [statistics.fmean(none[start::2]) for start in (0, 1)]
@@ -125,4 +145,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="rounds with, and as many without open pages"
+    )
+    main(parser.parse_args().rounds)
