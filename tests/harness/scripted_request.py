@@ -23,7 +23,7 @@ from router_service.pipeline.relay import ClientListener, Headers
 from router_service.pipeline.settings import Settings
 from router_service.ports import Endpoint, Health
 from router_service.routing.policy import Policy, Pool
-from router_service.routing.rules import Timeouts
+from router_service.routing.rules import Rule, Timeouts
 from router_service.routing.session_sources import SessionSources
 from router_service.routing.vocabulary import State
 
@@ -103,6 +103,8 @@ async def play(
     timeouts: Timeouts = Timeouts(FAR, FAR, FAR, FAR),  # noqa: B008
     path: str = "/v1/chat/completions",
     stream: bool = True,
+    content: str = "x",
+    rules: tuple[Rule, ...] = (),
     meanwhile: Callable[[Fleet, Pipeline, Client], Awaitable[None]] | None = None,
 ) -> Played:
     """Play one request on a backend per script, in their order. The budget has no retry."""
@@ -112,7 +114,7 @@ async def play(
     for name in names:
         fleet.set_health("p", name, Health(True, State.IDLE))
     upstream = FakeUpstream({f"http://{n}:1": deque([s]) for n, s in zip(names, scripts, strict=True)})
-    policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, (), "p", timeouts=timeouts)
+    policy = Policy({"p": Pool("p", "least_loaded", ("m",))}, rules, "p", timeouts=timeouts)
     jobs: list[Job] = []
     pipeline = Pipeline(
         Settings(policy, 3, frozenset({503}), 0.05, SessionSources((b"x-session-id",)), 1000),
@@ -128,7 +130,7 @@ async def play(
         {
             "model": "m",
             "stream": stream,
-            "messages": [{"role": "user", "content": "x"}],
+            "messages": [{"role": "user", "content": content}],
             "prompt": "x",
             "input": "x",
         }

@@ -36,17 +36,34 @@ def texts(text: bytes) -> bytes:
     return b'{"model":"m","prompt":"%b"}' % (text * (SIZE // len(text)))
 
 
+EMOJI = "😀".encode()
+
+
+def chat(text: bytes) -> bytes:
+    return b'{"model":"m","messages":[{"role":"user","content":"%b"}]}' % text
+
+
+def image(url: bytes, text: bytes) -> bytes:
+    part = b'{"type":"image_url","image_url":{"url":"%b"}}' % url
+    return b'{"messages":[{"content":[{"type":"text","text":"%b"},%b]}]}' % (text, part)
+
+
 def lists(item: bytes) -> bytes:
     return b'{"model":"m","prompt":[%b]}' % (item * (SIZE // len(item)))[:-1]
 
 
 ACCEPTED = {
     "a text": texts(b"word "),
-    "escapes": texts(b'\\"'),
+    "escapes in a quarter of the characters": texts(b'say \\"a\\", '),
+    "escaped Chinese": texts(b"\\u4e2d\\u6587"),
+    "Chinese": texts("中".encode()),
+    "Chinese with an emoji": texts("中".encode()).replace("中".encode(), EMOJI, 1),
+    "5 MB of text with an emoji": chat(EMOJI + b"word " * 1_000_000),
+    "an image": image(b"data:image/png;base64," + b"QUJD" * (SIZE // 4), b"see"),
+    "an image and an emoji": image(b"data:image/png;base64," + b"QUJD" * (SIZE // 4), EMOJI),
+    "an emoji after an escaped backslash": texts(b"word \\\\ud83d "),
     "commas in a text": texts(b"1,2,3,"),
     "JSON in a text": texts(b'{\\"a\\":[1]},'),
-    "an image": b'{"messages":[{"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,%b"}}]}]}'
-    % (b"QUJD" * (SIZE // 4)),
     "10,000 messages": orjson.dumps(
         {
             "messages": [
@@ -60,6 +77,15 @@ ACCEPTED = {
 REFUSED = {
     "numbers": lists(b"1,"),
     "texts": lists(b'"ab",'),
+    "a text with an emoji at its start": texts(b"word ").replace(b"word ", EMOJI, 1),
+    "a text with an emoji at its end": texts(b"word ").replace(b'"}', EMOJI + b'"}'),
+    "a text with an escaped emoji": texts(b"word ").replace(b"word ", b"\\ud83d\\ude00", 1),
+    "an escaped emoji on the border of two pieces": b'{"prompt":"%b\\uD83D\\uDE00%b"}'
+    % (b"w" * (PIECE_BYTES - 14), b"w" * SIZE),
+    "a field name with an emoji": b'{"%b%b":1}' % (EMOJI, b"k" * SIZE),
+    "two long texts with an emoji": b'{"prompt":["%b","%b"]}' % ((EMOJI + b"w" * (SIZE // 2),) * 2),
+    "many texts with an emoji": lists(b'"%b%b",' % (EMOJI, b"w" * 1000)),
+    "escapes": texts(b'\\"'),
     "lists": lists(b"[],"),
     "objects": lists(b"{},"),
     "keys": b"{%b}" % b",".join(b'"%d":1' % number for number in range(SIZE // 12)),
@@ -70,9 +96,9 @@ def counted(value: Any) -> int:
     """Return the units of a value's keys, containers and separators."""
     if isinstance(value, dict):
         inner = sum(counted(one) for one in value.values())
-        return 10 + 21 * len(value) - bool(value) + 2 * len(value) + inner
+        return 10 + 24 * len(value) - 2 * bool(value) + inner
     if isinstance(value, list):
-        return 10 + max(0, len(value) - 1) + sum(map(counted, value))
+        return 10 + 2 * max(0, len(value) - 1) + sum(map(counted, value))
     return 2 if isinstance(value, str) else 0
 
 
@@ -84,6 +110,8 @@ def test_the_estimate_counts_what_is_outside_of_texts_however_it_is_cut(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(large_body, "PIECE_BYTES", piece)
         patch.setattr(large_body, "BYTES_PER_UNIT", 1 << 30)
+        patch.setattr(large_body, "ESCAPES_PER_UNIT", 1 << 30)
+        patch.setattr(large_body, "WIDE_CHARS_PER_UNIT", 1 << 30)
         assert [*parse_cost(body)][-1] == counted(value)
 
 
@@ -114,14 +142,31 @@ async def test_others_run_after_every_piece_of_a_large_body(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-async def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(kind: str) -> None:
+async def test_a_body_that_takes_too_long_to_parse_is_refused_before(kind: str) -> None:
     inbound = Inbound.now(COMPLETIONS, b"/", [])
     inbound.body = REFUSED[kind]
     orjson.loads(inbound.body)
     costs = list(parse_cost(inbound.body))
     assert costs[-1] > MAX_COST
-    with pytest.raises(BadBody, match="too many values for its size"):
+    with pytest.raises(BadBody, match="takes too long to parse"):
         await turns_while_admitted(inbound)
+
+
+@pytest.mark.parametrize("wide", [EMOJI, b"\\ud83d\\ude00", b"\\\\\\uDBFF\\uDFFF"])
+@pytest.mark.parametrize("before", range(0, 24, 5))
+@pytest.mark.parametrize("piece", [1, 2, 3, 4, 7, 1000])
+def test_every_character_of_a_text_with_an_emoji_costs_more(before: int, piece: int, wide: bytes) -> None:
+    body = b'{"a":"short","b":"%b%b%b","c":"%b"}' % (b"w" * before, wide, b"w" * 60, b"n" * 500)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(large_body, "PIECE_BYTES", piece)
+        patch.setattr(large_body, "BYTES_PER_UNIT", 1 << 30)
+        patch.setattr(large_body, "ESCAPES_PER_UNIT", 1 << 30)
+        patch.setattr(large_body, "WIDE_CHARS_PER_UNIT", 1)
+        wide_body = [*parse_cost(body)][-1]
+        narrow_body = [*parse_cost(body.replace(wide, b"w"))][-1]
+    # A body in one piece counts its whole texts together. A cut escape may be counted without its first bytes.
+    most = len(body) if piece == 1000 else before + 60 + len(wide)
+    assert before + 60 - 2 <= wide_body - narrow_body <= most
 
 
 async def test_a_small_body_is_not_searched() -> None:

@@ -52,7 +52,7 @@ class Inbound:
         for cost in () if self.path.form else parse_cost(self.body):
             if cost > MAX_COST:
                 raise BadBody(
-                    "the request body has too many values for its size: send fewer or shorter lists"
+                    "the request body takes too long to parse: send fewer values, or shorter texts with escapes or emoji"
                 )
             await asyncio.sleep(0)
         await asyncio.sleep(0)

@@ -31,6 +31,7 @@ from router_service.pipeline.settings import Settings
 from router_service.pipeline.shadows import Shadows
 from router_service.pipeline.stored_responses import StoredResponses
 from router_service.ports import Upstream
+from router_service.routing.decide import search_texts
 from router_service.routing.features import Sender, extract_features
 from router_service.routing.prompt_reader import Excessive
 from router_service.routing.vocabulary import NotCopied, Outcome
@@ -93,10 +94,10 @@ class Pipeline:
         try:
             if inbound.stored is None:
                 if len(inbound.body) >= LARGE_BYTES:
-                    await self._admit_large(inbound)
-                body = self._read(job)
-                if len(inbound.body) >= LARGE_BYTES:
-                    await asyncio.sleep(0)  # Parsing is one step, changing the body for the engine another.
+                    body = await self._read_large(job)
+                else:
+                    body = self._parse(job)
+                    self._extract(job, body)
                 if inbound.path.stores:
                     await self._find_home(job, body)
                 answer = await self._loop.run(job, relay, body)
@@ -181,23 +182,45 @@ class Pipeline:
         for answer in list(self._attempts.running):
             answer.stop(End.TOTAL_TIMEOUT, why)
 
-    @staticmethod
-    async def _admit_large(inbound: Inbound) -> None:
-        """Raises: Refused for a body that is too costly to parse."""
+    async def _read_large(self, job: Job) -> dict[str, Any]:
+        """Read a large body in steps, between which other requests run: search, parse, extract, search its texts.
+
+        Raises:
+            Refused: the body cannot be routed, or is too costly to parse.
+        """
         try:
-            await inbound.admit_large()
+            await job.inbound.admit_large()
+        except BadBody as error:
+            raise Refused(ends.bad_body(str(error))) from None
+        body = self._parse(job)
+        await asyncio.sleep(0)
+        self._extract(job, body)
+        await asyncio.sleep(0)
+        if job.features is not None and len(job.features.user_text or "") >= LARGE_BYTES // 4:
+            await asyncio.to_thread(search_texts, job.features, job.settings.policy)
+        return body
+
+    @staticmethod
+    def _parse(job: Job) -> dict[str, Any]:
+        """Return the parsed request body.
+
+        Raises:
+            Refused: the body cannot be parsed.
+        """
+        try:
+            return job.inbound.fields()
         except BadBody as error:
             raise Refused(ends.bad_body(str(error))) from None
 
-    def _read(self, job: Job) -> dict[str, Any]:
-        """Return the parsed request body and extract its features.
+    @staticmethod
+    def _extract(job: Job, body: dict[str, Any]) -> None:
+        """Extract the features of the parsed request body.
 
         Raises:
             Refused: the body cannot be routed.
         """
         settings = job.settings
         try:
-            body = job.inbound.fields()
             job.features = extract_features(
                 body,
                 job.inbound.path.path,
@@ -206,12 +229,11 @@ class Pipeline:
                 sources=settings.sessions,
                 needs=settings.policy.needs,
             )
-        except (BadBody, Excessive) as error:
+        except Excessive as error:
             raise Refused(ends.bad_body(str(error))) from None
         if control := forbidden_control(body):
             raise Refused(ends.engine_control(control))
         job.set_timeouts(settings.policy.timeouts)
-        return body
 
     async def _find_home(self, job: Job, body: dict[str, Any]) -> None:
         """Let a request that continues a stored response go to the backend that has it."""

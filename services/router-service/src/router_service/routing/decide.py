@@ -65,6 +65,14 @@ def decide(features: Features, snapshot: Snapshot, policy: Policy, now: float) -
     return decision
 
 
+def search_texts(features: Features, policy: Policy) -> None:
+    """Evaluate the conditions on texts that `decide` needs; ``features`` keeps their results.
+
+    May run in a thread: it reads the request and the policy only.
+    """
+    _pool_for(features, policy, Decision())
+
+
 def _pool_for(features: Features, policy: Policy, decision: Decision) -> str | None:
     pools = policy.pools
     model = features.model
