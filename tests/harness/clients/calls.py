@@ -3,9 +3,11 @@
 Runs in the environment of `requirements/clients.lock`.
 
 Usage: ``calls.py PACKAGE URL MODEL BROKEN``, with the key in ``PLATFORM_KEY``. ``MODEL`` has a slash in its name, ``BROKEN``
-is a model whose streams break off. Prints one JSON object with the result of each call.
+is a model whose streams break off. Prints one JSON object with the result of each call: the name of the exception where an
+engine may refuse the call and does.
 """
 
+import copy
 import json
 import os
 import sys
@@ -14,15 +16,22 @@ from typing import Any
 
 KEY = os.environ["PLATFORM_KEY"]
 HELLO = [{"role": "user", "content": "Tell me about Paris."}]
+CITIES = ["Paris", "Rome"]
 SCHEMA: dict[str, Any] = {
     "title": "city",
     "type": "object",
-    "properties": {"name": {"type": "string"}},
+    "properties": {"name": {"type": "string", "enum": CITIES}},
     "required": ["name"],
+    "additionalProperties": False,
 }
 TOOL: Any = {"type": "function", "function": {"name": "weather", "description": "?", "parameters": SCHEMA}}
+OBJECT_TOKENS = 40
+"""Enough tokens for an object of ``SCHEMA``."""
+GREEDY: Any = {"extra_body": {"temperature": 0}}
+"""Anthropic's package has no parameter for the temperature."""
 AUDIO: Any = ("speech.wav", b"RIFF")
 PIXEL = "iVBORw0KGgo="
+PICTURES = ("image_url", "input_image", "image", "document")
 CALLS_MADE: Any = [
     {"id": f"call_{n}", "type": "function", "function": {"name": "weather", "arguments": '{"name":"Paris"}'}}
     for n in (1, 2)
@@ -85,6 +94,28 @@ AGENT_MESSAGE: dict[str, Any] = {
 Found = dict[str, Any]
 
 
+def without_pictures(turn: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of an agent's turn without its pictures and documents, for a model that reads only text."""
+    kept = copy.deepcopy(turn)
+    pending: list[Any] = [kept]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            value[:] = [
+                part for part in value if not isinstance(part, dict) or part.get("type") not in PICTURES
+            ]
+        pending += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return kept
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """Return the result of ``call``, or the name of the exception that it raises."""
+    try:
+        return call()
+    except Exception as error:
+        return type(error).__name__
+
+
 def raised(call: Callable[[], Any]) -> str:
     """Return the name of the exception that ``call`` raises, "" for none."""
     try:
@@ -92,6 +123,12 @@ def raised(call: Callable[[], Any]) -> str:
     except Exception as error:
         return type(error).__name__
     return ""
+
+
+def is_city(value: Any) -> bool:
+    """Return whether a text or an object is an object of ``SCHEMA``."""
+    found = json.loads(value) if isinstance(value, str) else value
+    return set(found) == {"name"} and found["name"] in CITIES
 
 
 def refused_id(call: Callable[[], Any]) -> list[Any]:
@@ -108,45 +145,23 @@ def openai_calls(url: str, model: str, broken: str) -> Found:
     import openai
 
     client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=60)
-    chat: dict[str, Any] = {"model": model, "messages": HELLO, "max_tokens": 5}
+    chat: dict[str, Any] = {"model": model, "messages": HELLO, "max_tokens": 5, "temperature": 0}
     whole = client.chat.completions.create(**chat)
     completion = client.completions.create(model=model, prompt="Paris is", max_tokens=5)
     chunks = list(client.chat.completions.create(**chat, stream=True))
-    events = [
-        event.type
-        for event in client.responses.create(model=model, input="hi", max_output_tokens=5, stream=True)
-    ]
-    heard = [
-        chunk.model_dump()
-        for chunk in client.audio.transcriptions.create(model=model, file=AUDIO, stream=True)
-    ]
-    agent = list(client.chat.completions.create(model=model, **AGENT_CHAT))
-    agent_events = list(client.responses.create(model=model, **AGENT_RESPONSE))
     return {
-        "agent": agent[-1].usage and agent[-1].usage.completion_tokens,
-        "agent_response": agent_events[-1].response.usage.output_tokens,
+        **openai_objects(client, model),
+        **openai_agents(client, model),
+        **openai_sounds(client, model),
         "request_id": bool(whole._request_id),
-        "listed": [entry.id for entry in client.models.list()],
+        "listed": model in [entry.id for entry in client.models.list()],
         "retrieved": client.models.retrieve(model).id,
         "chat": [whole.model, whole.usage and whole.usage.completion_tokens],
         "streamed": "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
         == whole.choices[0].message.content,
-        "response": client.responses.create(model=model, input="hi", max_output_tokens=5).model,
-        "response_stream": [events[0], events[-1]],
         "completion": completion.usage and completion.usage.completion_tokens,
-        "embedding": len(client.embeddings.create(model=model, input="hi").data),
-        "heard": [
-            bool(client.audio.transcriptions.create(model=model, file=AUDIO).text),
-            bool(client.audio.translations.create(model=model, file=AUDIO).text),
-        ],
-        "heard_stream": [heard[-1]["object"], heard[-1]["model"]],
+        "embedding": outcome(lambda: len(client.embeddings.create(model=model, input="hi").data)),
         "tools": raised(lambda: client.chat.completions.create(**chat, tools=[TOOL])),
-        "structured": raised(
-            lambda: client.chat.completions.create(
-                **chat,
-                response_format={"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA}},
-            )
-        ),
         "unknown": raised(lambda: client.chat.completions.create(**{**chat, "model": "unknown"})),
         "broken": raised(
             lambda: list(client.chat.completions.create(**{**chat, "model": broken}, stream=True))
@@ -157,12 +172,86 @@ def openai_calls(url: str, model: str, broken: str) -> Found:
     }
 
 
+def openai_objects(client: Any, model: str) -> Found:
+    """Structured output and a forced tool, over chat and Responses."""
+    chat: dict[str, Any] = {"model": model, "messages": HELLO, "max_tokens": OBJECT_TOKENS}
+    response: dict[str, Any] = {"model": model, "input": "Which city?", "max_output_tokens": OBJECT_TOKENS}
+    tool: dict[str, Any] = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}
+    city = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA}}
+    chosen = {"type": "function", "function": {"name": "weather"}}
+
+    def forced() -> list[Any]:
+        whole = client.chat.completions.create(**chat, tools=[TOOL], tool_choice=chosen)
+        call = whole.choices[0].message.tool_calls[0].function
+        return [call.name, is_city(call.arguments)]
+
+    def forced_in_response() -> list[Any]:
+        choice = {"type": "function", "name": "weather"}
+        whole = client.responses.create(**response, tools=[tool], tool_choice=choice)
+        return [[part.name, is_city(part.arguments)] for part in whole.output if part.type == "function_call"]
+
+    return {
+        "structured": outcome(
+            lambda: is_city(
+                client.chat.completions.create(**chat, response_format=city).choices[0].message.content
+            )
+        ),
+        "structured_response": outcome(
+            lambda: is_city(
+                client.responses.create(
+                    **response, text={"format": {"type": "json_schema", "name": "city", "schema": SCHEMA}}
+                ).output_text
+            )
+        ),
+        "forced": outcome(forced),
+        "forced_response": outcome(forced_in_response),
+    }
+
+
+def openai_agents(client: Any, model: str) -> Found:
+    """Responses, and later turns of an agent over chat and Responses, with and without pictures."""
+
+    def chat(turn: dict[str, Any]) -> int:
+        return int(list(client.chat.completions.create(model=model, **turn))[-1].usage.completion_tokens)
+
+    def response(turn: dict[str, Any]) -> int:
+        return int(list(client.responses.create(model=model, **turn))[-1].response.usage.output_tokens)
+
+    asked: dict[str, Any] = {"model": model, "input": "hi", "max_output_tokens": 5}
+    events = [event.type for event in client.responses.create(**asked, stream=True)]
+    return {
+        "agent": outcome(lambda: chat(AGENT_CHAT)),
+        "agent_text": outcome(lambda: chat(without_pictures(AGENT_CHAT))),
+        "agent_response": outcome(lambda: response(AGENT_RESPONSE)),
+        "agent_response_text": outcome(lambda: response(without_pictures(AGENT_RESPONSE))),
+        "response": client.responses.create(**asked).model,
+        "response_stream": [events[0], events[-1]],
+    }
+
+
+def openai_sounds(client: Any, model: str) -> Found:
+    """Transcriptions, whole and streamed, and a translation."""
+
+    def streamed() -> list[str]:
+        chunks = client.audio.transcriptions.create(model=model, file=AUDIO, stream=True)
+        last = [chunk.model_dump() for chunk in chunks][-1]
+        return [last["object"], last["model"]]
+
+    return {
+        "heard": [
+            outcome(lambda: bool(client.audio.transcriptions.create(model=model, file=AUDIO).text)),
+            outcome(lambda: bool(client.audio.translations.create(model=model, file=AUDIO).text)),
+        ],
+        "heard_stream": outcome(streamed),
+    }
+
+
 def anthropic_calls(url: str, model: str, broken: str) -> Found:
     """Anthropic's own package: messages, streams, token counts, errors."""
     import anthropic
 
     client = anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0, timeout=60)
-    message: dict[str, Any] = {"model": model, "messages": HELLO, "max_tokens": 5}
+    message: dict[str, Any] = {"model": model, "messages": HELLO, "max_tokens": 5, **GREEDY}
     whole = client.messages.create(**message)
     with client.messages.stream(**message) as stream:
         text = "".join(stream.text_stream)
@@ -177,10 +266,22 @@ def anthropic_calls(url: str, model: str, broken: str) -> Found:
         with client.messages.stream(**{**message, "model": broken}) as stream:
             list(stream.text_stream)
 
-    with client.beta.messages.stream(model=model, **AGENT_MESSAGE) as stream:
-        agent = stream.get_final_message()
+    def agent(turn: dict[str, Any]) -> int:
+        with client.beta.messages.stream(model=model, **turn) as stream:
+            return int(stream.get_final_message().usage.output_tokens)
+
+    def forced() -> list[Any]:
+        answer = client.messages.create(
+            **{**message, "max_tokens": OBJECT_TOKENS},
+            tools=[{"name": "weather", "input_schema": SCHEMA}],
+            tool_choice={"type": "tool", "name": "weather"},
+        )
+        return [[part.name, is_city(part.input)] for part in answer.content if part.type == "tool_use"]
+
     return {
-        "agent": agent.usage.output_tokens,
+        "agent": outcome(lambda: agent(AGENT_MESSAGE)),
+        "agent_text": outcome(lambda: agent(without_pictures(AGENT_MESSAGE))),
+        "forced": outcome(forced),
         "request_id": bool(whole._request_id),
         "listed": model in [entry.id for entry in client.beta.models.list()],
         "retrieved": client.beta.models.retrieve(model).id,
@@ -202,8 +303,8 @@ def litellm_calls(url: str, model: str, broken: str) -> Found:
 
     litellm.suppress_debug_info = True
     chat: dict[str, Any] = {
-        "model": f"openai/{model}", "messages": HELLO, "max_tokens": 5, "api_base": f"{url}/v1", "api_key": KEY,
-        "max_retries": 0, "num_retries": 0,
+        "model": f"openai/{model}", "messages": HELLO, "max_tokens": 5, "temperature": 0, "api_base": f"{url}/v1",
+        "api_key": KEY, "max_retries": 0, "num_retries": 0,
     }  # fmt: skip
     messages = {**chat, "model": f"anthropic/{model}", "api_base": url}
     whole = litellm.completion(**chat)
@@ -211,14 +312,23 @@ def litellm_calls(url: str, model: str, broken: str) -> Found:
     message = litellm.completion(**messages)
     options = {"api_base": f"{url}/v1", "api_key": KEY}
     response = litellm.responses(model=f"openai/{model}", input="hi", max_output_tokens=5, **options)
-    embedding = litellm.embedding(model=f"openai/{model}", input=["hi"], **options)
+
+    def forced() -> list[Any]:
+        chosen = {"type": "function", "function": {"name": "weather"}}
+        answer = litellm.completion(**{**chat, "max_tokens": OBJECT_TOKENS}, tools=[TOOL], tool_choice=chosen)
+        call = answer.choices[0].message.tool_calls[0].function
+        return [call.name, is_city(call.arguments)]
+
     return {
+        "forced": outcome(forced),
         "chat": [whole.model, whole.usage.completion_tokens],
         "streamed": "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
         == whole.choices[0].message.content,
         "message": [message.usage.completion_tokens, message.choices[0].finish_reason],
         "response": response.model,
-        "embedding": len(embedding.data),
+        "embedding": outcome(
+            lambda: len(litellm.embedding(model=f"openai/{model}", input=["hi"], **options).data)
+        ),
         "tools": raised(lambda: litellm.completion(**chat, tools=[TOOL])),
         "unknown": raised(lambda: litellm.completion(**{**chat, "model": "openai/unknown"})),
         "unknown_message": raised(lambda: litellm.completion(**{**messages, "model": "anthropic/unknown"})),
@@ -238,14 +348,23 @@ def langchain_calls(url: str, model: str, broken: str) -> Found:
             model=name,
             base_url=f"{url}/v1",
             api_key=KEY,
-            max_tokens=5,
             max_retries=0,
             stream_usage=True,
-            **more,
+            **{"max_tokens": 5, "temperature": 0, **more},
         )
 
     def messages(name: str = model) -> Any:
-        return ChatAnthropic(model=name, base_url=url, api_key=KEY, max_tokens=5, max_retries=0)
+        return ChatAnthropic(
+            model=name, base_url=url, api_key=KEY, max_tokens=5, max_retries=0, model_kwargs=GREEDY
+        )
+
+    def forced() -> list[Any]:
+        bound = chat(max_tokens=OBJECT_TOKENS).bind_tools([TOOL], tool_choice="weather")
+        return [[call["name"], is_city(call["args"])] for call in bound.invoke("hi").tool_calls]
+
+    def structured() -> bool:
+        asked = chat(max_tokens=OBJECT_TOKENS).with_structured_output(SCHEMA, method="json_schema")
+        return is_city(asked.invoke("hi"))
 
     whole, message = chat().invoke("Tell me about Paris."), messages().invoke("Tell me about Paris.")
     embeddings = OpenAIEmbeddings(
@@ -258,11 +377,10 @@ def langchain_calls(url: str, model: str, broken: str) -> Found:
         "message": message.usage_metadata["output_tokens"],
         "message_streamed": "".join(part.text for part in messages().stream("Tell me about Paris."))
         == message.content,
-        "embedding": len(embeddings.embed_documents(["hi"])),
+        "embedding": outcome(lambda: len(embeddings.embed_documents(["hi"]))),
         "tools": raised(lambda: chat().bind_tools([TOOL]).invoke("hi")),
-        "structured": raised(
-            lambda: chat().with_structured_output(SCHEMA, method="json_schema").invoke("hi")
-        ),
+        "forced": outcome(forced),
+        "structured": outcome(structured),
         "unknown": raised(lambda: chat("unknown").invoke("hi")),
         "unknown_message": raised(lambda: messages("unknown").invoke("hi")),
         "broken": raised(lambda: list(chat(broken).stream("hi"))),

@@ -25,6 +25,15 @@ async function thrown(call) {
   return "";
 }
 
+// Returns the result of a call, or what `thrown` returns.
+async function outcome(call) {
+  try {
+    return await call();
+  } catch (error) {
+    return error.statusCode ?? error.status ?? error.constructor.name;
+  }
+}
+
 async function collected(stream) {
   const found = [];
   for await (const each of stream) found.push(each);
@@ -33,7 +42,7 @@ async function collected(stream) {
 
 async function openai() {
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: 0, timeout: 60_000 });
-  const chat = { model, messages: HELLO, max_tokens: 5 };
+  const chat = { model, messages: HELLO, max_tokens: 5, temperature: 0 };
   const whole = await client.chat.completions.create(chat);
   const chunks = await collected(await client.chat.completions.create({ ...chat, stream: true }));
   const events = await collected(
@@ -56,11 +65,14 @@ async function openai() {
 }
 
 async function aiSdk(provider) {
-  const asked = { prompt: "Tell me about Paris.", maxOutputTokens: 5, maxRetries: 0 };
+  const asked = { prompt: "Tell me about Paris.", maxOutputTokens: 5, maxRetries: 0, temperature: 0 };
+  const object = { ...asked, maxOutputTokens: 40 };
   const whole = await generateText({ model: provider(model), ...asked });
   const streamed = streamText({ model: provider(model), ...asked });
   const text = (await collected(streamed.textStream)).join("");
-  const weather = tool({ inputSchema: z.object({ city: z.string() }) });
+  const city = z.object({ name: z.enum(["Paris", "Rome"]) });
+  const weather = tool({ inputSchema: city });
+  const forced = { ...object, tools: { weather }, toolChoice: { type: "tool", toolName: "weather" } };
   let error;
   const cut = streamText({ model: provider(broken), ...asked, onError: (event) => (error = event.error) });
   await thrown(() => collected(cut.textStream));
@@ -70,7 +82,14 @@ async function aiSdk(provider) {
     finish: whole.finishReason,
     streamed: [text === whole.text, (await streamed.usage).outputTokens],
     tools: await thrown(() => generateText({ model: provider(model), ...asked, tools: { weather } })),
-    object: await thrown(() => generateObject({ model: provider(model), ...asked, schema: z.object({ a: z.string() }) })),
+    forced: await outcome(async () => {
+      const { toolCalls } = await generateText({ model: provider(model), ...forced });
+      return toolCalls.map((call) => [call.toolName, city.safeParse(call.input).success]);
+    }),
+    object: await outcome(async () => {
+      const { object: found } = await generateObject({ model: provider(model), ...object, schema: city });
+      return city.safeParse(found).success;
+    }),
     unknown: await thrown(() => generateText({ model: provider("unknown"), ...asked })),
     broken: error !== undefined,
   };
