@@ -95,6 +95,7 @@ def test_every_kind_is_listed_with_its_time(tmp_path: Path) -> None:
     print(f"seed {seed}")
     draw = random.Random(seed)
     with loaded_stack(tmp_path, seed) as stack:
+        time.sleep(30)  # a change is the difference from a state that was scraped before it
         kinds = tuple(Changer(stack, tmp_path, draw).kinds())
         wrong = [
             text
