@@ -91,7 +91,10 @@ def items(item: bytes, count: int = ITEMS) -> bytes:
 
 
 TINY_ITEMS = {
-    "token ids, unknown model": ("/v1/completions", b'{"model":"unknown","prompt":%b}' % items(b"1", 400_000)),
+    "token ids, unknown model": (
+        "/v1/completions",
+        b'{"model":"unknown","prompt":%b}' % items(b"1", 400_000),
+    ),
     "empty prompts": ("/v1/completions", b'{"model":"m","prompt":%b}' % items(b'""')),
     "empty lists": ("/v1/embeddings", b'{"model":"m","input":%b}' % items(b"[]")),
     "parts": (CHAT, b'{"model":"m","messages":[{"role":"user","content":%b}]}' % items(b"{}")),
