@@ -76,6 +76,10 @@ def faults_of(spec: Spec, claims: tuple[str, ...], container: Spec) -> Iterator[
     context = {**spec.get("securityContext", {}), **container.get("securityContext", {})}
     if row["user"] != "any" and context.get("runAsUser") != row["user"]:
         yield f"{name} works only as user {row['user']}, not {context.get('runAsUser')}"
+    environment = {one["name"]: one.get("value", "") for one in container.get("env", [])}
+    for variable, word in row.get("environment", {}).items():
+        if word not in environment.get(variable, "").split(","):
+            yield f"{name} needs {word} in {variable}"
     if context.get("readOnlyRootFilesystem"):
         folders = writable_folders(spec, claims, container)
         for path in map(PurePosixPath, row["writes"]):
@@ -114,15 +118,16 @@ def test_versions_in_sources_are_those_of_versions_yaml() -> None:
             assert facts["version"].removeprefix("v").split("-ubuntu")[0] in row["source"], facts["source"]
 
 
-def planted(changes: Mapping[str, Any]) -> list[str]:
-    """Return the faults of dcgm-exporter's container with other settings."""
+def planted(changes: Mapping[str, Any], **variables: str) -> list[str]:
+    """Return the faults of dcgm-exporter's container with other settings and variables."""
     (found,) = (
         (spec, claims) for name, spec, claims in pods_of("prod") if name == "dcgm-exporter: dcgm-exporter"
     )
     spec, claims = found
     (container,) = spec["containers"]
     context = {**container["securityContext"], **changes}
-    return list(faults_of(spec, claims, {**container, "securityContext": context}))
+    env = [{**one, "value": variables.get(one["name"], one.get("value", ""))} for one in container["env"]]
+    return list(faults_of(spec, claims, {**container, "securityContext": context, "env": env}))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +141,11 @@ def test_a_planted_fault_is_reported(changes: Mapping[str, Any], fault: str) -> 
     """With a read-only root, the exporter's entry point dies in ldconfig."""
     assert planted({}) == []
     assert planted(changes) == [fault]
+
+
+def test_a_missing_driver_capability_is_reported() -> None:
+    found = planted({}, NVIDIA_DRIVER_CAPABILITIES="utility")
+    assert found == ["nvidia/k8s/dcgm-exporter needs compute in NVIDIA_DRIVER_CAPABILITIES"]
 
 
 def test_a_removed_volume_is_reported() -> None:
